@@ -1,0 +1,61 @@
+# Everything runs in .venv, which `make setup` builds; targets that need it set it up themselves.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+bin := .venv/bin
+installed := .venv/.installed
+
+# a new folder each time, so that runs never collide
+run := outputs/demo/$(shell date +%Y-%m-%d_%H-%M-%S)
+# SMOKE=1: the same path in about a minute, for checks
+SMOKE ?=
+demo_data := data=photo_sift
+demo_train := model=qinco2_tiny
+ifneq ($(SMOKE),)
+demo_data += data.num_train=4000 data.num_val=500 data.num_database=2000 data.num_queries=100
+demo_train += model.num_steps=4 trainer.max_epochs=1
+endif
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+.PHONY: setup
+setup: $(installed) ## build .venv with the exact versions of constraints.txt
+
+$(installed): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments: on Debian run  apt install python3-venv" >&2; exit 1; }
+	@test -x $(bin)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (a few minutes the first time)"
+	@PYTHONWARNINGS=ignore $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,demo]'
+	@touch $@
+
+.PHONY: demo
+demo: $(installed) ## train QINCo2 on real SIFT vectors and compare it with PQ and RQ (10 minutes on 2 cores)
+	@$(bin)/qinco train $(demo_data) $(demo_train) hydra.run.dir=$(run)/train
+	@$(bin)/qinco evaluate codec=$(run)/train/codec $(demo_data) 'baselines=[pq,rq]' hydra.run.dir=$(run)/evaluate
+	@echo "run folder: $(run)"
+
+.PHONY: test
+test: $(installed) ## run the tests (10 minutes at most)
+	@$(bin)/pytest -q
+
+.PHONY: lint
+lint: $(installed) ## ruff, mypy and the import contracts
+	@$(bin)/ruff check
+	@$(bin)/ruff format --check
+	@$(bin)/mypy
+	@$(bin)/lint-imports --no-cache --no-logo
+
+.PHONY: bench
+bench: $(installed) ## run the benchmarks, one after the other
+	@for script in benchmarks/*.py; do echo "== $$script"; $(bin)/python "$$script"; done
+
+.PHONY: clean
+clean: ## remove what tools leave behind; keeps .venv, data/ and outputs/
+	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find src datamodules tests benchmarks conf -name __pycache__ -prune -exec rm -rf {} +

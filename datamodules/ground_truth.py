@@ -1,0 +1,68 @@
+"""True nearest neighbours of the queries: read from a file, or computed exactly once and kept."""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+
+from qinco_lit.vectors import VectorFile, exact_neighbours, open_vectors, write_vectors
+
+NUM_NEIGHBOURS = 100
+
+_log = logging.getLogger(__name__)
+
+
+def read_ground_truth(path: str, *, num_queries: int, num_database: int) -> Int64[np.ndarray, "num_queries k"]:
+    """Read the ids of the true nearest neighbours, nearest first, from an ivecs, ibin or npy file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not integers, another number of queries, or ids outside of the database.
+    """
+    stored = open_vectors(path)
+    if stored.dtype.kind not in "iu":
+        raise ValueError(
+            f"{path}: ground truth holds {stored.dtype}, expected integer ids: give an ivecs, ibin or npy file"
+        )
+    if len(stored) != num_queries:
+        raise ValueError(
+            f"{path}: ground truth of {len(stored)} queries, there are {num_queries}: give the matching files"
+        )
+    ids = stored[:].astype(np.int64)
+    if ids.size and not 0 <= ids.min() <= ids.max() < num_database:
+        bad = ids.max() if ids.max() >= num_database else ids.min()
+        raise ValueError(f"{path}: id {bad} is outside of the database of {num_database} rows: give the matching files")
+    return ids
+
+
+def exact_ground_truth(
+    queries: VectorFile, database: VectorFile, *, first_row: int, cache_dir: str
+) -> Int64[np.ndarray, "num_queries k"]:
+    """Return the 100 (or all) nearest database rows of each query by squared L2, from the cache or by brute force.
+
+    Args:
+        queries: (num_queries, dim).
+        database: (num_database, dim), a row range of its file.
+        first_row: where that range starts; with the paths, sizes and times of the files it is the key of the cache.
+        cache_dir: folder of the cache, made when needed.
+    """
+    k = min(NUM_NEIGHBOURS, len(database))
+    facts = [_file_facts(queries.path), len(queries), _file_facts(database.path), first_row, len(database), k]
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+    cached = Path(cache_dir) / f"ground_truth-{key}.npy"
+    if not cached.exists():
+        _log.info("computing the %d nearest of %d rows for %d queries, once", k, len(database), len(queries))
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        write_vectors(cached, exact_neighbours(queries, database, k)[1])
+    return read_ground_truth(str(cached), num_queries=len(queries), num_database=len(database))
+
+
+def _file_facts(path: str) -> tuple[str, int, int]:
+    file = Path(path)
+    if not file.exists():
+        file = Path(path.rpartition(":")[0])  # file.hdf5:dataset
+    stat = file.stat()
+    return str(Path(path).resolve()), stat.st_size, stat.st_mtime_ns

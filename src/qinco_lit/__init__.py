@@ -1,0 +1,31 @@
+"""QINCo1 and QINCo2: train, evaluate, encode and search vectors in a few bytes each.
+
+The public names are imported on first use, so that `import qinco_lit` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qinco_lit.codec import Codec
+    from qinco_lit.vectors import open_vectors
+
+    __version__: str
+
+__all__ = ["Codec", "__version__", "open_vectors"]
+
+_HOMES = {"Codec": "qinco_lit.codec", "open_vectors": "qinco_lit.vectors"}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("qinco_lit")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'qinco_lit' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,350 @@
+"""The `qinco` command: a table of commands, and the only place that knows Hydra and OmegaConf.
+
+A job (`train`, `evaluate`) is a Hydra app. Its whole command line is composed and checked here before Hydra makes a run
+folder, so that a mistake costs one line and leaves nothing behind. Heavy packages are imported by the functions that
+need them: `--help` must not wait for torch.
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from qinco_lit.commands import import_checkpoint
+from qinco_lit.commands.checks import check_evaluate, check_train
+from qinco_lit.mistakes import in_one_line, remove_if_unused, users_mistake
+from qinco_lit.options import unknown, unknown_key
+
+if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
+    from hydra.core.override_parser.types import Override
+    from omegaconf import DictConfig
+
+CONFIG_PATH = "pkg://qinco_lit.conf"
+SAVED_CONFIG = Path(".hydra") / "config.yaml"
+# Overrides that make a saved config, which holds no settings of Hydra, run in its folder and leave that as it is.
+_RESUME_SETTINGS = ["hydra/job_logging=qinco", "hydra.job.name=train", "hydra.output_subdir=null"]
+
+
+class _UserError(BaseException):
+    """Carries a user's mistake through Hydra, which would add lines of its own to an Exception."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A Hydra command: `check` raises ValueError for options that cannot work, `run` does the work."""
+
+    summary: str
+    check: Callable[[dict[str, Any]], None]
+    run: Callable[[dict[str, Any], Path], float | None]
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A command with plain arguments."""
+
+    summary: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line (default: the process's) and return its exit code: 0, or 2 for a user's mistake."""
+    try:
+        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+    except (_UserError, ValueError, OSError) as error:
+        return _report((isinstance(error, _UserError) and error.__cause__) or error)
+    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns Ctrl-C into SystemExit(1)
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        sys.stderr.write("qinco: interrupted\n")
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if "--version" in arguments:
+        from qinco_lit import __version__
+
+        sys.stdout.write(f"qinco_lit {__version__}\n")
+    elif not arguments or arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(_overview())
+    elif (name := arguments[0]) in JOBS:
+        _run_job(name, arguments[1:])
+    elif name in TOOLS:
+        parser = _Parser(prog=f"qinco {name}", description=TOOLS[name].summary, allow_abbrev=False)
+        TOOLS[name].add_arguments(parser)
+        options = parser.parse_args(arguments[1:])
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        TOOLS[name].run(options)
+    else:
+        raise unknown("command", name, [*JOBS, *TOOLS])
+    return 0
+
+
+def _overview() -> str:
+    summaries = {name: job.summary for name, job in JOBS.items()} | {name: tool.summary for name, tool in TOOLS.items()}
+    lines = "\n".join(f"  {name:<10} {summary}" for name, summary in summaries.items())
+    advice = "`qinco COMMAND --help` explains a command; `qinco --version` names the version."
+    return f"qinco COMMAND ...\n\n{lines}\n\n{advice}\n"
+
+
+def _report(error: BaseException) -> int:
+    if os.environ.get("QINCO_DEBUG") == "1":
+        traceback.print_exception(error)
+    sys.stderr.write(f"qinco: error: {in_one_line(error)}\n")
+    return 2
+
+
+# --- running a job --------------------------------------------------------------------------------------------------
+
+
+def _run_job(name: str, arguments: list[str]) -> None:
+    from hydra import version
+    from hydra._internal.utils import _run_hydra, get_args_parser  # hydra.main's own; sys.argv stays what DDP re-runs
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    version.setbase("1.3")
+    OmegaConf.register_new_resolver(
+        "qinco_choices", lambda group: ", ".join(GlobalHydra.instance().config_loader().get_group_options(group)),
+        replace=True,
+    )  # fmt: skip
+    parser = get_args_parser()
+    parser.error = _Parser.error.__get__(parser)  # type: ignore[method-assign]
+    args = parser.parse_intermixed_args(arguments)
+    job, resumed = JOBS[name], _prepare(name, args)
+
+    def task(config: "DictConfig") -> float | None:
+        return _run_task(job, config, keep_folder=resumed)
+
+    _run_hydra(args=args, args_parser=parser, task_function=task, config_path=CONFIG_PATH, config_name=name)
+
+
+def _run_task(job: Job, config: "DictConfig", *, keep_folder: bool) -> float | None:
+    from hydra.core.hydra_config import HydraConfig
+
+    run_dir = Path((settings := HydraConfig.get()).runtime.output_dir)
+    try:
+        return job.run(_plain(config), run_dir)
+    except Exception as error:
+        mistake = users_mistake(error)
+        if mistake is None:
+            raise
+        if not keep_folder and os.environ.get("LOCAL_RANK", "0") == "0":
+            remove_if_unused(run_dir, {".hydra", f"{settings.job.name}.log"})
+        if "basic_launcher" not in str(settings.launcher.get("_target_")):
+            raise  # in a worker process: the launcher reports it its own way
+        raise _UserError from mistake
+
+
+# --- checking the command line before Hydra makes a folder ----------------------------------------------------------
+
+
+def _prepare(name: str, args: argparse.Namespace) -> bool:
+    """Check the command line; with resume=, point it at that run's saved config and return True. Raises ValueError."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if args.hydra_help or args.shell_completion:
+        return False
+    for override in args.overrides:
+        if "=" not in override and not override.startswith("~"):
+            raise ValueError(f"{override} is not of the form KEY=VALUE or GROUP=CHOICE")
+    try:
+        with _open_hydra(name, args) as hydra:
+            resumed = name == "train" and _resume(hydra, args)
+            if not resumed:
+                _check(name, hydra, args)
+        if resumed:
+            with _open_hydra(name, args) as hydra:
+                _check(name, hydra, args)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(in_one_line(error)) from error
+    return resumed
+
+
+def _check(name: str, hydra: "Hydra", args: argparse.Namespace) -> None:
+    config_name = args.config_name or name
+    jobs = _jobs_of_sweep(hydra, config_name, args) if args.multirun else [args.overrides]
+    configs = [_checked_config(hydra, config_name, overrides) for overrides in jobs]
+    if not (args.help or args.cfg or args.info):
+        for config in configs:
+            JOBS[name].check(config)
+
+
+@contextlib.contextmanager
+def _open_hydra(name: str, args: argparse.Namespace) -> Iterator["Hydra"]:
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.config_search_path import SearchPathQuery
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+
+    search_path = create_config_search_path(args.config_path or CONFIG_PATH)
+    if args.config_dir is not None:
+        folder = Path(args.config_dir).absolute()
+        if not folder.is_dir():
+            raise ValueError(f"-cd {args.config_dir}: no such folder")
+        search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
+    try:
+        yield Hydra.create_main_hydra2(name, search_path)
+    finally:
+        GlobalHydra.instance().clear()
+        HydraConfig.instance().cfg = None
+
+
+def _parse(hydra: "Hydra", overrides: list[str]) -> list["Override"]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(overrides)
+
+
+def _resume(hydra: "Hydra", args: argparse.Namespace) -> bool:
+    overrides = _parse(hydra, args.overrides)
+    folder = next((o.value() for o in overrides if o.key_or_group == "resume"), None)
+    if folder is None:
+        return False
+    saved = Path(str(folder)).absolute() / SAVED_CONFIG
+    if args.multirun or args.config_name:
+        raise ValueError(f"resume={folder} continues one run with its own config; leave out -m and -cn")
+    if not saved.is_file():
+        raise ValueError(f"resume={folder} is no run folder: it has no {SAVED_CONFIG}")
+    for override in overrides:
+        if hydra.config_loader.get_group_options(override.key_or_group) and not override.is_hydra_override():
+            raise ValueError(f"resume={folder} keeps the choices of its run; leave out {override.input_line}")
+    args.config_dir, args.config_name = str(saved.parent), saved.stem
+    args.overrides[:0] = [*_RESUME_SETTINGS, f'hydra.run.dir="{saved.parent.parent}"']
+    return True
+
+
+def _jobs_of_sweep(hydra: "Hydra", config_name: str, args: argparse.Namespace) -> Iterator[list[str]]:
+    """Yield overrides of jobs of a sweep such that every value of every swept option is in one of them."""
+    from hydra.types import RunMode
+
+    settings = [o.input_line or "" for o in _parse(hydra, args.overrides) if o.is_hydra_override()]
+    sweeper = hydra.compose_config(config_name, settings, RunMode.MULTIRUN).hydra.sweeper
+    is_basic = str(sweeper.get("_target_")).endswith("BasicSweeper")  # others have a syntax of their own
+    params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()] if is_basic else []
+    values: dict[str, list[str]] = {}
+    for override in _parse(hydra, [*params, *args.overrides]):
+        key = override.get_key_element()
+        if override.is_discrete_sweep():
+            values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        elif not override.is_sweep_override():
+            values[key] = [override.input_line or ""]
+    yield [options[0] for options in values.values()]
+    for key, options in values.items():
+        for option in options[1:]:
+            yield [option if other == key else others[0] for other, others in values.items()]
+
+
+def _checked_config(hydra: "Hydra", config_name: str, overrides: list[str]) -> dict[str, Any]:
+    """Return the job's config in plain values; ValueError names unknown choices and keys in the house's words."""
+    from hydra.errors import HydraException
+
+    parsed = _parse(hydra, overrides)
+    options = {o.key_or_group: hydra.config_loader.get_group_options(o.key_or_group) for o in parsed}
+    choices = [o for o in parsed if options[o.key_or_group] and not o.is_delete()]
+    for override in choices:
+        value = "null" if override.value() is None else override.value()
+        if isinstance(value, str | int | float) and value not in options[override.key_or_group]:
+            raise unknown("choice", f"{override.key_or_group}={value}", options[override.key_or_group])
+    try:
+        return _plain(_compose(hydra, config_name, overrides))
+    except HydraException:
+        known = _compose(hydra, config_name, [o.input_line or "" for o in choices])
+        for override in parsed:
+            if not options[override.key_or_group] and not (override.is_add() or override.is_force_add()):
+                error = unknown_key(known, override.key_or_group)
+                if error is not None:
+                    raise error from None
+        raise
+
+
+def _compose(hydra: "Hydra", config_name: str, overrides: list[str]) -> "DictConfig":
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    config = hydra.compose_config(config_name, overrides, RunMode.RUN)
+    HydraConfig.instance().set_config(config)  # for ${hydra:...} in values
+    return config
+
+
+def _plain(config: "DictConfig") -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    values = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+# --- the commands ---------------------------------------------------------------------------------------------------
+
+
+def _data_module(config: dict[str, Any], **arguments: int) -> Any:
+    from hydra.utils import instantiate
+
+    return instantiate(config["data"], **arguments, _convert_="all")
+
+
+def _train(config: dict[str, Any], run_dir: Path) -> float | None:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from qinco_lit.commands.train import train
+
+    settings = HydraConfig.get()
+    if settings.mode == RunMode.MULTIRUN and config["logger"] is not None and config["logger"]["group"] is None:
+        config["logger"]["group"] = Path(settings.sweep.dir).name
+    return train(
+        data=_data_module(config, batch_size=config["recipe"]["batch_size"], seed=config["seed"]),
+        model=config["model"],
+        recipe=config["recipe"],
+        trainer=config["trainer"],
+        logger=config["logger"],
+        seed=config["seed"],
+        run_dir=run_dir,
+        resume=config["resume"] is not None,
+        config=config,
+        overrides=[str(override) for override in settings.overrides.task],
+    )
+
+
+def _evaluate(config: dict[str, Any], run_dir: Path) -> None:
+    from qinco_lit.commands.evaluate import evaluate
+
+    options = {name: value for name, value in config.items() if name not in ("codec", "data", "data_dir", "cache_dir")}
+    evaluate(
+        codec_dir=Path(config["codec"]),
+        data=_data_module(config, batch_size=config["batch_size"]),
+        output_dir=run_dir,
+        cache_dir=Path(config["cache_dir"]),
+        **options,
+    )
+
+
+JOBS = {
+    "train": Job("train a quantizer on vectors (python train.py is the same)", check_train, _train),
+    "evaluate": Job("measure a trained codec next to PQ, OPQ, RQ and LSQ", check_evaluate, _evaluate),
+}
+TOOLS = {
+    "import": Tool(
+        "turn a published checkpoint into a codec folder", import_checkpoint.add_arguments, import_checkpoint.run
+    ),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

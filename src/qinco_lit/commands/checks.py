@@ -1,0 +1,42 @@
+"""Are the options of a job ones that its parts accept: asked before anything is made."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from qinco_lit.options import check_arguments
+
+
+def check_train(config: Mapping[str, Any]) -> None:
+    """Check the options of `qinco train` (plain nested values) against what will receive them. Raises ValueError."""
+    from pytorch_lightning import Trainer
+
+    from qinco_lit.quantizers import QINCo
+    from qinco_lit.training import Recipe
+    from qinco_lit.training.wandb_run import start_wandb
+
+    types = {"seed": int, "resume": str | None, "data_dir": str}
+    check_arguments("", lambda: None, {name: config[name] for name in types}, extra=types)
+    _check_data(config["data"])
+    check_arguments("model", QINCo, config["model"], given=("dim",))
+    check_arguments("recipe", Recipe, config["recipe"])
+    check_arguments("trainer", Trainer, config["trainer"], extra={"checkpoint_every_s": float | None})
+    if config["logger"] is not None:
+        check_arguments("logger", start_wandb, config["logger"], given=("run_dir", "config"))
+
+
+def check_evaluate(config: Mapping[str, Any]) -> None:
+    """Check the options of `qinco evaluate` (plain nested values) against what will receive them. Raises ValueError."""
+    if config["codec"] is None:
+        raise ValueError("codec=DIR is required: the codec/ folder of a training run")
+    from qinco_lit.commands.evaluate import evaluate
+
+    options = {name: value for name, value in config.items() if name != "data"}
+    given, extra = ("codec_dir", "data", "output_dir"), {"codec": str, "data_dir": str}
+    check_arguments("", evaluate, options, given=given, extra=extra)
+    _check_data(config["data"])
+
+
+def _check_data(options: Mapping[str, Any]) -> None:
+    module, _, name = str(options["_target_"]).rpartition(".")
+    check_arguments("data", getattr(import_module(module), name), options, given=("batch_size", "seed"))

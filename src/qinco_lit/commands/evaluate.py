@@ -1,0 +1,273 @@
+"""`evaluate`: measure a trained codec on a data set, next to the baselines of faiss at the same bytes per vector."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from qinco_lit.codec import Codec
+from qinco_lit.commands.measure import Quantizer, TestSet, measure
+from qinco_lit.options import unknown
+from qinco_lit.reports.files import write_atomically
+from qinco_lit.reports.rate_distortion import figure_bytes, rate_distortion_figure
+from qinco_lit.reports.tables import markdown_table, rich_table, table_notes
+from qinco_lit.search import baselines as faiss_baselines
+from qinco_lit.search.baseline_cache import fingerprint, trained_baseline
+from qinco_lit.training.run_log import environment
+
+SCHEMA_VERSION = 1
+# The papers train OPQ and RQ on 500k vectors; the error barely falls beyond, and time grows in proportion.
+MAX_BASELINE_TRAINING_ROWS = 500_000
+DEFAULT_CACHE_DIR = Path("outputs/cache/baselines")
+
+
+@dataclass(frozen=True)
+class _CodecQuantizer:
+    """A codec with the breadth of its search fixed."""
+
+    codec: Codec
+    beam_size: int | None
+    num_candidates: int | None
+
+    @property
+    def num_steps(self) -> int:
+        return self.codec.num_steps
+
+    @property
+    def codebook_size(self) -> int:
+        return self.codec.codebook_size
+
+    def encode(self, x: Any) -> Any:
+        return self.codec.encode(x, beam_size=self.beam_size, num_candidates=self.num_candidates)
+
+    def decode(self, codes: Any) -> Any:
+        return self.codec.decode(codes)
+
+    def decode_steps(self, codes: Any) -> Iterator[Any]:
+        return self.codec.decode_steps(codes)
+
+
+def evaluate(
+    *,
+    codec_dir: Path,
+    data: Any,
+    output_dir: Path,
+    baselines: Sequence[str] = (),
+    beam_size: int | None = None,
+    num_candidates: int | None = None,
+    batch_size: int = 16384,
+    device: str = "auto",
+    num_threads: int | None = None,
+    cache_dir: Path = DEFAULT_CACHE_DIR,
+) -> dict[str, Any]:
+    """Measure a codec and baselines, write `metrics.json`, `table.md` and `rate_distortion.png/.svg`, print the table.
+
+    Args:
+        codec_dir: what training or `import` wrote.
+        data: a data module (docs/architecture.md says what is asked of it); its files are prepared and opened here.
+        output_dir: where the results go, made when needed.
+        baselines: of pq, opq, rq, lsq; trained on the codec's training rows (at most MAX_BASELINE_TRAINING_ROWS, evenly
+            spaced) at the codec's rate, rounded up to whole bytes.
+        beam_size: hypotheses the codec's search keeps; None takes the model's.
+        num_candidates: codewords pre-selected per hypothesis, 0 for all; None takes the model's.
+        batch_size: database vectors encoded at a time; changes memory and speed, not results.
+        device: of the codec: auto, cpu, cuda, cuda:1. Baselines run on the CPU.
+        num_threads: of torch and faiss; None leaves theirs.
+        cache_dir: where trained baselines and their results are kept for the next evaluation.
+
+    Returns:
+        The content of `metrics.json`: `schema_version`, `created`, facts of `codec`, `data`, `device`, `num_threads`,
+        `versions`, `git_revision`, `hardware`, and `methods`: for "codec" and each baseline `bytes_per_vector`,
+        `num_steps`, `codebook_size` and what `measure` returns; for baselines also `settings`, `num_training_rows`,
+        `train_s`, `measured_at`, and `from_cache`: then speeds are of that earlier time.
+
+    Raises:
+        FileNotFoundError: no codec, or a file of the data set is missing.
+        ValueError: unknown baseline, a codec of another dimension than the data, impossible options, bad vectors.
+    """
+    _check_options(baselines, batch_size, num_threads)
+    codec = Codec.load(codec_dir, device=_device(device))
+    data.prepare_data()
+    data.setup("test")
+    if codec.dim != data.dim:
+        raise ValueError(f"{codec_dir} encodes vectors of dimension {codec.dim}, data set {data.name} has {data.dim}")
+    queries = None if data.queries is None else np.asarray(data.queries[:])
+    test_set = TestSet(data.database, queries, None if queries is None else np.asarray(data.ground_truth))
+    console = Console()
+    with _threads(num_threads), _progress(console) as progress:
+        quantizer = _CodecQuantizer(codec, beam_size, num_candidates)
+        methods = {"codec": _measure_codec(quantizer, test_set, batch_size, progress)}
+        if baselines:
+            bench = _Baselines(data.train_vectors, test_set, -(-codec.bits_per_vector // 8), batch_size, cache_dir)
+            methods.update({method: bench.measure(method, progress) for method in dict.fromkeys(baselines)})
+        record = {
+            "schema_version": SCHEMA_VERSION,
+            "created": _now(),
+            "codec": _codec_facts(quantizer, codec_dir),
+            "data": _data_facts(data),
+            "batch_size": batch_size,
+            "device": str(codec.device),
+            "num_threads": {"torch": torch.get_num_threads(), "faiss": faiss_baselines.get_num_threads()},
+            **environment(),
+            "methods": methods,
+        }
+    _write(record, output_dir)
+    console.print(rich_table(record))
+    console.print(table_notes(record), style="dim")
+    console.print(f"results: {output_dir}", soft_wrap=True)
+    return record
+
+
+class _Baselines:
+    """Baselines of one rate on one data set, measured or taken from the cache."""
+
+    def __init__(self, train_vectors: Any, test_set: TestSet, num_bytes: int, batch_size: int, cache_dir: Path) -> None:
+        self._train_vectors, self._test_set = train_vectors, test_set
+        self._num_bytes, self._batch_size, self._cache_dir = num_bytes, batch_size, cache_dir
+        hashes = {"database": fingerprint(test_set.database)}
+        for name, rows in {"queries": test_set.queries, "ground_truth": test_set.ground_truth}.items():
+            hashes[name] = "none" if rows is None else fingerprint(rows)
+        # speeds depend on all of this
+        self._circumstances = {
+            **hashes,
+            "schema_version": SCHEMA_VERSION,
+            "num_threads": faiss_baselines.get_num_threads(),
+            "batch_size": batch_size,
+            "hardware": {key: environment()["hardware"][key] for key in ("machine", "processor", "cpu_count")},
+        }
+
+    def measure(self, method: str, progress: Progress) -> dict[str, Any]:
+        """Figures of one method, in the form of `metrics.json`."""
+        task = progress.add_task(f"{method}: training", total=None)
+        cached = trained_baseline(
+            method,
+            self._train_vectors,
+            self._num_bytes,
+            max_training_rows=MAX_BASELINE_TRAINING_ROWS,
+            cache_dir=self._cache_dir,
+        )
+        num_rows = int(self._test_set.database.shape[0])
+        progress.update(task, description=f"{method}: encoding", total=num_rows)
+        figures = cached.read_results(self._circumstances)
+        from_cache = figures is not None
+        if figures is None:
+            advance = partial(progress.advance, task)
+            figures = measure(cached.baseline, self._test_set, batch_size=self._batch_size, advance=advance)
+            figures["measured_at"] = _now()
+            cached.write_results(self._circumstances, figures)
+        progress.update(task, completed=num_rows)
+        return {
+            **_rate(cached.baseline, self._num_bytes),
+            **figures,
+            "settings": cached.baseline.settings,
+            "num_training_rows": cached.num_training_rows,
+            "train_s": cached.train_s,
+            "from_cache": from_cache,
+        }
+
+
+def _measure_codec(
+    quantizer: _CodecQuantizer, test_set: TestSet, batch_size: int, progress: Progress
+) -> dict[str, Any]:
+    task = progress.add_task("codec: encoding", total=int(test_set.database.shape[0]))
+    figures = measure(quantizer, test_set, batch_size=batch_size, advance=partial(progress.advance, task))
+    return {**_rate(quantizer, quantizer.codec.bits_per_vector / 8), **figures}
+
+
+def _rate(quantizer: Quantizer, num_bytes: float) -> dict[str, Any]:
+    return {
+        "bytes_per_vector": num_bytes,
+        "num_steps": quantizer.num_steps,
+        "codebook_size": quantizer.codebook_size,
+    }
+
+
+def _codec_facts(quantizer: _CodecQuantizer, codec_dir: Path) -> dict[str, Any]:
+    codec, model = quantizer.codec, quantizer.codec.quantizer.config
+    return {
+        "path": str(codec_dir),
+        "dim": codec.dim,
+        "bits_per_vector": codec.bits_per_vector,
+        "model": model,
+        "beam_size": model["beam_size"] if quantizer.beam_size is None else quantizer.beam_size,
+        "num_candidates": model["num_candidates"] if quantizer.num_candidates is None else quantizer.num_candidates,
+    }
+
+
+def _data_facts(data: Any) -> dict[str, Any]:
+    return {
+        "name": data.name,
+        "dim": data.dim,
+        "num_train": int(data.train_vectors.shape[0]),
+        "num_database": int(data.database.shape[0]),
+        "num_queries": 0 if data.queries is None else int(data.queries.shape[0]),
+    }
+
+
+def _check_options(baselines: Sequence[str], batch_size: int, num_threads: int | None) -> None:
+    for method in baselines:
+        if method not in faiss_baselines.METHODS:
+            raise unknown("baseline", method, faiss_baselines.METHODS)
+    for name, value in {"batch_size": batch_size, "num_threads": num_threads}.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: give at least 1")
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"unknown device {name}; choose from: auto, cpu, cuda, cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device={name}: this machine has {torch.cuda.device_count()} CUDA devices; use device=cpu")
+    return device
+
+
+@contextmanager
+def _threads(num_threads: int | None) -> Iterator[None]:
+    """Let torch and faiss use so many threads inside the block."""
+    before = torch.get_num_threads(), faiss_baselines.get_num_threads()
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+        faiss_baselines.set_num_threads(num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        faiss_baselines.set_num_threads(before[1])
+
+
+def _progress(console: Console) -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def _write(record: dict[str, Any], output_dir: Path) -> None:
+    output_dir.mkdir(parents=True, exist_ok=True)
+    figure = rate_distortion_figure(record)
+    for suffix in ("png", "svg"):
+        write_atomically(output_dir / f"rate_distortion.{suffix}", figure_bytes(figure, suffix))
+    write_atomically(output_dir / "table.md", markdown_table(record))
+    # last: where metrics.json is, the evaluation is complete
+    write_atomically(output_dir / "metrics.json", json.dumps(record, indent=2) + "\n")

@@ -1,0 +1,204 @@
+"""`train`: fit a quantizer to a data set, resumable, ending in a codec."""
+
+import json
+import logging
+import math
+import signal
+import time
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningDataModule, Trainer
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.loggers import Logger
+from torch import Tensor
+
+from qinco_lit.codec import Codec
+from qinco_lit.quantizers import QINCo
+from qinco_lit.training.callbacks import LastCheckpoint, Reporter, TrainingInterruptedError
+from qinco_lit.training.initialization import kmeans_codebooks
+from qinco_lit.training.module import InitialCodebooks, QuantizerTraining
+from qinco_lit.training.recipe import Recipe
+from qinco_lit.training.run_log import JsonLinesLogger, environment, read_summary, write_summary
+from qinco_lit.training.wandb_run import finish_wandb, start_wandb
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    *,
+    data: LightningDataModule,
+    model: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    trainer: Mapping[str, Any],
+    logger: Mapping[str, Any] | None,
+    seed: int,
+    run_dir: Path,
+    resume: bool,
+    config: Mapping[str, Any],
+    overrides: Sequence[str],
+) -> float:
+    """Train, write `run_dir/codec`, return the best validation MSE (raw space, sum over dimensions).
+
+    Args:
+        data: a data module with `dim` and `train_vectors` after setup (docs/architecture.md).
+        model: arguments of `QINCo` but `dim`.
+        recipe: fields of `Recipe`.
+        trainer: arguments of `pl.Trainer`, plus `checkpoint_every_s`.
+        logger: arguments of `start_wandb`, None for no W&B.
+        seed: of weights and order.
+        run_dir: where everything is written.
+        resume: go on from `run_dir/checkpoints/last.ckpt`.
+        config, overrides: the resolved configuration and what the user typed, for the record.
+
+    Raises:
+        ValueError, FileNotFoundError: the user's mistakes, in one line.
+        KeyboardInterrupt: SIGINT or SIGTERM; the checkpoint to resume from is written.
+    """
+    checkpoints = run_dir / "checkpoints"
+    last = checkpoints / "last.ckpt"
+    if resume and not last.is_file():
+        raise FileNotFoundError(
+            f"cannot resume {run_dir}: {last} does not exist (the run ended before its first checkpoint)"
+        )
+    quiet_lightning()
+    started = time.time()
+    module, fitter, loggers = _build(data, model, recipe, dict(trainer), logger, seed, run_dir, config)
+    earlier_s = float(read_summary(run_dir).get("wall_s", 0.0)) if resume else 0.0
+    record = {"overrides": list(overrides), "seed": seed, "parameters": _num_parameters(module.quantizer)}
+    if fitter.is_global_zero:
+        (run_dir / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        write_summary(run_dir, state="running", **record, **environment())
+    state = "failed"
+    try:
+        fitter.fit(module, datamodule=data, ckpt_path=str(last) if resume else None)
+        state = "finished"
+    except TrainingInterruptedError as interruption:
+        state = "interrupted"
+        log.warning("interrupted; go on with: qinco train resume=%s", run_dir)
+        raise KeyboardInterrupt(signal.Signals(interruption.signal_number).name) from interruption
+    except SystemExit as exit_:  # Lightning turns a Ctrl-C outside the training loop into this
+        state = "interrupted"
+        raise KeyboardInterrupt from exit_
+    finally:
+        best = _best_mse(fitter)
+        if fitter.is_global_zero:
+            wall_s = round(earlier_s + time.time() - started, 1)
+            epochs = fitter.current_epoch
+            write_summary(
+                run_dir, state=state, wall_s=wall_s, epochs=epochs, best_val_mse=best, steps=fitter.global_step
+            )
+        finish_wandb(loggers, failed=state == "failed")
+    if fitter.is_global_zero:
+        _write_codec(module.quantizer, checkpoints / "best.ckpt", run_dir / "codec")
+        log.info("validation MSE %.6g; codec: %s", best, run_dir / "codec")
+    assert best is not None
+    return best
+
+
+def _build(
+    data: LightningDataModule,
+    model: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    trainer: dict[str, Any],
+    logger: Mapping[str, Any] | None,
+    seed: int,
+    run_dir: Path,
+    config: Mapping[str, Any],
+) -> tuple[QuantizerTraining, Trainer, list[Logger]]:
+    typed_recipe = Recipe(**recipe)
+    data.prepare_data()
+    data.setup("fit")
+    quantizer = QINCo(data.dim, **model)  # type: ignore[attr-defined]
+    module = QuantizerTraining(quantizer, typed_recipe, initial_codebooks=_initial_codebooks(typed_recipe), seed=seed)
+    every_s = trainer.pop("checkpoint_every_s")
+    every_s = math.inf if every_s is None else every_s
+    if trainer.get("precision") is None:
+        trainer["precision"] = _precision(str(trainer.get("accelerator")))
+    loggers: list[Logger] = [JsonLinesLogger(run_dir / "metrics.jsonl")]
+    if logger is not None:
+        loggers.append(start_wandb(run_dir, config=config, **logger))
+    callbacks: list[Callback] = [
+        Reporter(show=bool(trainer.pop("enable_progress_bar", True))),
+        EarlyStopping("val/mse", patience=typed_recipe.patience_epochs, check_finite=False),
+        ModelCheckpoint(
+            run_dir / "checkpoints",
+            "best",
+            monitor="val/mse",
+            save_weights_only=True,
+            enable_version_counter=False,
+        ),
+        # the last of all, so that it keeps the state the others have reached
+        LastCheckpoint(run_dir / "checkpoints" / "last.ckpt", every_s=every_s),
+    ]
+    fitter = Trainer(
+        **trainer,
+        logger=loggers,
+        callbacks=callbacks,
+        default_root_dir=run_dir,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    return module, fitter, loggers
+
+
+def _initial_codebooks(recipe: Recipe) -> InitialCodebooks:
+    def from_kmeans(quantizer: QINCo, x: Tensor, generator: torch.Generator) -> Iterable[Tensor]:
+        return kmeans_codebooks(
+            quantizer,
+            x,
+            iterations=recipe.kmeans_iterations,
+            split_empty=recipe.kmeans_split_empty,
+            generator=generator,
+        )
+
+    def from_faiss(quantizer: QINCo, x: Tensor, generator: torch.Generator) -> Iterable[Tensor]:  # noqa: ARG001
+        from qinco_lit.search.residual_codebooks import residual_codebooks
+
+        codebooks = residual_codebooks(x.cpu().numpy(), quantizer.num_steps, quantizer.codebook_size)
+        return torch.from_numpy(codebooks).to(x.device)
+
+    return from_faiss if recipe.initial_codebooks == "faiss_rq" else from_kmeans
+
+
+def _precision(accelerator: str) -> str:
+    on_gpu = torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda")
+    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def _best_mse(fitter: Trainer) -> float | None:
+    for callback in fitter.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, ModelCheckpoint) and callback.best_model_score is not None:
+            return float(callback.best_model_score)
+    return None
+
+
+def _write_codec(quantizer: QINCo, best: Path, target: Path) -> None:
+    checkpoint = torch.load(best, map_location="cpu", weights_only=True)
+    prefix = "quantizer."
+    state = {
+        name.removeprefix(prefix): value for name, value in checkpoint["state_dict"].items() if name.startswith(prefix)
+    }
+    quantizer.cpu().load_state_dict(state)
+    Codec(quantizer).save(target)
+
+
+def _num_parameters(quantizer: QINCo) -> int:
+    return sum(parameter.numel() for parameter in quantizer.parameters())
+
+
+def quiet_lightning() -> None:
+    """Keep Lightning's adverts and advice off the user's terminal; its errors still raise."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # our loaders are one background thread by design, and the process count is the user's choice
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+    warnings.filterwarnings("ignore", message=".*log_every_n_steps.*")

@@ -1,0 +1,141 @@
+"""Options as users type them: are the names known, do the values fit; a function's signature is the schema."""
+
+import difflib
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# What a user reads instead of the type's name.
+_PLAIN_NAMES: dict[Any, str] = {
+    bool: "true or false", int: "an integer", float: "a number", str: "text", Path: "a path",
+    type(None): "null", dict: "a mapping", list: "a list",
+}  # fmt: skip
+
+
+def closest(name: str, choices: Collection[str]) -> str:
+    """Return ` (did you mean X?)` for the choice that resembles the name, or nothing."""
+    matches = difflib.get_close_matches(name, choices, n=1)
+    return f" (did you mean {matches[0]}?)" if matches else ""
+
+
+def unknown(what: str, name: str, choices: Collection[str]) -> ValueError:
+    """Return the error for a name that is none of the choices: one line with the closest and all of them."""
+    listed = ", ".join(sorted(choices)) or "none"
+    return ValueError(f"unknown {what} {name}{closest(re.split('[.=]', name)[-1], choices)}; choose from: {listed}")
+
+
+def unknown_key(config: Mapping[Any, Any], key: str) -> ValueError | None:
+    """Return the error for a dotted key that the nested config lacks, naming the keys of that level; None if there."""
+    level: Any = config
+    for depth, part in enumerate(parts := key.split(".")):
+        if not isinstance(level, Mapping):
+            return ValueError(
+                f"unknown option {key}: {'.'.join(parts[:depth])} is a single value, not a group of options"
+            )
+        if part not in level:
+            return unknown("option", key, [str(name) for name in level])
+        level = level[part]
+    return None
+
+
+def check_arguments(
+    group: str,
+    target: Callable[..., Any],
+    values: Mapping[str, Any],
+    *,
+    given: Collection[str] = (),
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Check the values of a config group against the signature of the function or class that receives them.
+
+    Args:
+        group: name of the group in messages ("model"); "" for options at the top level.
+        target: function or class; its parameters and their annotations are the schema.
+        values: the user's values; keys that start with an underscore are Hydra's.
+        given: parameters that the program supplies itself, hence no options.
+        extra: further options and their types, which the target does not take.
+
+    Raises:
+        ValueError: one line, for an unknown name, a missing value or a value of the wrong type.
+    """
+    schema, required, is_open = _parameters(target, given)
+    schema.update(extra or {})
+    prefix = f"{group}." if group else ""
+    for name, value in values.items():
+        if name.startswith("_"):
+            continue
+        if name not in schema:
+            if is_open and name not in given:
+                continue
+            raise unknown("option", prefix + name, schema)
+        if not fits(value, schema[name]):
+            raise ValueError(f"{prefix}{name}={_shown(value)}: expected {describe(schema[name])}")
+    for name in required:
+        if name not in values:
+            raise ValueError(f"{prefix}{name} is required: {describe(schema[name])}")
+
+
+def _parameters(target: Callable[..., Any], given: Collection[str]) -> tuple[dict[str, Any], list[str], bool]:
+    """Return types by name, the names without a default, and whether any further name is accepted."""
+    function = target.__init__ if inspect.isclass(target) else target
+    parameters = inspect.signature(target).parameters.values()
+    hints = typing.get_type_hints(inspect.unwrap(function))
+    named = [p for p in parameters if p.name not in given and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    is_open = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return {p.name: hints.get(p.name, Any) for p in named}, [p.name for p in named if p.default is p.empty], is_open
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Tell whether a plain value (scalar, list, dict, None) may be passed where this type is annotated.
+
+    Integers pass as floats, strings as paths; booleans are no integers. Types that no plain value can have, and types
+    this function does not know, fit everything but scalars of another known type.
+    """
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is Any:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, argument) for argument in arguments)
+    if origin is typing.Literal:
+        return any(value == choice and type(value) is type(choice) for choice in arguments)
+    if annotation is None or annotation is type(None):
+        return value is None
+    container = origin or annotation
+    if not inspect.isclass(container):
+        return True
+    if container in (bool, int, str):
+        return type(value) is container
+    if container is float:
+        return type(value) in (int, float)
+    if issubclass(container, Path):
+        return isinstance(value, str | Path)
+    if issubclass(container, Mapping):
+        return isinstance(value, Mapping)
+    if issubclass(container, Sequence | set) or container in (Iterable, Collection):
+        items = [argument for argument in arguments if argument is not Ellipsis]
+        return isinstance(value, list | tuple) and all(not items or fits(item, items[0]) for item in value)
+    return isinstance(value, container | Mapping)
+
+
+def describe(annotation: Any) -> str:
+    """Return the type in words a user understands: `an integer or null`."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        choices = [choice for a in arguments if typing.get_origin(a) is typing.Literal for choice in typing.get_args(a)]
+        merged = [describe(typing.Literal[tuple(choices)])] if choices else []
+        others = [describe(argument) for argument in arguments if typing.get_origin(argument) is not typing.Literal]
+        return " or ".join(dict.fromkeys([*merged, *others]))
+    if origin is typing.Literal:
+        return "one of " + ", ".join(dict.fromkeys(str(choice) for choice in arguments))
+    if origin in (list, tuple, Sequence) and arguments:
+        return f"a list, each {describe(arguments[0])}"
+    container = origin or annotation
+    return _PLAIN_NAMES.get(container, getattr(container, "__name__", str(annotation)))
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,80 @@
+"""k-means and greedy residual k-means: the codebooks a training starts from."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_ROWS_PER_CHUNK = 16_384
+
+
+def nearest_codeword(x: Float[Tensor, "rows dim"], codebook: Float[Tensor, "codebook dim"]) -> Int[Tensor, " rows"]:
+    """Index of the codeword with the smallest squared L2 to each row."""
+    half_norms = 0.5 * codebook.square().sum(-1)
+    parts = [torch.addmm(half_norms, part, codebook.T, alpha=-1).argmin(1) for part in torch.split(x, _ROWS_PER_CHUNK)]
+    return torch.cat(parts)
+
+
+def kmeans(
+    x: Float[Tensor, "rows dim"],
+    codebook_size: int,
+    *,
+    iterations: int,
+    generator: torch.Generator,
+    split_empty: bool,
+) -> Float[Tensor, "codebook dim"]:
+    """Lloyd's algorithm from uniform noise with the data's mean and standard deviation per dimension.
+
+    Args:
+        x: the data.
+        codebook_size: number of centroids; may exceed the rows, the surplus then stays where it started.
+        iterations: Lloyd iterations.
+        generator: source of the noise, on the CPU so that every device draws the same.
+        split_empty: after each iteration but the last, a centroid without vectors becomes a copy of the most
+            populated one moved by a little noise. Without it such a centroid stays where it is, as in the papers.
+    """
+    mean, std = x.mean(0), x.std(0, correction=0)
+    noise = torch.rand((codebook_size, x.shape[1]), generator=generator).to(x.device)
+    centroids = mean + (noise - 0.5) * 12**0.5 * std  # standardised uniform noise
+    for iteration in range(iterations):
+        assigned = nearest_codeword(x, centroids)
+        counts = torch.bincount(assigned, minlength=codebook_size)
+        sums = torch.zeros_like(centroids).index_add_(0, assigned, x)
+        centroids = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centroids)
+        if split_empty and iteration < iterations - 1:
+            for empty, parent in split_pairs(counts):
+                jitter = torch.randn(x.shape[1], generator=generator).to(x.device)
+                centroids[empty] = centroids[parent] + 1e-2 * std * jitter
+    return centroids
+
+
+def split_pairs(counts: Int[Tensor, " codebook"]) -> list[tuple[int, int]]:
+    """(empty, parent) pairs: each codeword that was never chosen takes half of the then most chosen one's vectors."""
+    remaining = counts.double().cpu()
+    pairs = []
+    for empty in (remaining == 0).nonzero().flatten().tolist():
+        parent = int(remaining.argmax())
+        if remaining[parent] < 2:
+            break
+        remaining[parent] /= 2
+        remaining[empty] = remaining[parent]
+        pairs.append((int(empty), parent))
+    return pairs
+
+
+def residual_kmeans(
+    x: Float[Tensor, "rows dim"],
+    num_steps: int,
+    codebook_size: int,
+    *,
+    iterations: int,
+    generator: torch.Generator,
+    split_empty: bool,
+) -> Iterator[Float[Tensor, "codebook dim"]]:
+    """Codebooks of a greedy residual quantizer, one after the other: each is the k-means of what is left of x."""
+    residual = x.clone()
+    for _ in range(num_steps):
+        codebook = kmeans(residual, codebook_size, iterations=iterations, generator=generator, split_empty=split_empty)
+        residual -= codebook[nearest_codeword(residual, codebook)]
+        yield codebook

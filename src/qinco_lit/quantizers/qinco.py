@@ -1,0 +1,215 @@
+"""QINCo1 and QINCo2: neural residual quantization with beam search."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qinco_lit.quantizers.network import CodewordNetwork
+from qinco_lit.quantizers.step import Beam, ResidualStep, StepTables
+
+# Rows of a matrix product: some 1000 stay in a CPU's cache (twice the speed of 4096); a GPU wants many more.
+_ROWS_PER_CHUNK_CPU = 1024
+_WORKSPACE_BYTES_GPU = 1 << 30
+
+
+class StepLosses(NamedTuple):
+    """Mean over batch and dimensions of the squared error, in normalised space (algorithm.md, *Training*)."""
+
+    reconstruction: Float[Tensor, " steps"]
+    preselector: Float[Tensor, " preselectors"]
+
+
+class QINCo(nn.Module):
+    """Residual quantizer whose codebooks depend on the reconstruction so far.
+
+    QINCo1 ("Residual Quantization with Implicit Neural Codebooks", ICML 2024): `num_candidates=0, beam_size=1,
+    outer_skip=False, embed_dim=None`. QINCo2 ("Qinco2: Vector Compression and Search with Improved Implicit Neural
+    Codebooks", ICLR 2025): pre-selected candidates, beam search, outer skip.
+
+    Args:
+        dim: dimension of the vectors (D).
+        num_steps: residual steps (M), codes per vector.
+        codebook_size: codewords per codebook (K).
+        embed_dim: width of the networks' residual stream (d_e); None means `dim`, without projections.
+        hidden_dim: hidden width of a block (d_h).
+        num_blocks: residual blocks per step (L).
+        outer_skip: add the codeword to the network's output (QINCo2).
+        num_candidates: codewords pre-selected per hypothesis (A); 0 tries all K and builds no pre-selector.
+        beam_size: hypotheses kept between steps (B).
+
+    Raises:
+        ValueError: for a size that is out of range.
+    """
+
+    data_mean: Tensor
+    data_std: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_steps: int = 8,
+        codebook_size: int = 256,
+        embed_dim: int | None = None,
+        hidden_dim: int = 256,
+        num_blocks: int = 2,
+        outer_skip: bool = True,
+        num_candidates: int = 16,
+        beam_size: int = 32,
+    ) -> None:
+        super().__init__()
+        sizes = {"dim": dim, "num_steps": num_steps, "hidden_dim": hidden_dim, "num_blocks": num_blocks}
+        for name, value in {**sizes, "embed_dim": embed_dim or dim}.items():
+            if value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
+        if not 2 <= codebook_size <= 65536:
+            raise ValueError(f"codebook_size={codebook_size} must be from 2 to 65536")
+        self.dim, self.num_steps, self.codebook_size = dim, num_steps, codebook_size
+        self.num_candidates, self.beam_size = num_candidates, beam_size
+        self._check_search(num_candidates, beam_size)
+        self.config = {
+            "num_steps": num_steps, "codebook_size": codebook_size, "embed_dim": embed_dim, "hidden_dim": hidden_dim,
+            "num_blocks": num_blocks, "outer_skip": outer_skip, "num_candidates": num_candidates,
+            "beam_size": beam_size,
+        }  # fmt: skip
+        self.register_buffer("data_mean", torch.zeros(dim))
+        self.register_buffer("data_std", torch.ones(()))
+        self.first_codebook = nn.Parameter(torch.zeros(codebook_size, dim))
+        self.steps = nn.ModuleList(
+            ResidualStep(
+                dim,
+                codebook_size,
+                preselect=num_candidates > 0,
+                network=CodewordNetwork(
+                    dim,
+                    embed_dim=embed_dim or dim,
+                    hidden_dim=hidden_dim,
+                    num_blocks=num_blocks,
+                    outer_skip=outer_skip,
+                ),
+            )
+            for _ in range(num_steps - 1)
+        )
+
+    def _check_search(self, num_candidates: int, beam_size: int) -> None:
+        if beam_size < 1:
+            raise ValueError(f"beam_size={beam_size} must be at least 1")
+        if not 0 <= num_candidates <= self.codebook_size:
+            raise ValueError(
+                f"num_candidates={num_candidates} must be from 0 (all) to codebook_size={self.codebook_size}"
+            )
+
+    def residual_steps(self) -> list[ResidualStep]:
+        """Steps 1..M-1, typed (iterating a ModuleList gives plain modules)."""
+        return [step for step in self.steps if isinstance(step, ResidualStep)]
+
+    def tables(self) -> list[StepTables]:
+        """Per-step tables of the current weights; compute once, reuse for every batch until the weights change."""
+        return [step.tables() for step in self.residual_steps()]
+
+    def normalize(self, x: Shaped[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        """(x - mean) / std in float32, from any real dtype."""
+        return (x.float() - self.data_mean) / self.data_std
+
+    def denormalize(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        """Back to raw space."""
+        return x * self.data_std + self.data_mean
+
+    @torch.no_grad()
+    def encode(
+        self,
+        x: Float[Tensor, "batch dim"],
+        *,
+        num_candidates: int | None = None,
+        beam_size: int | None = None,
+        workspace_bytes: int | None = None,
+        tables: list[StepTables] | None = None,
+    ) -> Int[Tensor, "batch steps"]:
+        """Beam search for the codes of normalised vectors (int64).
+
+        Args:
+            x: vectors in normalised space, float32.
+            num_candidates, beam_size: the search; None takes the model's own A and B.
+            workspace_bytes: bound on the memory of intermediate results, at least one vector at a time.
+            tables: from `tables()`, to share them between calls.
+        """
+        num_candidates = self.num_candidates if num_candidates is None else num_candidates
+        beam_size = self.beam_size if beam_size is None else beam_size
+        self._check_search(num_candidates, beam_size)
+        tables = self.tables() if tables is None else tables
+        chunk = self.vectors_per_chunk(num_candidates, beam_size, workspace_bytes, x.device)
+        parts = [self._search(part, num_candidates, beam_size, tables) for part in torch.split(x, chunk)]
+        return torch.cat(parts) if parts else x.new_zeros((0, self.num_steps), dtype=torch.int64)
+
+    def vectors_per_chunk(
+        self, num_candidates: int, beam_size: int, workspace_bytes: int | None, device: torch.device
+    ) -> int:
+        """How many vectors are searched together so that intermediate results stay within the workspace."""
+        rows_per_vector = beam_size * (min(num_candidates, self.codebook_size) or self.codebook_size)
+        if workspace_bytes is None and device.type == "cpu":
+            return max(1, _ROWS_PER_CHUNK_CPU // rows_per_vector)
+        embed_dim = self.config["embed_dim"] or self.dim
+        # per candidate: stream twice, hidden twice, codeword, added, difference; float32
+        row_bytes = 4 * (2 * embed_dim + 2 * int(self.config["hidden_dim"] or 0) + 3 * self.dim)
+        per_vector = rows_per_vector * row_bytes + 4 * beam_size * (self.codebook_size + 3 * self.dim)
+        return max(1, (workspace_bytes or _WORKSPACE_BYTES_GPU) // per_vector)
+
+    def _search(
+        self, x: Float[Tensor, "batch dim"], num_candidates: int, beam_size: int, tables: list[StepTables]
+    ) -> Int[Tensor, "batch steps"]:
+        with torch.autocast(x.device.type, enabled=False):
+            norms = 0.5 * self.first_codebook.square().sum(-1)
+            score = torch.addmm(norms, x, self.first_codebook.T, alpha=-1)
+        keep = 1 if self.num_steps == 1 else min(beam_size, self.codebook_size)
+        codes = score.topk(keep, largest=False).indices
+        beam = Beam(self.first_codebook[codes], codes[..., None])
+        for index, (step, table) in enumerate(zip(self.residual_steps(), tables, strict=True), start=1):
+            width = 1 if index == self.num_steps - 1 else beam_size
+            beam = step.search(x, beam, num_candidates=num_candidates, beam_size=width, tables=table)
+        return beam.codes[:, 0]
+
+    def advance(
+        self,
+        index: int,
+        codes: Int[Tensor, " batch"],
+        x_hat: Float[Tensor, "batch dim"] | None,
+        tables: StepTables | None = None,
+    ) -> Float[Tensor, "batch dim"]:
+        """Normalised reconstruction after step `index` from the one before (None at step 0); differentiable."""
+        if x_hat is None:
+            return F.embedding(codes, self.first_codebook)
+        step = self.residual_steps()[index - 1]
+        return step.extend(codes, x_hat, step.tables() if tables is None else tables)
+
+    def reconstructions(self, codes: Int[Tensor, "batch steps"]) -> Iterator[Float[Tensor, "batch dim"]]:
+        """Normalised reconstruction after step 0, 1, ... for as many codes as are given; differentiable."""
+        x_hat = None
+        for index in range(codes.shape[1]):
+            x_hat = self.advance(index, codes[:, index], x_hat)
+            yield x_hat
+
+    def losses(self, x: Float[Tensor, "batch dim"], codes: Int[Tensor, "batch steps"]) -> StepLosses:
+        """Training losses of normalised vectors along chosen codes.
+
+        Reconstruction: mean((x_hat_m - x)^2) for every step. Pre-selector, m >= 1:
+        mean((stopgrad(x_hat_{m-1}) + S_m[i_m] - x)^2). Inside the network x_hat_{m-1} keeps its gradient.
+        """
+        reconstruction, preselector, previous = [], [], None
+        for index, x_hat in enumerate(self.reconstructions(codes)):
+            reconstruction.append((x_hat - x).square().mean())
+            if previous is not None:
+                table = self.residual_steps()[index - 1].preselector
+                if table is not None:
+                    target = x - previous.detach()
+                    preselector.append((F.embedding(codes[:, index], table) - target).square().mean())
+            previous = x_hat
+        none = x.new_zeros(0)
+        return StepLosses(torch.stack(reconstruction), torch.stack(preselector) if preselector else none)
+
+    def forward(self, x: Float[Tensor, "batch dim"], codes: Int[Tensor, "batch steps"]) -> StepLosses:
+        """`losses`, under the name that DDP wraps."""
+        return self.losses(x, codes)

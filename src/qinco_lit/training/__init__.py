@@ -1,0 +1,5 @@
+"""Training: the LightningModule, recipes, callbacks and a run's own record."""
+
+from qinco_lit.training.recipe import Recipe
+
+__all__ = ["Recipe"]

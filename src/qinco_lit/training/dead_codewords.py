@@ -1,0 +1,94 @@
+"""Codewords that no vector chooses: counted, and given work."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.optim import Optimizer
+
+from qinco_lit.quantizers import QINCo
+from qinco_lit.quantizers.kmeans import split_pairs
+
+
+def count_codes(codes: Int[Tensor, "batch steps"], codebook_size: int) -> Int[Tensor, "steps codebook"]:
+    """How often each codeword of each step was chosen."""
+    steps = codes.shape[1]
+    offsets = torch.arange(steps, device=codes.device) * codebook_size
+    return torch.bincount((codes + offsets).flatten(), minlength=steps * codebook_size).view(steps, codebook_size)
+
+
+@torch.no_grad()
+def split_dead(
+    quantizer: QINCo,
+    usage: Int[Tensor, "steps codebook"],
+    optimizer: Optimizer,
+    generator: torch.Generator,
+    noise: float = 1e-2,
+) -> int:
+    """Turn every unused codeword into a slightly moved copy of the most used one (codebook and pre-selector).
+
+    The optimizer's moments are copied too: the copy goes on where its parent is. Returns how many were dead.
+
+    Args:
+        usage: how often each codeword was chosen, summed over processes.
+        noise: standard deviation of the displacement, in standard deviations of the table.
+    """
+    dead = 0
+    for index, counts in enumerate(usage):
+        pairs = split_pairs(counts)
+        dead += int((counts == 0).sum())
+        if not pairs:
+            continue
+        children = torch.tensor([child for child, _ in pairs], device=counts.device)
+        parents = torch.tensor([parent for _, parent in pairs], device=counts.device)
+        for table in _tables(quantizer, index):
+            # in turn, because a codeword may be split more than once
+            draws = torch.randn((len(pairs), table.shape[1]), generator=generator).to(table.device)
+            scale = noise * table.std()
+            table[children] = table[parents] + scale * draws
+            for moment in optimizer.state.get(table, {}).values():
+                if isinstance(moment, Tensor) and moment.shape == table.shape:
+                    moment[children] = moment[parents]
+    return dead
+
+
+@torch.no_grad()
+def redraw_dead(
+    quantizer: QINCo,
+    usage: Int[Tensor, "steps codebook"],
+    target_mean: Float[Tensor, "steps dim"],
+    target_std: Float[Tensor, "steps dim"],
+    generator: torch.Generator,
+    noise: float = 1e-2,
+) -> int:
+    """Redraw every unused codeword as uniform noise with the mean and std of its step's targets (QINCo2).
+
+    Codebook and pre-selector get the same draw, the pre-selector plus a little noise. Returns how many were dead.
+    """
+    dead = 0
+    for index, counts in enumerate(usage):
+        unused = counts == 0
+        number = int(unused.sum())
+        dead += number
+        draw = torch.rand((number, quantizer.dim), generator=generator).to(target_mean.device)
+        fresh = target_mean[index] + (draw - 0.5) * 12**0.5 * target_std[index]
+        for which, table in enumerate(_tables(quantizer, index)):
+            extra = torch.randn(fresh.shape, generator=generator).to(fresh.device) if which else 0.0
+            table[unused] = fresh + noise * target_std[index] * extra
+    return dead
+
+
+def _tables(quantizer: QINCo, index: int) -> list[Tensor]:
+    if index == 0:
+        return [quantizer.first_codebook]
+    step = quantizer.residual_steps()[index - 1]
+    return [step.codebook] if step.preselector is None else [step.codebook, step.preselector]
+
+
+@torch.no_grad()
+def target_statistics(
+    quantizer: QINCo, x: Float[Tensor, "batch dim"], codes: Int[Tensor, "batch steps"]
+) -> tuple[Float[Tensor, "steps dim"], Float[Tensor, "steps dim"]]:
+    """Mean and standard deviation per dimension of every step's target x - x_hat_{m-1}, normalised space."""
+    previous = [torch.zeros_like(x), *quantizer.reconstructions(codes[:, :-1])] if codes.shape[1] > 1 else [x * 0]
+    targets = [x - x_hat for x_hat in previous]
+    return torch.stack([t.mean(0) for t in targets]), torch.stack([t.std(0, correction=0) for t in targets])

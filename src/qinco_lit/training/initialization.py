@@ -1,0 +1,114 @@
+"""What a training starts from: normalisation, codebooks, network weights."""
+
+import logging
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qinco_lit.quantizers import QINCo
+from qinco_lit.quantizers.kmeans import residual_kmeans
+from qinco_lit.quantizers.network import CodewordNetwork
+
+log = logging.getLogger(__name__)
+
+
+def set_normalization(quantizer: QINCo, x: Float[Tensor, "rows dim"], kind: str) -> None:
+    """Fill data_mean and data_std from raw training vectors.
+
+    `standard` (QINCo2): mean per dimension and one standard deviation over all entries (ddof 0). `minmax` (QINCo1):
+    the range of all entries goes to [-1, 1]; the shift is one scalar.
+
+    Raises:
+        ValueError: NaN or infinity, or vectors that are all the same.
+    """
+    finite = torch.isfinite(x).all(1)
+    if not bool(finite.all()):
+        raise ValueError(f"training vector {int((~finite).nonzero()[0])} holds NaN or infinity: clean the file first")
+    if kind == "standard":
+        mean, std = x.mean(0), x.std(correction=0)
+    else:
+        mean, std = ((x.max() + x.min()) / 2).expand(x.shape[1]), (x.max() - x.min()) / 2
+    if float(std) == 0:
+        raise ValueError(f"the first {len(x)} training vectors are all the same: there is nothing to quantize")
+    quantizer.data_mean.copy_(mean)
+    quantizer.data_std.copy_(std)
+
+
+@torch.no_grad()
+def init_networks(quantizer: QINCo, kind: str, generator: torch.Generator) -> None:
+    """Draw the networks' weights.
+
+    `paper` (QINCo2): W, b and D zero; U, P_in, P_out Kaiming-uniform (relu). `linear` (QINCo1): PyTorch's default for
+    linear layers. `exact`: as `paper`, with P_out zero, so that f_m(c, x_hat) = c before the first step (without
+    projections f_m returns 2c with the outer skip: `set_codebooks` halves those codebooks instead).
+    """
+    for step in quantizer.residual_steps():
+        network = step.network
+        linears = [module for module in network.modules() if isinstance(module, nn.Linear)]
+        for linear in linears:
+            gain = 2**0.5 if kind != "linear" else 3**-0.5  # default Linear: kaiming_uniform with a = sqrt(5)
+            bound = gain * (3 / linear.in_features) ** 0.5
+            linear.weight.uniform_(-bound, bound, generator=generator)
+            if linear.bias is not None:
+                linear.bias.uniform_(-(linear.in_features**-0.5), linear.in_features**-0.5, generator=generator)
+        if kind != "linear":
+            zero = [network.concat.weight, network.concat.bias, *(p for p in network.down.parameters())]
+            if kind == "exact" and network.out_proj is not None and network.outer_skip:
+                zero.append(network.out_proj.weight)
+            for weight in zero:
+                weight.zero_()
+
+
+@torch.no_grad()
+def set_codebooks(
+    quantizer: QINCo,
+    codebooks: Iterable[Float[Tensor, "codebook dim"]],
+    *,
+    noise: float,
+    exact: bool,
+    generator: torch.Generator,
+) -> None:
+    """Give the steps their initial codebooks, in normalised space; pre-selectors start as copies.
+
+    Each gets Gaussian noise of `noise` x its own standard deviation. With `exact`, a step whose untrained network
+    returns 2c (outer skip, no projections) holds its codebook at half size.
+    """
+
+    def noisy(codebook: Tensor) -> Tensor:
+        draw = torch.randn(codebook.shape, generator=generator).to(codebook.device)
+        return codebook + noise * codebook.std() * draw
+
+    for index, codebook in enumerate(codebooks):
+        if index == 0:
+            quantizer.first_codebook.copy_(noisy(codebook))
+            continue
+        step = quantizer.residual_steps()[index - 1]
+        step.codebook.copy_(noisy(codebook) * (0.5 if exact and _doubles(step.network) else 1.0))
+        if step.preselector is not None:
+            step.preselector.copy_(noisy(codebook))
+
+
+def _doubles(network: CodewordNetwork) -> bool:
+    return network.outer_skip and network.out_proj is None
+
+
+def kmeans_codebooks(
+    quantizer: QINCo,
+    x: Float[Tensor, "rows dim"],
+    *,
+    iterations: int,
+    split_empty: bool,
+    generator: torch.Generator,
+) -> Iterable[Float[Tensor, "codebook dim"]]:
+    """Greedy residual k-means of normalised training vectors, one codebook per step."""
+    log.info("residual k-means: %d codebooks on %d vectors", quantizer.num_steps, len(x))
+    return residual_kmeans(
+        x,
+        quantizer.num_steps,
+        quantizer.codebook_size,
+        iterations=iterations,
+        split_empty=split_empty,
+        generator=generator,
+    )

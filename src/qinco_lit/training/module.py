@@ -1,0 +1,242 @@
+"""The training of a quantizer as a LightningModule."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from pytorch_lightning import LightningModule
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from qinco_lit.quantizers import QINCo
+from qinco_lit.training.dead_codewords import count_codes, redraw_dead, split_dead, target_statistics
+from qinco_lit.training.initialization import init_networks, set_codebooks, set_normalization
+from qinco_lit.training.recipe import Recipe
+from qinco_lit.training.schedule import cosine_factor
+
+# training rows (raw) and the quantizer, normalised and on the device, to one codebook per step in normalised space
+InitialCodebooks = Callable[[QINCo, Tensor, torch.Generator], Iterable[Tensor]]
+
+_TARGET_MOMENTUM = 0.1  # of the running target statistics that dead codewords are redrawn from (algorithm.md)
+
+
+class QuantizerTraining(LightningModule):
+    """Trains a QINCo by a `Recipe`: encode without gradients, decode along the codes with them.
+
+    Everything random is drawn from generators seeded by (seed, step), and the state of the codeword statistics is in
+    the checkpoint, so a resumed run takes the same path as an uninterrupted one.
+
+    Args:
+        quantizer: the model, not yet initialised.
+        recipe: how it is trained.
+        initial_codebooks: gives the codebooks to start from.
+        seed: of initial weights and of everything redrawn.
+    """
+
+    def __init__(self, quantizer: QINCo, recipe: Recipe, *, initial_codebooks: InitialCodebooks, seed: int) -> None:
+        super().__init__()
+        self.quantizer = quantizer
+        self.recipe = recipe
+        self.seed = seed
+        self._initial_codebooks = initial_codebooks
+        shape = (quantizer.num_steps, quantizer.codebook_size)
+        # plain tensors, equal on every rank: as buffers, DDP would overwrite them at every forward
+        self._state = {
+            "usage_since_split": torch.zeros(shape, dtype=torch.int64),
+            "usage_in_epoch": torch.zeros(shape, dtype=torch.int64),
+            "target_mean": torch.zeros(quantizer.num_steps, quantizer.dim),
+            "target_std": torch.ones(quantizer.num_steps, quantizer.dim),
+            "train_error": torch.zeros(2, dtype=torch.float64),  # sum of squared errors and rows since the last report
+        }
+        self._validation = torch.zeros(0)
+        self._validation_usage = torch.zeros(0)
+
+    # -- start ----------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Initialise the model on rank 0 from the training set and give every rank the result."""
+        device = self.trainer.strategy.root_device
+        self._state = {name: value.to(device) for name, value in self._state.items()}
+        if stage != "fit" or self.trainer.ckpt_path is not None:
+            return
+        if self.trainer.is_global_zero:
+            self._initialize(device)
+        state = self.trainer.strategy.broadcast(self.quantizer.state_dict())
+        self.quantizer.load_state_dict(state)
+
+    @torch.no_grad()
+    def _initialize(self, device: torch.device) -> None:
+        recipe, quantizer = self.recipe, self.quantizer
+        generator = torch.Generator().manual_seed(self.seed)
+        rows = self.trainer.datamodule.train_vectors  # type: ignore[attr-defined]
+        set_normalization(quantizer, torch.from_numpy(rows[: recipe.normalization_rows]).float(), recipe.normalization)
+        init_networks(quantizer, recipe.network_init, generator)
+        quantizer.to(device)
+        x = torch.from_numpy(rows[: recipe.kmeans_rows]).to(device)
+        set_codebooks(
+            quantizer,
+            self._initial_codebooks(quantizer, quantizer.normalize(x), generator),
+            noise=recipe.codebook_noise,
+            exact=recipe.network_init == "exact",
+            generator=generator,
+        )
+        quantizer.cpu()  # Lightning moves the module to its device itself
+
+    def configure_optimizers(self) -> Any:
+        """The recipe's optimizer; its learning rate is set at every batch, or by epochs without gain (`plateau`)."""
+        recipe = self.recipe
+        if recipe.optimizer == "adam":
+            optimizer: Optimizer = torch.optim.Adam(self.parameters(), lr=recipe.lr)
+        else:
+            optimizer = torch.optim.AdamW(self.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+        if recipe.schedule == "cosine":
+            return optimizer
+        scheduler = ReduceLROnPlateau(optimizer, factor=0.1, patience=recipe.plateau_epochs)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/mse"}}
+
+    # -- training -------------------------------------------------------------------------------------------------
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        """Set the learning rate; give dead codewords work at the start of an epoch and, splitting, within the first."""
+        recipe = self.recipe
+        if recipe.schedule == "cosine":
+            factor = cosine_factor(
+                self.trainer.global_step / self.trainer.num_training_batches,
+                warmup_epochs=recipe.warmup_epochs,
+                max_epochs=self.trainer.max_epochs or 1,
+                reach=recipe.cosine_reach,
+                floor=recipe.lr_floor,
+            )
+            for group in self._optimizer().param_groups:
+                group["lr"] = recipe.lr * factor
+        early = self.current_epoch == 0 and recipe.split_every_batches > 0
+        if (batch_idx == 0 and self.current_epoch > 0) or (
+            early and batch_idx > 0 and batch_idx % recipe.split_every_batches == 0
+        ):
+            self._revive_dead_codewords(whole_epoch=batch_idx == 0)
+        if batch_idx == 0:
+            self._state["usage_in_epoch"].zero_()
+
+    def _revive_dead_codewords(self, *, whole_epoch: bool) -> None:
+        generator = torch.Generator().manual_seed((self.seed << 32) + self.trainer.global_step)
+        if self.recipe.dead_codewords == "split":
+            split_dead(self.quantizer, self._state["usage_since_split"], self._optimizer(), generator)
+        elif self.recipe.dead_codewords == "redraw" and whole_epoch:
+            mean, std = self._state["target_mean"], self._state["target_std"]
+            redraw_dead(self.quantizer, self._state["usage_in_epoch"], mean, std, generator)
+        self._state["usage_since_split"].zero_()
+
+    def training_step(self, batch: Shaped[Tensor, "batch dim"], batch_idx: int) -> Tensor:
+        """One batch of raw vectors: find codes, then the loss along them."""
+        x = self.quantizer.normalize(batch)
+        codes = self.quantizer.encode(x)
+        # autocast keeps half-precision copies of the weights; those made without gradients must not serve the loss
+        torch.clear_autocast_cache()
+        losses = self.quantizer(x, codes)
+        loss: Tensor = losses.reconstruction.sum() + losses.preselector.sum()
+        self._count(x, codes, losses.reconstruction[-1].detach())
+        if batch_idx % self._check_every() == 0 and not bool(torch.isfinite(loss)):
+            raise ValueError(self._not_finite(batch, batch_idx))
+        return loss
+
+    def _count(self, x: Tensor, codes: Int[Tensor, "batch steps"], error: Tensor) -> None:
+        usage = self._sum(count_codes(codes, self.quantizer.codebook_size))
+        self._state["usage_since_split"] += usage
+        self._state["usage_in_epoch"] += usage
+        rows = torch.ones((), device=x.device, dtype=torch.float64) * len(x)
+        self._state["train_error"] += torch.stack([error.double() * rows * self._raw_scale(), rows])
+        if self.recipe.dead_codewords == "redraw":
+            mean, std = target_statistics(self.quantizer, x, codes)
+            for name, value in (("target_mean", self._mean(mean)), ("target_std", self._mean(std))):
+                self._state[name].lerp_(value, _TARGET_MOMENTUM)
+
+    def _check_every(self) -> int:
+        # reading the loss waits for a GPU, so there it is read only now and then
+        return 1 if self.device.type == "cpu" else 50
+
+    def _not_finite(self, batch: Tensor, batch_idx: int) -> str:
+        bad = (~torch.isfinite(batch.float()).all(1)).nonzero().flatten().tolist()
+        where = f"epoch {self.current_epoch}, batch {batch_idx}"
+        if bad:
+            values = "the training vectors hold NaN or infinity"
+            return (
+                f"{values}: {len(bad)} of {len(batch)} vectors in {where}; clean the file, then resume or start again"
+            )
+        advice = f"lower recipe.lr (now {self.recipe.lr:g}) or set recipe.clip_value"
+        return f"the loss became NaN or infinite in {where}: {advice}"
+
+    def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
+        """Clip by value, as the recipe says; pl.Trainer's own clipping options are not used."""
+        if self.recipe.clip_value is not None:
+            self.clip_gradients(optimizer, self.recipe.clip_value, "value")
+
+    def train_report(self) -> dict[str, float]:
+        """MSE (raw space, sum over dimensions) on the training vectors since the last report, and the learning rate."""
+        squared, rows = self._state["train_error"].tolist()
+        self._state["train_error"].zero_()
+        return {"train/mse": squared / max(rows, 1.0), "lr": float(self._optimizer().param_groups[0]["lr"])}
+
+    def on_train_epoch_end(self) -> None:
+        """Report how many codewords no training vector chose in this epoch."""
+        dead = float((self._state["usage_in_epoch"] == 0).sum())
+        self.log("train/dead_codewords", dead, rank_zero_only=True)
+
+    # -- validation -----------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        """Clear the sums."""
+        self._validation = torch.zeros(self.quantizer.num_steps + 1, dtype=torch.float64, device=self.device)
+        self._validation_usage = torch.zeros_like(self._state["usage_in_epoch"])
+
+    def validation_step(self, batch: Shaped[Tensor, "batch dim"], batch_idx: int) -> None:  # noqa: ARG002
+        """Add a batch's squared errors after every step and its code counts."""
+        x = self.quantizer.normalize(batch)
+        codes = self.quantizer.encode(x)
+        torch.clear_autocast_cache()
+        errors = [(x_hat - x).square().sum().double() for x_hat in self.quantizer.reconstructions(codes)]
+        scale = self.quantizer.data_std.double() ** 2
+        rows = torch.ones((), device=x.device, dtype=torch.float64) * len(x)
+        self._validation += torch.cat([torch.stack(errors) * scale, rows[None]])
+        self._validation_usage += count_codes(codes, self.quantizer.codebook_size)
+
+    def on_validation_epoch_end(self) -> None:
+        """MSE (raw space, sum over dimensions) of every prefix and entropy of the codes, over all ranks."""
+        sums, usage = self._sum(self._validation).cpu(), self._sum(self._validation_usage).double().cpu()
+        mse = sums[:-1] / sums[-1]
+        if not bool(torch.isfinite(mse).all()):
+            raise ValueError(
+                "the validation error is NaN or infinite: the validation vectors hold NaN, or training diverged"
+            )
+        share = usage / usage.sum(1, keepdim=True)
+        entropy = -torch.special.xlogy(share, share).sum(1) / torch.log(torch.tensor(2.0, dtype=torch.float64))
+        metrics = {f"val/mse_step_{step}": float(value) for step, value in enumerate(mse, start=1)}
+        metrics |= {f"val/entropy_bits_step_{step}": float(value) for step, value in enumerate(entropy, start=1)}
+        metrics |= {"val/mse": float(mse[-1]), "val/entropy_bits": float(entropy.mean())}
+        self.log_dict(metrics, rank_zero_only=False, sync_dist=False)
+
+    # -- state ----------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the codeword statistics and what the model is."""
+        checkpoint["codeword_statistics"] = {name: value.cpu() for name, value in self._state.items()}
+        checkpoint["quantizer"] = {"dim": self.quantizer.dim, **self.quantizer.config}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the codeword statistics back."""
+        device = self._state["train_error"].device
+        self._state = {name: value.to(device) for name, value in checkpoint["codeword_statistics"].items()}
+
+    def _optimizer(self) -> Optimizer:
+        return self.trainer.optimizers[0]
+
+    def _raw_scale(self) -> Float[Tensor, ""]:
+        # mean over dimensions in normalised space -> sum over dimensions in raw space
+        return self.quantizer.data_std.double() ** 2 * self.quantizer.dim
+
+    def _sum(self, value: Tensor) -> Tensor:
+        return self.trainer.strategy.reduce(value, reduce_op="sum") if self.trainer.world_size > 1 else value
+
+    def _mean(self, value: Tensor) -> Tensor:
+        return self._sum(value) / self.trainer.world_size

@@ -1,0 +1,80 @@
+"""How a quantizer is trained: every knob of both papers' recipes and of ours, in one typed place."""
+
+from dataclasses import dataclass
+
+_CHOICES = {
+    "normalization": ("standard", "minmax"),
+    "initial_codebooks": ("kmeans", "faiss_rq"),
+    "network_init": ("paper", "exact", "linear"),
+    "optimizer": ("adamw", "adam"),
+    "schedule": ("cosine", "plateau"),
+    "dead_codewords": ("split", "redraw", "keep"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A training recipe; `conf/recipe/*.yaml` holds the values (algorithm.md, *Training*).
+
+    Attributes:
+        batch_size: vectors per batch and process.
+        normalization: `standard` (mean per dimension, one std) or `minmax` (to [-1, 1], no mean; QINCo1).
+        normalization_rows: training vectors that the normalisation is computed from.
+        initial_codebooks: `kmeans` (greedy residual k-means) or `faiss_rq` (faiss' residual quantizer; QINCo1).
+        kmeans_rows, kmeans_iterations: its data and Lloyd iterations per step.
+        kmeans_split_empty: give centroids without vectors a part of the most populated one's.
+        codebook_noise: Gaussian noise on the initial codebooks, in standard deviations of the codebook.
+        network_init: `paper` (QINCo2: W, b, D zero, the rest Kaiming), `linear` (PyTorch's default; QINCo1), or
+            `exact`: as `paper`, but so that the untrained network returns its codeword and training starts from the
+            error of the residual k-means.
+        optimizer: `adamw` or `adam`.
+        lr: learning rate at its peak.
+        weight_decay: AdamW's; on every parameter.
+        clip_value: gradients are clipped to [-clip_value, clip_value] one by one; null for none.
+        schedule: `cosine` per step after a linear ramp, or `plateau` per epoch.
+        warmup_epochs: length of the ramp, fractions allowed.
+        cosine_reach: share of the quarter wave that the cosine covers at the last epoch; null is the paper's, which
+            divides by all epochs instead of those after the ramp.
+        lr_floor: smallest learning rate as a share of `lr`.
+        plateau_epochs: epochs without gain before the learning rate is divided by ten (`plateau`).
+        patience_epochs: epochs without gain before training stops.
+        dead_codewords: what becomes of codewords that were not chosen: `split` (take half of the most chosen one's
+            vectors), `redraw` (uniform noise with the mean and std of the step's targets; QINCo2), `keep`.
+        split_every_batches: in the first epoch dead codewords are also split every so many batches; 0 for not.
+    """
+
+    batch_size: int
+    normalization: str
+    normalization_rows: int
+    initial_codebooks: str
+    kmeans_rows: int
+    kmeans_iterations: int
+    kmeans_split_empty: bool
+    codebook_noise: float
+    network_init: str
+    optimizer: str
+    lr: float
+    weight_decay: float
+    clip_value: float | None
+    schedule: str
+    warmup_epochs: float
+    cosine_reach: float | None
+    lr_floor: float
+    plateau_epochs: int
+    patience_epochs: int
+    dead_codewords: str
+    split_every_batches: int
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(f"recipe.{name}={value!r} is unknown: choose from {', '.join(choices)}")
+        for name in ("batch_size", "normalization_rows", "kmeans_rows", "patience_epochs", "plateau_epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"recipe.{name}={getattr(self, name)} must be at least 1")
+        for name in ("kmeans_iterations", "split_every_batches", "warmup_epochs", "codebook_noise", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"recipe.{name}={getattr(self, name)} must not be negative")
+        if not self.lr > 0:
+            raise ValueError(f"recipe.lr={self.lr} must be positive")

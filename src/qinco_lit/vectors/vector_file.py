@@ -1,0 +1,111 @@
+"""A file of vectors as an array that stays on disk."""
+
+import operator
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64, Shaped
+from numpy.typing import DTypeLike
+
+from qinco_lit.vectors.formats import read_layout
+from qinco_lit.vectors.hdf5 import ChunkedRows
+from qinco_lit.vectors.layout import Layout
+from qinco_lit.vectors.mapped import MappedRows
+
+
+class VectorFile:
+    """Rows of a file of vectors, array-like: `shape`, `dtype`, `len`, and indexing that reads from disk.
+
+    `vectors[i]` is one row (dim,); `vectors[a:b:c]` and `vectors[ids]` are (n, dim). Each is a fresh, writable,
+    C-contiguous array in the stored dtype (native byte order), with numpy's meaning of negative indices and steps.
+    Memory is O(1) in the file's size, a pickle is below 1 KB, and every process maps the file by itself.
+    """
+
+    ndim = 2
+
+    def __init__(self, layout: Layout, rows: MappedRows | ChunkedRows, start: int, stop: int) -> None:
+        self._layout, self._rows, self._start, self._stop = layout, rows, start, stop
+
+    @property
+    def path(self) -> str:
+        """The path as it was opened, `file.hdf5:dataset` included."""
+        return self._layout.path
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, dim)."""
+        return (self._stop - self._start, self._layout.dim)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Dtype of the rows, in native byte order."""
+        return self._layout.dtype.newbyteorder("=")
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def __repr__(self) -> str:
+        return f"VectorFile({self.path!r}, rows {self._start}..{self._stop}, dim {self._layout.dim}, {self.dtype})"
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        if isinstance(key, slice):
+            return self._take_slice(range(*key.indices(len(self))))
+        if isinstance(key, (list, np.ndarray)) and np.ndim(key) > 0:
+            return self._rows.gather(self._row_ids(np.asarray(key)))
+        try:
+            row = operator.index(key)
+        except TypeError:
+            raise IndexError(f"{self.path}: index rows by int, slice or 1-d array, not {type(key).__name__}") from None
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"{self.path}: row {row} is out of range for {len(self)} rows")
+        row = self._start + row % len(self)
+        return self._rows.block(row, row + 1).reshape(-1)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError(f"{self.path}: rows on disk become an array only by a copy")
+        return self._take_slice(range(len(self))).astype(self.dtype if dtype is None else dtype, copy=False)
+
+    def view(self, start: int, stop: int) -> "VectorFile":
+        """Rows start..stop as a VectorFile over the same mapping; bounds as in a slice, nothing is read."""
+        rows = range(*slice(start, stop).indices(len(self)))
+        return VectorFile(self._layout, self._rows, self._start + rows.start, self._start + rows.start + len(rows))
+
+    def iter_batches(self, batch_size: int) -> Iterator[Shaped[np.ndarray, "batch dim"]]:
+        """Yield all rows in order as fresh arrays (batch_size, dim), the last one possibly shorter; flat memory."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        for first in range(0, len(self), batch_size):
+            yield self[first : first + batch_size]
+
+    def _take_slice(self, rows: range) -> np.ndarray:
+        if rows.step == 1:
+            return self._rows.block(self._start + rows.start, self._start + rows.start + len(rows))
+        return self._rows.gather(np.arange(rows.start, rows.stop, rows.step, dtype=np.int64) + self._start)
+
+    def _row_ids(self, key: np.ndarray) -> Int64[np.ndarray, " n"]:
+        """Positions in the file of an index array (n,) of integers, or of a mask (rows,) of booleans."""
+        if key.ndim != 1 or (key.dtype.kind not in "iub" and key.size):
+            raise IndexError(f"{self.path}: row indices must be a 1-d integer array, not {key.dtype} {key.shape}")
+        if key.dtype.kind == "b":
+            if len(key) != len(self):
+                raise IndexError(f"{self.path}: mask of {len(key)} entries for {len(self)} rows")
+            return np.flatnonzero(key) + self._start
+        ids = key.astype(np.int64)
+        outside = (ids < -len(self)) | (ids >= len(self))
+        if outside.any():
+            raise IndexError(f"{self.path}: row {ids[outside][0]} is out of range for {len(self)} rows")
+        return np.where(ids < 0, ids + len(self), ids) + self._start
+
+
+def open_vectors(path: str | os.PathLike[str]) -> VectorFile:
+    """Open a file of vectors without reading it: fvecs, bvecs, ivecs, fbin, u8bin, i8bin, ibin, npy, file.hdf5:dataset.
+
+    `.ibin` may be big-ann ground truth (ids, then distances): the ids are what is opened. Errors: FileNotFoundError
+    for a missing file, ValueError for anything that is not a well-formed file of vectors, each one line with numbers.
+    """
+    layout = read_layout(path)
+    rows = ChunkedRows(layout) if layout.offset is None else MappedRows(layout)
+    return VectorFile(layout, rows, 0, layout.num_rows)

@@ -1,0 +1,80 @@
+"""Every shipped config composes through the command line, and the list of options changes only on purpose."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+CONF = Path(__file__).parents[2] / "conf"
+GROUPS = {"train": ["data", "model", "recipe", "trainer", "logger"], "evaluate": ["data"]}
+
+
+def _choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+CASES = [(job, group, choice) for job, groups in GROUPS.items() for group in groups for choice in _choices(group)]
+
+
+_composed: dict[tuple[str, ...], dict[str, Any]] = {}
+
+
+def _config(qinco: Any, job: str, *overrides: str) -> dict[str, Any]:
+    key = (job, *overrides)
+    if key not in _composed:
+        _composed[key] = _compose(qinco, job, *overrides)
+    return _composed[key]
+
+
+def _compose(qinco: Any, job: str, *overrides: str) -> dict[str, Any]:
+    outcome = qinco(job, *overrides, "--cfg", "job")
+    assert outcome.code == 0, outcome.err
+    values = OmegaConf.to_container(OmegaConf.create(outcome.out), resolve=True)
+    assert isinstance(values, dict)
+    return values  # type: ignore[return-value]
+
+
+def _names(values: dict[str, Any], prefix: str = "") -> set[str]:
+    names: set[str] = set()
+    for key, value in values.items():
+        names |= _names(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key}
+    return names
+
+
+@pytest.mark.parametrize(("job", "group", "choice"), CASES)
+def test_every_choice_composes(qinco, job, group, choice):
+    config = _config(qinco, job, f"{group}={choice}")
+    assert (config[group] is None) == (choice == "none")
+
+
+@pytest.mark.parametrize("job", GROUPS)
+def test_frozen_options(qinco, job):
+    names: set[str] = set()
+    for group in GROUPS[job]:
+        for choice in _choices(group):
+            names |= _names(_config(qinco, job, f"{group}={choice}"))
+    golden = Path(__file__).with_name(f"options_{job}.txt")
+    assert "\n".join(sorted(names)) + "\n" == golden.read_text(), (
+        f"the options of `qinco {job}` changed: a new one needs a reader, a test, docs, and its name in {golden.name}"
+    )
+
+
+def test_models_hold_architecture_and_search_only(qinco):
+    import inspect
+
+    from qinco_lit.quantizers import QINCo
+
+    known = set(inspect.signature(QINCo).parameters) - {"dim"}
+    for choice in _choices("model"):
+        assert set(_config(qinco, "train", f"model={choice}")["model"]) <= known, choice
+
+
+def test_a_recipe_may_be_specialised_for_a_model(qinco):
+    specialised = sorted(path.stem for path in (CONF / "specialize").glob("*.yaml"))
+    assert "paper_qinco1" in specialised
+    plain = _config(qinco, "train", "recipe=paper", "model=qinco2")["recipe"]
+    for model in _choices("model"):
+        recipe = _config(qinco, "train", "recipe=paper", f"model={model}")["recipe"]
+        assert (recipe != plain) == (f"paper_{model}" in specialised), model
+    assert _config(qinco, "train", "recipe=paper", "model=qinco1", "recipe.lr=0.5")["recipe"]["lr"] == 0.5

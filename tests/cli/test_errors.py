@@ -1,0 +1,80 @@
+"""A user's mistake: one line on standard error that names the choices, exit code 2, and no folder."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Refused = Callable[..., str]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("trian", r"unknown command trian \(did you mean train\?\); choose from: evaluate, import, train"),
+        (
+            "train model=qinco3",
+            r"unknown choice model=qinco3 \(did you mean qinco2\?\); choose from: .*qinco1, qinco2, .*",
+        ),
+        ("train data=bigan", r"unknown choice data=bigan \(did you mean bigann\?\); choose from: bigann, .*photo_sift"),
+        ("train recipe=fast", r"unknown choice recipe=fast; choose from: paper, tuned"),
+        ("train logger=null", r"unknown choice logger=null; choose from: none, wandb"),
+        ("evaluate data=bigan codec=x", r"unknown choice data=bigan \(did you mean bigann\?\); .*"),
+        ("train model.beam_siz=3", r"unknown option model.beam_siz \(did you mean beam_size\?\); .*num_candidates.*"),
+        ("train trainer.max_epoch=3", r"unknown option trainer.max_epoch \(did you mean max_epochs\?\); .*"),
+        ("train sed=3", r"unknown option sed \(did you mean seed\?\); choose from: .*data_dir, .*seed, .*"),
+        ("train seed.x=3", r"unknown option seed.x: seed is a single value, not a group of options"),
+        ("train hydra.run.dri=x", r"unknown option hydra.run.dri \(did you mean dir\?\); choose from: dir"),
+        ("train trainer.max_epochs", r"trainer.max_epochs is not of the form KEY=VALUE or GROUP=CHOICE"),
+        ("train --epochs 3 model=qinco1", r"unrecognized arguments: --epochs.*"),
+        ("train model.num_steps=[1", r"model.num_steps=\[1\. no viable alternative .*"),
+        ("train model.num_steps=8,16", r"Ambiguous value for argument 'model.num_steps=8,16'.*add --multirun.*"),
+        ("train -m model=qinco1,qinco3", r"unknown choice model=qinco3 .*"),
+        ("train -m model.num_steps=8,16 trainer.max_epoch=1,2", r"unknown option trainer.max_epoch .*"),
+        ("train -cn nothing", r"Cannot find primary config 'nothing'.*"),
+        ("train -cd nowhere -cn mine", r"-cd nowhere: no such folder"),
+        ("train resume=nowhere", r"resume=nowhere is no run folder: it has no .hydra/config.yaml"),
+        ("train --cfg job model=qinco3", r"unknown choice model=qinco3 .*"),
+        ("train --help model=qinco3", r"unknown choice model=qinco3 .*"),
+        ("evaluate", r"codec=DIR is required: the codec/ folder of a training run"),
+        ("import", r"the following arguments are required: FILE.pt, --output"),
+        ("import missing.pt --output codec", r"no checkpoint at missing.pt"),
+    ],
+)
+def test_one_line(refused: Refused, arguments: str, message: str) -> None:
+    line = refused(*arguments.split())
+    assert re.fullmatch(message, line), line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("train model.num_steps=abc", r"model.num_steps=abc: expected an integer"),
+        ("train model.num_steps=8.5", r"model.num_steps=8.5: expected an integer"),
+        ("train recipe.lr=high", r"recipe.lr=high: expected a number"),
+        ("train data.limit_train=1e6", r"data.limit_train=1000000.0: expected an integer or null"),
+        ("train seed=true", r"seed=true: expected an integer"),
+        ("train trainer.max_epochs=[1]", r"trainer.max_epochs=\[1\]: expected an integer or null"),
+        ("train trainer.precision=f", r"trainer.precision=f: expected one of 64, 32, 16, .*bf16-mixed.* or null"),
+        ("train +model.colour=1", r"unknown option model.colour; choose from: .*num_steps.*"),
+        ("train -m model.num_steps=8,abc", r"model.num_steps=abc: expected an integer"),
+        ("evaluate codec=x beam_size=wide", r"beam_size=wide: expected an integer or null"),
+        ("evaluate codec=x baselines=pq", r"baselines=pq: expected a list, each .*"),
+    ],
+)
+def test_wrong_type(refused: Refused, arguments: str, message: str) -> None:
+    line = refused(*arguments.split())
+    assert re.fullmatch(message, line), line
+
+
+def test_missing_codec_and_missing_vectors_leave_no_folder(refused: Refused, tmp_path: Path) -> None:
+    assert "nowhere" in refused("evaluate", "codec=nowhere")
+    assert "gone.fvecs" in refused("train", "data=files", "data.train=gone.fvecs", "logger=none")
+
+
+def test_debug_shows_the_traceback(qinco: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QINCO_DEBUG", "1")
+    outcome = qinco("train", "model=qinco3")
+    assert "Traceback" in outcome.err  # type: ignore[attr-defined]
+    assert outcome.code == 2  # type: ignore[attr-defined]

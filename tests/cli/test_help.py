@@ -1,0 +1,82 @@
+"""Help is useful and quick: it does not import what only the work needs."""
+
+import subprocess
+import sys
+
+import pytest
+
+from qinco_lit import __version__
+
+_WITHOUT_HEAVY_IMPORTS = """
+import sys
+from qinco_lit.cli import main
+for line in sys.stdin.read().splitlines():
+    try:
+        main(line.split())
+    except SystemExit as stop:
+        assert not stop.code, line
+heavy = {"torch", "pytorch_lightning", "wandb", "faiss", "matplotlib", "h5py", "datamodules"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def test_help_and_configs_import_nothing_heavy():
+    lines = [
+        "",
+        "--help",
+        "--version",
+        "train --help",
+        "evaluate --help",
+        "import --help",
+        "train --cfg job",
+        "train model=x",
+    ]
+    result = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_HEAVY_IMPORTS],
+        input="\n".join(lines),
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
+def test_overview_has_one_line_per_command(qinco, arguments):
+    outcome = qinco(*arguments)
+    assert outcome.code == 0
+    assert [line.split()[0] for line in outcome.out.splitlines() if line.startswith("  ")] == [
+        "train",
+        "evaluate",
+        "import",
+    ]
+
+
+def test_version(qinco):
+    assert qinco("--version").out == f"qinco_lit {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("job", "parts"),
+    [
+        (
+            "train",
+            ["data      bigann, ", "model     qinco1, qinco2", "recipe    paper, tuned", "logger    none, wandb"],
+        ),
+        (
+            "train",
+            ["resume=RUN_DIR", "trainer.max_epochs", "-m, --multirun", "Examples:", "  num_steps: 8", "QINCO_DEBUG"],
+        ),
+        ("evaluate", ["data      bigann, ", "codec=DIR", "baselines=[pq,opq,rq,lsq]", "Examples:", "beam_size: null"]),
+    ],
+)
+def test_job_help_names_choices_defaults_and_examples(qinco, job, parts):
+    outcome = qinco(job, "--help")
+    assert outcome.code == 0
+    for part in parts:
+        assert part in outcome.out
+    assert "$" not in outcome.out.replace("${", "")
+
+
+def test_tool_help(qinco):
+    assert "FILE.pt" in qinco("import", "--help").out

@@ -1,0 +1,219 @@
+"""Laws of the data module: the split, the types, the ground truth, the errors."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules import ground_truth as ground_truth_module
+from datamodules.files import open_files
+from datamodules.vector_data_module import VectorDataModule
+from qinco_lit.vectors import write_vectors
+
+RNG = np.random.default_rng(5)
+TRAIN = RNG.integers(0, 256, (1000, 16)).astype(np.uint8)
+DATABASE = RNG.integers(0, 256, (300, 16)).astype(np.uint8)
+QUERIES = RNG.integers(0, 256, (20, 16)).astype(np.uint8)
+
+
+def _neighbours(database: np.ndarray, k: int = 100) -> np.ndarray:
+    difference = QUERIES[:, None].astype(np.int64) - database[None].astype(np.int64)
+    return np.argsort((difference**2).sum(2), axis=1, kind="stable")[:, :k]
+
+
+@pytest.fixture
+def make(tmp_path: Path):
+    """Returns a maker of data modules over bvecs files."""
+    write_vectors(tmp_path / "train.bvecs", TRAIN)
+    write_vectors(tmp_path / "database.bvecs", DATABASE)
+    write_vectors(tmp_path / "queries.bvecs", QUERIES)
+    write_vectors(tmp_path / "truth.ivecs", _neighbours(DATABASE, 10).astype(np.int32))
+
+    def make(**changes: object) -> VectorDataModule:
+        options: dict[str, object] = {
+            "name": "tiny",
+            "train_path": str(tmp_path / "train.bvecs"),
+            "database_path": str(tmp_path / "database.bvecs"),
+            "queries_path": str(tmp_path / "queries.bvecs"),
+            "num_val": 100,
+            "batch_size": 64,
+            "cache_dir": str(tmp_path / "cache"),
+        }
+        data = VectorDataModule(**(options | changes))  # type: ignore[arg-type]
+        data.prepare_data()
+        data.setup()
+        return data
+
+    return make
+
+
+def test_the_last_rows_are_for_validation(make):
+    data = make()
+    assert (data.name, data.dim, data.batch_size) == ("tiny", 16, 64)
+    np.testing.assert_array_equal(data.train_vectors[:], TRAIN[:900])
+    np.testing.assert_array_equal(data.val_vectors[:], TRAIN[900:])
+    np.testing.assert_array_equal(data.database[:], DATABASE)
+    np.testing.assert_array_equal(data.queries[:], QUERIES)
+
+
+def test_limit_train_leaves_the_validation_rows_alone(make):
+    data = make(limit_train=250)
+    np.testing.assert_array_equal(data.train_vectors[:], TRAIN[:250])
+    np.testing.assert_array_equal(data.val_vectors[:], TRAIN[900:])
+    assert len(make(limit_train=5000).train_vectors) == 900
+
+
+def test_uint8_stays_uint8_and_every_row_arrives_once(make):
+    data = make(batch_size=50)
+    batches = list(data.train_dataloader())
+    assert {(tuple(batch.shape), batch.dtype) for batch in batches} == {((50, 16), torch.uint8)}
+    rows = torch.cat(batches).numpy()
+    np.testing.assert_array_equal(np.unique(rows, axis=0), np.unique(TRAIN[:900], axis=0))
+    for loader, expected in ((data.val_dataloader(), TRAIN[900:]), (data.test_dataloader(), DATABASE)):
+        in_order = torch.cat(list(loader))
+        assert in_order.dtype == torch.uint8
+        np.testing.assert_array_equal(in_order.numpy(), expected)
+
+
+def test_ranks_come_from_the_trainer(make):
+    data = make(batch_size=50, eval_batch_size=30)
+    parts = []
+    for rank in range(3):
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=3)  # type: ignore[assignment]
+        assert len(data.train_dataloader()) == 6
+        assert [len(batch) for batch in data.val_dataloader()] in ([16, 17], [17, 17], [16, 16], [17, 16])
+        parts.append(torch.cat(list(data.train_dataloader())).numpy())
+    np.testing.assert_array_equal(np.unique(np.concatenate(parts), axis=0), np.unique(TRAIN[:900], axis=0))
+
+
+def test_epoch_size_walks_through_the_file(make):
+    loader = make(batch_size=50, epoch_size=100).train_dataloader()
+    assert len(loader) == 2
+    rows = torch.cat([batch for _ in range(9) for batch in loader]).numpy()
+    np.testing.assert_array_equal(np.unique(rows, axis=0), np.unique(TRAIN[:900], axis=0))
+
+
+def test_given_ground_truth_is_read(make, tmp_path: Path):
+    data = make(ground_truth_path=str(tmp_path / "truth.ivecs"))
+    assert data.ground_truth.dtype == np.int64
+    np.testing.assert_array_equal(data.ground_truth, _neighbours(DATABASE, 10))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_computed_ground_truth_is_brute_force_and_kept(make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    np.testing.assert_array_equal(make().ground_truth, _neighbours(DATABASE))
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npy"]
+    monkeypatch.setattr(ground_truth_module, "exact_neighbours", None)  # would fail if it were called again
+    np.testing.assert_array_equal(make().ground_truth, _neighbours(DATABASE))
+
+
+def test_ground_truth_follows_the_database(make, tmp_path: Path):
+    """Another part of the database, or another file under the same name, never meets the neighbours of the old one."""
+    assert make().ground_truth.max() > 149
+    limited = make(limit_database=150, ground_truth_path=str(tmp_path / "truth.ivecs"))
+    np.testing.assert_array_equal(limited.ground_truth, _neighbours(DATABASE[:150]))
+    few = make(limit_database=30)
+    np.testing.assert_array_equal(few.ground_truth, _neighbours(DATABASE[:30], 30))
+    other = DATABASE[::-1].copy()
+    write_vectors(tmp_path / "database.bvecs", other)
+    np.testing.assert_array_equal(make().ground_truth, _neighbours(other))
+
+
+def test_first_and_last_rows_of_one_file_are_two_databases(make, tmp_path: Path):
+    validation = make(database_path=None)
+    np.testing.assert_array_equal(validation.database[:], TRAIN[900:])
+    np.testing.assert_array_equal(validation.ground_truth, _neighbours(TRAIN[900:]))
+    first = make(database_path=str(tmp_path / "train.bvecs"), limit_database=100)
+    np.testing.assert_array_equal(first.ground_truth, _neighbours(TRAIN[:100]))
+
+
+def test_hdf5_datasets_are_files_too(make, tmp_path: Path):
+    path = f"{tmp_path / 'all.hdf5'}"
+    write_vectors(f"{path}:train", DATABASE.astype(np.float32))
+    data = make(database_path=f"{path}:train")
+    np.testing.assert_array_equal(data.ground_truth, _neighbours(DATABASE))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "data.batch_size=0: give at least 1"),
+        ({"num_val": 0}, "data.num_val=0: give at least 1"),
+        ({"limit_train": -1}, "data.limit_train=-1: give at least 1"),
+        (
+            {"num_val": 1000},
+            "train.bvecs: 1000 rows, data.num_val=1000 leaves none to train on: lower data.num_val to 100",
+        ),
+        (
+            {"database_path": "{}/other.fvecs"},
+            "other.fvecs has dimension 8, {}/train.bvecs has 16: give files of one data set",
+        ),
+        (
+            {"queries_path": "{}/other.fvecs"},
+            "other.fvecs has dimension 8, {}/train.bvecs has 16: give files of one data set",
+        ),
+        (
+            {"ground_truth_path": "{}/few.ivecs"},
+            "few.ivecs: ground truth of 3 queries, there are 20: give the matching files",
+        ),
+        (
+            {"ground_truth_path": "{}/far.ivecs"},
+            "far.ivecs: id 300 is outside of the database of 300 rows: give the matching files",
+        ),
+        (
+            {"ground_truth_path": "{}/other.fvecs"},
+            "other.fvecs: ground truth holds float32, expected integer ids: give an ivecs, ibin or npy file",
+        ),
+    ],
+)
+def test_mistakes(make, tmp_path: Path, changes: dict[str, object], message: str):
+    write_vectors(tmp_path / "other.fvecs", np.zeros((20, 8), np.float32))
+    write_vectors(tmp_path / "few.ivecs", np.zeros((3, 5), np.int32))
+    write_vectors(tmp_path / "far.ivecs", np.full((20, 5), 300, np.int32))
+    filled = {key: value.format(tmp_path) if isinstance(value, str) else value for key, value in changes.items()}
+    with pytest.raises(ValueError) as error:
+        make(**filled)
+    assert str(error.value).endswith(message.format(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_no_queries_no_neighbours(make):
+    data = make(queries_path=None)
+    assert data.queries is None
+    with pytest.raises(
+        ValueError, match=r"^data set tiny has no queries, so no true neighbours: give data\.queries=FILE$"
+    ):
+        _ = data.ground_truth
+
+
+def test_own_files(tmp_path: Path):
+    np.save(tmp_path / "mine.npy", TRAIN.astype(np.float32))
+    data = open_files(train=str(tmp_path / "mine.npy"), num_val=50)
+    data.setup()
+    assert (data.name, data.dim, len(data.train_vectors), len(data.database)) == ("files", 16, 950, 50)
+    assert next(iter(data.val_dataloader())).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {},
+            "data=files needs a training file: give data.train=FILE (and data.database=FILE data.queries=FILE)",
+        ),
+        (
+            {"train": "t.npy", "ground_truth": "g.npy", "queries": "q.npy"},
+            "data.ground_truth=g.npy needs the files it belongs to: give data.database=FILE too",
+        ),
+        (
+            {"train": "t.npy", "ground_truth": "g.npy", "database": "d.npy"},
+            "data.ground_truth=g.npy needs the files it belongs to: give data.queries=FILE too",
+        ),
+    ],
+)
+def test_own_files_mistakes(files: dict[str, str], message: str):
+    with pytest.raises(ValueError) as error:
+        open_files(**files)  # type: ignore[arg-type]
+    assert str(error.value) == message

@@ -1,0 +1,280 @@
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from jaxtyping import Float32, Int64, UInt8
+
+from qinco_lit.codec import Codec
+from qinco_lit.commands import evaluate as command
+from qinco_lit.commands.evaluate import evaluate
+from qinco_lit.commands.measure import TestSet, measure
+from qinco_lit.quantizers import QINCo
+from qinco_lit.search.baselines import SETTINGS
+
+DIM, STEPS, CODEBOOK = 6, 3, 16
+FIGURES = ("mse", "mse_per_step", "recall_at_1", "recall_at_10", "recall_at_100", "entropy_bits", "unused_share")
+
+
+class PlainCodec:
+    """Greedy residual quantization, slow enough to be read."""
+
+    num_steps, codebook_size = STEPS, CODEBOOK
+
+    def __init__(self) -> None:
+        self.codebooks = (
+            np.random.default_rng(5).normal(size=(STEPS, CODEBOOK, DIM)) * np.array([1.2, 0.7, 0.5])[:, None, None]
+        )
+
+    def encode(self, x: Float32[np.ndarray, "n dim"]) -> UInt8[np.ndarray, "n steps"]:
+        codes = np.zeros((len(x), STEPS), dtype=np.uint8)
+        for i, vector in enumerate(x):
+            residual = vector.astype(np.float64)
+            for step in range(STEPS):
+                codes[i, step] = np.square(residual - self.codebooks[step]).sum(axis=1).argmin()
+                residual = residual - self.codebooks[step, codes[i, step]]
+        return codes
+
+    def decode(self, codes: UInt8[np.ndarray, "n m"]) -> Float32[np.ndarray, "n dim"]:
+        *_, last = self.decode_steps(codes)
+        return last
+
+    def decode_steps(self, codes: UInt8[np.ndarray, "n m"]) -> Iterator[Float32[np.ndarray, "n dim"]]:
+        x_hat = np.zeros((len(codes), DIM))
+        for step in range(codes.shape[1]):
+            x_hat = x_hat + self.codebooks[step, codes[:, step]]
+            yield x_hat.astype(np.float32)
+
+
+def _vectors(num: int, seed: int) -> Float32[np.ndarray, "num dim"]:
+    return np.random.default_rng(seed).normal(size=(num, DIM)).astype(np.float32)
+
+
+def _neighbours(queries: Any, database: Any) -> Int64[np.ndarray, "nq n"]:
+    squared_l2 = np.square(queries[:, None].astype(np.float64) - database).sum(axis=2)
+    return np.argsort(squared_l2, axis=1, kind="stable")
+
+
+class Data:
+    """What docs/architecture.md asks of a data module, in memory."""
+
+    name, batch_size = "normal", 7
+
+    def __init__(self, *, dim: int = DIM, with_queries: bool = True) -> None:
+        self._dim, self._with_queries = dim, with_queries
+        self.prepared = False
+
+    def prepare_data(self) -> None:
+        self.prepared = True
+
+    def setup(self, stage: str) -> None:
+        assert self.prepared
+        self.dim = self._dim
+        self.train_vectors, self.database = _vectors(700, 1)[:, : self.dim], _vectors(250, 2)[:, : self.dim]
+        self.queries = _vectors(30, 3)[:, : self.dim] if self._with_queries else None
+
+    @property
+    def ground_truth(self) -> Int64[np.ndarray, "nq n"]:
+        return _neighbours(self.queries, self.database)[:, :100]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SETTINGS, "lsq", {"train_iterations": 2, "train_ils_iterations": 2, "encode_ils_iterations": 4})
+    monkeypatch.setitem(SETTINGS, "opq", {"kmeans_iterations": 5, "rotation_iterations": 4})
+
+
+@pytest.fixture
+def codec_dir(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    quantizer = QINCo(
+        DIM, num_steps=STEPS, codebook_size=CODEBOOK, hidden_dim=8, num_blocks=1, num_candidates=4, beam_size=3
+    )
+    with torch.no_grad():
+        for parameter in quantizer.parameters():
+            parameter.normal_(0, 0.4)
+        quantizer.data_mean.fill_(0.1)
+        quantizer.data_std.fill_(1.3)
+    Codec(quantizer).save(tmp_path / "codec")
+    return tmp_path / "codec"
+
+
+@pytest.fixture
+def run(codec_dir: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    def call(**options: Any) -> dict[str, Any]:
+        defaults = {
+            "codec_dir": codec_dir,
+            "data": Data(),
+            "output_dir": tmp_path / "out",
+            "cache_dir": tmp_path / "cache",
+        }
+        return evaluate(**{**defaults, **options})
+
+    return call
+
+
+def test_figures_equal_a_slow_loop_and_do_not_depend_on_the_blocks() -> None:
+    database, queries = _vectors(250, 2), _vectors(30, 3)
+    truth = _neighbours(queries, database)
+    codec = PlainCodec()
+    results = []
+    for batch_size in (250, 64, 3):
+        seen: list[int] = []
+        results.append(measure(codec, TestSet(database, queries, truth), batch_size=batch_size, advance=seen.append))
+        assert sum(seen) == 250
+    for other in results[1:]:
+        for name in FIGURES:
+            np.testing.assert_allclose(other[name], results[0][name], rtol=1e-12)
+
+    codes = codec.encode(database)
+    for step in range(STEPS):
+        errors = []
+        for i in range(250):
+            x_hat = sum(codec.codebooks[m, codes[i, m]] for m in range(step + 1))
+            errors.append(sum((float(database[i, j]) - x_hat[j]) ** 2 for j in range(DIM)))
+        assert results[0]["mse_per_step"][step] == pytest.approx(sum(errors) / 250, rel=1e-5)
+    assert results[0]["mse"] == results[0]["mse_per_step"][-1]
+    found = _neighbours(queries, codec.decode(codes))
+    for k in (1, 10, 100):
+        expected = np.mean([truth[query, 0] in found[query, :k] for query in range(30)])
+        assert results[0][f"recall_at_{k}"] == pytest.approx(expected)
+
+
+def test_metrics_json_is_recomputed_by_a_second_path(run: Callable[..., Any], codec_dir: Path, tmp_path: Path) -> None:
+    returned = run(baselines=["pq", "rq"], num_threads=1, batch_size=64)
+    record = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert record == returned
+    data = Data()
+    data.prepare_data()
+    data.setup("")
+    codec = Codec.load(codec_dir)
+    codes = codec.encode(data.database)
+    row = record["methods"]["codec"]
+    for step in range(STEPS):
+        squared = np.square(data.database - codec.decode(codes[:, : step + 1]).astype(np.float64)).sum(axis=1)
+        assert row["mse_per_step"][step] == pytest.approx(squared.mean(), rel=1e-9)
+        share = np.unique(codes[:, step], return_counts=True)[1] / 250
+        assert row["entropy_bits"][step] == pytest.approx(-(share * np.log2(share)).sum())
+        assert row["unused_share"][step] == pytest.approx(1 - len(share) / CODEBOOK)
+    found = _neighbours(data.queries, codec.decode(codes))
+    for k in (1, 10, 100):
+        expected = np.mean([data.ground_truth[query, 0] in found[query, :k] for query in range(30)])
+        assert row[f"recall_at_{k}"] == pytest.approx(expected)
+    assert row["bytes_per_vector"] == 1.5
+    assert record["methods"]["pq"]["bytes_per_vector"] == 2  # rounded up
+    assert record["num_threads"] == {"torch": 1, "faiss": 1}
+    assert record["data"] == {"name": "normal", "dim": DIM, "num_train": 700, "num_database": 250, "num_queries": 30}
+
+
+def test_the_options_of_the_record_are_frozen(run: Callable[..., Any]) -> None:
+    """A new or renamed field breaks readers of metrics.json: raise SCHEMA_VERSION with it."""
+    record = run(baselines=["lsq"])
+    assert command.SCHEMA_VERSION == record["schema_version"] == 1
+    assert set(record) == {
+        "schema_version", "created", "codec", "data", "batch_size", "device", "num_threads", "versions", "git_revision",
+        "hardware", "methods",
+    }  # fmt: skip
+    codec_fields = {
+        "bytes_per_vector", "num_steps", "codebook_size", *FIGURES, "encode_vectors_per_s", "decode_vectors_per_s",
+    }  # fmt: skip
+    assert set(record["methods"]["codec"]) == codec_fields
+    more = {"settings", "num_training_rows", "train_s", "measured_at", "from_cache"}
+    assert set(record["methods"]["lsq"]) == codec_fields | more
+    assert set(record["codec"]) == {"path", "dim", "bits_per_vector", "model", "beam_size", "num_candidates"}
+
+
+def test_baselines_come_from_the_cache_with_identical_figures(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(baselines=["pq", "opq", "rq", "lsq"])["methods"]
+    monkeypatch.setattr("qinco_lit.search.baselines.Baseline.train", None)
+    second = run(baselines=["lsq", "pq", "opq", "rq"])["methods"]
+    assert list(second) == ["codec", "lsq", "pq", "opq", "rq"]
+    for method in ("pq", "opq", "rq", "lsq"):
+        assert (first[method].pop("from_cache"), second[method].pop("from_cache")) == (False, True)
+        assert first[method] == second[method]
+
+
+def test_other_queries_are_measured_anew(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(baselines=["pq"])["methods"]["pq"]
+    assert run(baselines=["pq"], data=Data(with_queries=False))["methods"]["pq"]["from_cache"] is False
+    assert run(baselines=["pq"])["methods"]["pq"]["recall_at_10"] == first["recall_at_10"]
+
+
+def test_a_wider_beam_lowers_the_error(run: Callable[..., Any]) -> None:
+    errors = [run(beam_size=beam, num_candidates=CODEBOOK)["methods"]["codec"]["mse"] for beam in (1, 4, 32)]
+    assert errors[0] > errors[1] > errors[2]
+
+
+def test_the_breadth_of_the_search_is_on_record(run: Callable[..., Any]) -> None:
+    assert run()["codec"]["beam_size"] == 3
+    record = run(beam_size=5, num_candidates=0)
+    assert (record["codec"]["beam_size"], record["codec"]["num_candidates"]) == (5, 0)
+    assert record["codec"]["model"]["beam_size"] == 3
+
+
+def test_without_queries_there_is_no_recall(run: Callable[..., Any], tmp_path: Path) -> None:
+    row = run(data=Data(with_queries=False))["methods"]["codec"]
+    assert [row[f"recall_at_{k}"] for k in (1, 10, 100)] == [None] * 3
+    assert "| QINCo2 | 1.5 |" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_threads_are_restored(run: Callable[..., Any]) -> None:
+    before = torch.get_num_threads(), command.faiss_baselines.get_num_threads()
+    assert run(num_threads=1)["num_threads"] == {"torch": 1, "faiss": 1}
+    assert (torch.get_num_threads(), command.faiss_baselines.get_num_threads()) == before
+
+
+def test_results_are_written_and_told(
+    run: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(baselines=["pq"])
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["metrics.json", "rate_distortion.png", "rate_distortion.svg", "table.md"]
+    printed = capsys.readouterr().out
+    assert "QINCo2" in printed
+    assert str(tmp_path / "out") in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"baselines": ["qp"]}, r"^unknown baseline qp \(did you mean pq\?\); choose from: lsq, opq, pq, rq$"),
+        ({"num_threads": 0}, r"^num_threads=0: give at least 1$"),
+        ({"batch_size": -3}, r"^batch_size=-3: give at least 1$"),
+        ({"device": "gpu"}, r"^unknown device gpu; choose from: auto, cpu, cuda, cuda:N$"),
+        ({"device": "cuda:64"}, r"^device=cuda:64: this machine has \d+ CUDA devices; use device=cpu$"),
+        ({"data": Data(dim=4)}, r"codec encodes vectors of dimension 6, data set normal has 4$"),
+        ({"beam_size": 0}, r"^[^\n]*beam_size[^\n]*$"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_no_folder(
+    run: Callable[..., Any], tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(**options)
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_missing_codec_is_named(run: Callable[..., Any], tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere"):
+        run(codec_dir=tmp_path / "nowhere")
+
+
+def test_a_database_vector_with_nan_is_named(run: Callable[..., Any]) -> None:
+    data = Data()
+    data.prepare_data()
+    data.setup("")
+    broken = data.database.copy()
+    broken[70, 2] = np.nan
+    facts = {name: getattr(data, name) for name in ("name", "dim", "train_vectors", "queries", "ground_truth")}
+    stubs = {"prepare_data": lambda: None, "setup": lambda stage: None}
+    with pytest.raises(ValueError, match=r"^vector 70 holds NaN or infinity"):
+        run(data=SimpleNamespace(database=broken, **facts, **stubs))
+    with pytest.raises(ValueError, match=r"^database vectors 64 to 127: vector 6 holds NaN"):
+        run(data=SimpleNamespace(database=broken, **facts, **stubs), batch_size=64)

@@ -1,0 +1,110 @@
+import sys
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from qinco_lit.reports.files import write_atomically
+from qinco_lit.reports.rate_distortion import figure_bytes, rate_distortion_figure
+from qinco_lit.reports.tables import markdown_table, method_label, rich_table, table_notes
+
+
+def _row(mse_per_step: list[float] | None, mse: float, **more: Any) -> dict[str, Any]:
+    return {
+        "bytes_per_vector": 4, "num_steps": 4, "mse": mse, "mse_per_step": mse_per_step,
+        "recall_at_1": 0.5, "recall_at_10": 0.875, "recall_at_100": 1.0, "entropy_bits": [7.0, 8.0],
+        "unused_share": [0.0, 0.1], "encode_vectors_per_s": 999.7, "decode_vectors_per_s": 5_276_023.0, **more,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def record() -> dict[str, Any]:
+    return {
+        "codec": {"model": {"outer_skip": True}, "beam_size": 32, "num_candidates": 16},
+        "data": {"name": "photo_sift", "dim": 128, "num_database": 20000, "num_queries": 1000},
+        "device": "cpu",
+        "num_threads": {"torch": 2, "faiss": 1},
+        "methods": {
+            "codec": _row([40000.0, 30000.0, 25000.0, 20000.0], 20000.0),
+            "pq": _row(None, 25000.0, from_cache=True),
+            "opq": _row(None, 24000.0, from_cache=False),
+            "rq": _row([42000.0, 33000.0, 28000.0, 22000.0], 22000.0, from_cache=False),
+            "lsq": _row(None, 0.2346, from_cache=False),
+        },
+    }
+
+
+def test_the_table_says_what_the_record_says(record: dict[str, Any]) -> None:
+    lines = markdown_table(record).splitlines()
+    assert "| QINCo2 | 4 | 20,000 | 1.000 | 50.0 | 87.5 | 100.0 | 7.50 | 5.0 | 1.00k | 5.28M |" in lines
+    assert any(line.startswith("| PQ | 4 | 25,000 | 1.250 |") for line in lines)
+    assert any(line.startswith("| LSQ | 4 | 0.2346 |") for line in lines)
+    assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
+
+
+def test_notes_name_threads_search_and_cached_methods(record: dict[str, Any]) -> None:
+    notes = table_notes(record)
+    assert "beam 32, 16 candidates, on cpu; threads: torch 2, faiss 1" in notes
+    assert "From the cache, with the speeds of then: PQ." in notes
+
+
+def test_the_terminal_table_fits_80_columns_untruncated(record: dict[str, Any]) -> None:
+    stream = StringIO()
+    Console(width=80, file=stream).print(rich_table(record))
+    text = stream.getvalue()
+    assert "…" not in text
+    for cell in ("QINCo2", "20,000", "100.0", "5.28M", "entropy"):
+        assert cell in text
+
+
+def test_qinco1_is_told_from_qinco2_by_its_outer_skip(record: dict[str, Any]) -> None:
+    assert method_label(record, "codec") == "QINCo2"
+    record["codec"]["model"]["outer_skip"] = False
+    assert method_label(record, "codec") == "QINCo1"
+
+
+def test_the_plot_shows_prefixes_as_curves_and_others_as_points(record: dict[str, Any]) -> None:
+    (axes,) = rate_distortion_figure(record).axes
+    curves = {str(line.get_label()).split(":")[0]: line for line in axes.get_lines()}
+    np.testing.assert_array_equal(curves["QINCo2"].get_xydata(), [[1, 4e4], [2, 3e4], [3, 2.5e4], [4, 2e4]])
+    np.testing.assert_array_equal(curves["RQ"].get_ydata(), record["methods"]["rq"]["mse_per_step"])
+    np.testing.assert_array_equal(curves["PQ"].get_xydata(), [[4, 25000]])
+    assert "bytes" in axes.get_xlabel()
+    assert "MSE" in axes.get_ylabel()
+
+
+def test_methods_can_be_told_apart_without_colour(record: dict[str, Any]) -> None:
+    (axes,) = rate_distortion_figure(record).axes
+    named = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
+    assert len({line.get_marker() for line in named}) == len(named) == 5
+
+
+def test_figures_are_valid_files_and_reproducible(record: dict[str, Any]) -> None:
+    png, svg = (figure_bytes(rate_distortion_figure(record), suffix) for suffix in ("png", "svg"))
+    assert png.startswith(b"\x89PNG")
+    assert b"</svg>" in svg
+    assert figure_bytes(rate_distortion_figure(record), "png") == png
+    assert b"<dc:date>" not in svg
+
+
+def test_plotting_leaves_pyplot_alone(record: dict[str, Any]) -> None:
+    loaded = "matplotlib.pyplot" in sys.modules
+    figure_bytes(rate_distortion_figure(record), "png")
+    assert ("matplotlib.pyplot" in sys.modules) == loaded
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "deep" / "table.md"
+    write_atomically(path, "old")
+
+    def fails(_: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.fsync", fails)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert [entry.name for entry in path.parent.iterdir()] == ["table.md"]

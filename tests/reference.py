@@ -1,0 +1,57 @@
+"""The algorithm as slow loops in float64: one vector, one hypothesis, one candidate at a time.
+
+Written from the papers' equations, sharing nothing with the package but the weights.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qinco_lit.quantizers import QINCo
+
+Array = NDArray[np.float64]
+
+
+def _weight(value: object) -> Array:
+    return value.detach().double().numpy()  # type: ignore[attr-defined, no-any-return]
+
+
+def f(step: object, codeword: Array, x_hat: Array) -> Array:
+    """f_m(c, x_hat) as it is written: z = P_in c, s = z + W [z; x_hat] + b, blocks, P_out s (+ c)."""
+    network = step.network  # type: ignore[attr-defined]
+    z = codeword if network.in_proj is None else _weight(network.in_proj.weight) @ codeword
+    s = z + _weight(network.concat.weight) @ np.concatenate([z, x_hat]) + _weight(network.concat.bias)
+    for up, down in zip(network.up, network.down, strict=True):
+        s = s + _weight(down.weight) @ np.maximum(_weight(up.weight) @ s, 0)
+    out = s if network.out_proj is None else _weight(network.out_proj.weight) @ s
+    return out + codeword if network.outer_skip else out
+
+
+def encode(quantizer: QINCo, x: Array, num_candidates: int, beam_size: int) -> list[int]:
+    """Codes of one normalised vector by beam search."""
+    steps = quantizer.residual_steps()
+    first = _weight(quantizer.first_codebook)
+    ranked = sorted((float(((x - c) ** 2).sum()), i) for i, c in enumerate(first))
+    beam = [([i], first[i]) for _, i in ranked[: beam_size if steps else 1]]
+    for index, step in enumerate(steps):
+        codebook = _weight(step.codebook)
+        expanded = []
+        for codes, x_hat in beam:
+            candidates = list(range(len(codebook)))
+            if num_candidates:
+                distances = ((x - x_hat - _weight(step.preselector)) ** 2).sum(1)
+                candidates = np.argsort(distances, kind="stable")[:num_candidates].tolist()
+            for i in candidates:
+                new = x_hat + f(step, codebook[i], x_hat)
+                expanded.append((float(((x - new) ** 2).sum()), [*codes, i], new))
+        expanded.sort(key=lambda entry: entry[0])
+        keep = 1 if index == len(steps) - 1 else beam_size
+        beam = [(codes, x_hat) for _, codes, x_hat in expanded[:keep]]
+    return beam[0][0]
+
+
+def decode(quantizer: QINCo, codes: list[int]) -> Array:
+    """Normalised reconstruction of one vector's codes (any prefix)."""
+    x_hat = _weight(quantizer.first_codebook)[codes[0]]
+    for step, i in zip(quantizer.residual_steps(), codes[1:], strict=False):
+        x_hat = x_hat + f(step, _weight(step.codebook)[i], x_hat)
+    return x_hat

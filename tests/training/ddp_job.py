@@ -1,0 +1,73 @@
+"""Run by test_ddp.py in a process of its own: train on two CPU ranks and write down what each rank holds.
+
+Arguments: file of vectors, output folder.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from datamodules.vector_data_module import VectorDataModule
+from qinco_lit.commands.train import _initial_codebooks, quiet_lightning
+from qinco_lit.quantizers import QINCo
+from qinco_lit.training import Recipe
+from qinco_lit.training.module import QuantizerTraining
+from tests.training.recipes import RECIPE
+
+
+class WriteState(Callback):
+    """Keeps the weights and what they depend on at the start and at the end, per rank."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows: list[torch.Tensor] = []
+
+    def _save(self, trainer: Trainer, module: LightningModule, name: str) -> None:
+        assert isinstance(module, QuantizerTraining)
+        state = {
+            "weights": {key: value.clone() for key, value in module.quantizer.state_dict().items()},
+            "usage": module._state["usage_in_epoch"].clone(),
+            "rows": torch.cat(self.rows) if self.rows else torch.zeros(0),
+            "val_mse": trainer.callback_metrics.get("val/mse", torch.zeros(())),
+        }
+        torch.save(state, self.folder / f"{name}-rank{trainer.global_rank}.pt")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save(trainer, pl_module, "start")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: torch.Tensor, batch_idx: int
+    ) -> None:
+        self.rows.append(batch)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save(trainer, pl_module, "end")
+
+
+def main(vectors: str, folder: str) -> None:
+    quiet_lightning()
+    torch.set_num_threads(1)
+    recipe = Recipe(**RECIPE)
+    data = VectorDataModule(name="small", train_path=vectors, batch_size=64, num_val=256, cache_dir=folder)
+    quantizer = QINCo(12, num_steps=3, codebook_size=16, hidden_dim=16, num_candidates=4, beam_size=3)
+    module = QuantizerTraining(quantizer, recipe, initial_codebooks=_initial_codebooks(recipe), seed=0)
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp",
+        max_epochs=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        callbacks=[WriteState(Path(folder))],
+    )
+    trainer.fit(module, datamodule=data)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

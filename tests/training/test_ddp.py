@@ -1,0 +1,56 @@
+"""Two CPU processes: one model, disjoint rows."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from qinco_lit.vectors import open_vectors
+
+
+@pytest.fixture(scope="module")
+def states(vectors_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, torch.Tensor]]:
+    folder = tmp_path_factory.mktemp("ddp")
+    command = [sys.executable, "-m", "tests.training.ddp_job", str(vectors_path), str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env=environment, cwd=Path(__file__).parents[2]
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = [f"{when}-rank{rank}" for when in ("start", "end") for rank in (0, 1)]
+    return {name: torch.load(folder / f"{name}.pt") for name in names}
+
+
+@pytest.mark.parametrize("when", ["start", "end"])
+def test_ranks_hold_the_same_weights(states: dict[str, dict[str, torch.Tensor]], when: str) -> None:
+    first, second = (states[f"{when}-rank{rank}"]["weights"] for rank in (0, 1))
+    assert first.keys() == second.keys()  # type: ignore[attr-defined]
+    for name, value in first.items():  # type: ignore[attr-defined]
+        assert torch.equal(value, second[name]), name
+    assert states["start-rank1"]["weights"]["first_codebook"].any()  # type: ignore[call-overload]
+
+
+def test_training_changed_them(states: dict[str, dict[str, torch.Tensor]]) -> None:
+    start, end = (states[f"{when}-rank0"]["weights"] for when in ("start", "end"))
+    assert not torch.equal(start["first_codebook"], end["first_codebook"])  # type: ignore[call-overload]
+
+
+def test_usage_and_validation_are_sums_over_ranks(states: dict[str, dict[str, torch.Tensor]]) -> None:
+    first, second = states["end-rank0"], states["end-rank1"]
+    assert torch.equal(first["usage"], second["usage"])
+    assert (first["usage"].sum(1) == 2048).all()  # every training row of the epoch, once
+    assert first["val_mse"] == second["val_mse"] > 0
+
+
+def test_ranks_see_disjoint_rows_that_make_up_the_set(
+    states: dict[str, dict[str, torch.Tensor]], vectors_path: Path
+) -> None:
+    seen = [states[f"end-rank{rank}"]["rows"].numpy() for rank in (0, 1)]
+    assert len(seen[0]) == len(seen[1]) == 2048  # two epochs of half the rows
+    both = np.concatenate([rows[:1024] for rows in seen])  # the first epoch
+    expected = open_vectors(vectors_path)[:2048]
+    np.testing.assert_array_equal(both[np.lexsort(both.T)], expected[np.lexsort(expected.T)])
