@@ -84,6 +84,9 @@ def measure(
         None where prefixes cannot be decoded), `recall_at_1/10/100` (share of queries whose true neighbour is among the
         first k by exact search in the reconstructions; None without queries), per step `entropy_bits` and the
         `unused_share` of codewords, `encode_vectors_per_s`, `decode_vectors_per_s`.
+
+    Raises:
+        ValueError: NaN or infinity in the database, or what the quantizer refuses.
     """
     counts = CodeCounts(quantizer.num_steps, quantizer.codebook_size)
     errors: list[SquaredError] = []
@@ -91,9 +94,11 @@ def measure(
     nearest = None if queries is None else NearestSoFar(len(queries), max(RECALL_AT))
     num_rows = int(test_set.database.shape[0])
     encode_s = decode_s = 0.0
-    quantizer.decode(quantizer.encode(np.asarray(test_set.database[:_WARM_UP_ROWS])))
     for start in range(0, num_rows, batch_size):
         x = np.asarray(test_set.database[start : start + batch_size])
+        _check_finite(x, start)
+        if start == 0:
+            quantizer.decode(quantizer.encode(x[:_WARM_UP_ROWS]))
         began = time.perf_counter()
         codes = quantizer.encode(x)
         encoded = time.perf_counter()
@@ -116,6 +121,13 @@ def measure(
         "encode_vectors_per_s": num_rows / encode_s,
         "decode_vectors_per_s": num_rows / decode_s,
     }
+
+
+def _check_finite(x: Shaped[np.ndarray, "n dim"], first_row: int) -> None:
+    bad = ~np.isfinite(x).all(axis=1)
+    if bad.any():
+        # a quantizer would refuse it too, but knows only the row within the block
+        raise ValueError(f"database vector {first_row + int(bad.argmax())} holds NaN or infinity")
 
 
 def _add_errors(errors: list[SquaredError], x: Shaped[np.ndarray, "n dim"], steps: Iterator[Any]) -> None:

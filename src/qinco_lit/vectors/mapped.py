@@ -2,7 +2,9 @@
 
 import mmap
 import os
+import weakref
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Int64, Shaped
@@ -13,6 +15,7 @@ from qinco_lit.vectors.layout import Layout
 # cache holds in one piece, up to a huge page: these are what is counted, and at most so many stay mapped.
 _PAGE_BYTES = 2 << 20
 _MAX_PAGES = 32
+_READ_BYTES = 32 << 20  # of a strided file at a time
 
 
 class MappedRows:
@@ -21,6 +24,7 @@ class MappedRows:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._maps: dict[bool, mmap.mmap] = {}
+        self._file = -1
         self._num_pages = 0
         self._last_page = -1
 
@@ -31,16 +35,42 @@ class MappedRows:
         self.__init__(layout)  # type: ignore[misc]
 
     def block(self, start: int, stop: int) -> Shaped[np.ndarray, "n dim"]:
-        """Rows start..stop, 0 <= start <= stop <= num_rows, as a fresh array (n, dim)."""
-        layout, rows = self._layout, self._rows(scattered=False)
-        out = np.empty(stop - start, dtype=rows.dtype)
-        step = max(1, _MAX_PAGES // 2 * _PAGE_BYTES // layout.row_stride)
+        """Rows start..stop, 0 <= start <= stop <= num_rows, as a fresh array (n, dim).
+
+        Read, not mapped: a fault in the mapping reads ahead by megabytes where a block of 100 KB is wanted.
+        """
+        layout = self._layout
+        row = np.dtype((np.void, layout.dim * layout.dtype.itemsize))
+        if layout.row_stride == row.itemsize:
+            return self._as_numbers(self._read(start, stop, row.itemsize).view(row))
+        out = np.empty(stop - start, dtype=row)
+        step = max(1, _READ_BYTES // layout.row_stride)
         for first in range(start, stop, step):
             last = min(first + step, stop)
-            out[first - start : last - start] = rows[first:last]
-            first_page, last_page = self._page(first), self._page(last)
-            self._count(last_page - first_page + (first_page != self._last_page), last_page)
+            raw = self._read(first, last, row.itemsize)
+            out[first - start : last - start] = np.ndarray((last - first,), row, raw, 0, (layout.row_stride,))
         return self._as_numbers(out)
+
+    def _read(self, start: int, stop: int, row_bytes: int) -> np.ndarray:
+        """The bytes from the first to the last row, without what follows the last."""
+        layout = self._layout
+        raw = np.empty(max(0, (stop - start - 1) * layout.row_stride + row_bytes) if stop > start else 0, np.uint8)
+        rest, position = memoryview(raw.data), (layout.offset or 0) + start * layout.row_stride
+        while rest:
+            count = os.preadv(self._descriptor(), [rest], position)
+            if count == 0:
+                raise ValueError(f"{layout.path}: ends at byte {position}, shorter than when it was opened; reopen it")
+            rest, position = rest[count:], position + count
+        return raw
+
+    def _descriptor(self) -> int:
+        if self._file < 0:
+            with self._open() as stream:
+                descriptor = os.dup(stream.fileno())
+            # two threads may both come here: each descriptor is closed with this object, either one serves
+            weakref.finalize(self, os.close, descriptor)
+            self._file = descriptor
+        return self._file
 
     def gather(self, ids: Int64[np.ndarray, " n"]) -> Shaped[np.ndarray, "n dim"]:
         """Rows `ids`, all in 0..num_rows - 1, as a fresh array (n, dim)."""
@@ -71,16 +101,21 @@ class MappedRows:
         return np.ndarray((layout.num_rows,), row, self._maps[scattered], layout.offset or 0, (layout.row_stride,))
 
     def _new_map(self, scattered: bool) -> mmap.mmap:
-        layout = self._layout
-        with Path(layout.file).open("rb") as stream:
-            found = os.fstat(stream.fileno()).st_size
-            if found != layout.file_bytes:
-                raise ValueError(f"{layout.path}: {layout.file_bytes} bytes when opened, now {found}; reopen it")
+        with self._open() as stream:
             new = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         if scattered and hasattr(mmap, "MADV_RANDOM"):
             # Without this every single row reads ahead, which can be megabytes.
             new.madvise(mmap.MADV_RANDOM)
         return new
+
+    def _open(self) -> BinaryIO:
+        layout = self._layout
+        stream = Path(layout.file).open("rb", buffering=0)  # noqa: SIM115 (the caller closes it)
+        found = os.fstat(stream.fileno()).st_size
+        if found != layout.file_bytes:
+            stream.close()
+            raise ValueError(f"{layout.path}: {layout.file_bytes} bytes when opened, now {found}; reopen it")
+        return stream
 
     def _as_numbers(self, rows: np.ndarray) -> Shaped[np.ndarray, "n dim"]:
         numbers = rows.view(self._layout.dtype).reshape(len(rows), self._layout.dim)
