@@ -38,6 +38,7 @@ $(installed): pyproject.toml constraints.txt
 demo: $(installed) ## train QINCo2 on real SIFT vectors and compare it with PQ and RQ (10 minutes on 2 cores)
 	@$(bin)/qinco train $(demo_data) $(demo_train) hydra.run.dir=$(run)/train
 	@$(bin)/qinco evaluate codec=$(run)/train/codec $(demo_data) 'baselines=[pq,rq]' hydra.run.dir=$(run)/evaluate
+	@echo "plot: $(run)/evaluate/rate_distortion.png"
 	@echo "run folder: $(run)"
 
 .PHONY: test

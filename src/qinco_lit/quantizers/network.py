@@ -58,13 +58,17 @@ class CodewordNetwork(nn.Module):
         return Terms(stream, self.up[0](stream))
 
     def forward(self, terms: Terms, codewords: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:
-        """What the step adds to the reconstruction, float32, for summed terms and their codewords."""
+        """What the step adds to the reconstruction, float32, for summed terms and their codewords.
+
+        The terms are used up: their hidden layer is overwritten.
+        """
         stream = terms.stream
         hidden = terms.hidden
         for block, down in enumerate(self.down):
+            assert isinstance(down, nn.Linear)
             if block > 0:
                 hidden = self.up[block](stream)
-            stream = stream + down(torch.relu(hidden))
+            stream = torch.addmm(stream, hidden.relu_(), down.weight.T)
         added = stream if self.out_proj is None else self.out_proj(stream)
         # float32 from here on: reconstructions and squared L2 are never rounded to half precision
         return added.float() + codewords if self.outer_skip else added.float()

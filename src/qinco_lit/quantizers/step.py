@@ -82,8 +82,8 @@ class ResidualStep(nn.Module):
         flat = codes.reshape(-1)
         context = self.network.hypothesis_terms(x_hat)
         rows = (len(x_hat), per_hypothesis, -1)
-        stream = tables.terms.stream.index_select(0, flat).view(rows) + context.stream[:, None]
-        hidden = tables.terms.hidden.index_select(0, flat).view(rows) + context.hidden[:, None]
+        stream = tables.terms.stream.index_select(0, flat).view(rows).add_(context.stream[:, None])
+        hidden = tables.terms.hidden.index_select(0, flat).view(rows).add_(context.hidden[:, None])
         terms = Terms(stream.flatten(0, 1), hidden.flatten(0, 1))
         added = self.network(terms, tables.codebook.index_select(0, flat)).view(rows)
 
