@@ -119,8 +119,6 @@ def _build(
     if trainer.get("precision") is None:
         trainer["precision"] = _precision(str(trainer.get("accelerator")))
     loggers: list[Logger] = [JsonLinesLogger(run_dir / "metrics.jsonl")]
-    if logger is not None:
-        loggers.append(start_wandb(run_dir, config=config, **logger))
     callbacks: list[Callback] = [
         Reporter(show=bool(trainer.pop("enable_progress_bar", True))),
         EarlyStopping("val/mse", patience=typed_recipe.patience_epochs, check_finite=False),
@@ -144,6 +142,9 @@ def _build(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+    if logger is not None and fitter.is_global_zero:  # after the Trainer, which may refuse its options
+        loggers.append(start_wandb(run_dir, config=config, **logger))
+        fitter.loggers = loggers
     return module, fitter, loggers
 
 
@@ -200,5 +201,7 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    # validation figures are summed over ranks before they are logged
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
     warnings.filterwarnings("ignore", message=".*log_every_n_steps.*")

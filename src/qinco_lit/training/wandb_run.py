@@ -3,11 +3,10 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 from uuid import uuid4
 
 from pytorch_lightning.loggers import Logger, WandbLogger
-from pytorch_lightning.utilities import rank_zero_only
 
 from qinco_lit.training.run_log import read_summary, write_summary
 
@@ -30,13 +29,17 @@ def start_wandb(
         config: the resolved configuration, recorded as flat dotted keys.
         project, entity, group, job_type, tags: how W&B files the run.
         mode: offline, online or disabled; the environment's WANDB_MODE goes first.
+
+    Call it on rank 0 only.
     """
     import wandb
 
     run_id = str(read_summary(run_dir).get("wandb_id") or uuid4().hex[:8])
-    logger = WandbLogger(
+    # opened here and not by WandbLogger, which passes an option that W&B complains about on the terminal
+    run = wandb.init(
         name="/".join(run_dir.parts[-3:]),
-        save_dir=str(run_dir),
+        dir=str(run_dir),
+        config=flatten(config),
         project=project,
         entity=entity,
         group=group,
@@ -44,23 +47,16 @@ def start_wandb(
         tags=list(tags),
         id=run_id,
         resume="allow",
-        mode=os.environ.get("WANDB_MODE", mode),
-        log_model=False,
+        allow_val_change=True,
+        mode=cast("Literal['online', 'offline', 'disabled', 'shared']", os.environ.get("WANDB_MODE", mode)),
         settings=wandb.Settings(silent=True),
     )
-    _describe(logger, flatten(config), run_dir, run_id)
-    return logger
-
-
-@rank_zero_only
-def _describe(logger: WandbLogger, config: dict[str, Any], run_dir: Path, run_id: str) -> None:
-    logger.experiment.config.update(config, allow_val_change=True)
-    logger.experiment.define_metric("trainer/global_step")
-    logger.experiment.define_metric("val/mse", summary="min", step_metric="trainer/global_step")
+    run.define_metric("trainer/global_step")
+    run.define_metric("val/mse", summary="min", step_metric="trainer/global_step")
     write_summary(run_dir, wandb_id=run_id)
+    return WandbLogger(experiment=run, log_model=False)
 
 
-@rank_zero_only
 def finish_wandb(loggers: Iterable[Logger], *, failed: bool) -> None:
     """Close the record, so that the next job of a multirun gets its own; a failed job shows as failed."""
     for logger in loggers:
