@@ -26,23 +26,27 @@ def f(step: object, codeword: Array, x_hat: Array) -> Array:
     return out + codeword if network.outer_skip else out
 
 
-def encode(quantizer: QINCo, x: Array, num_candidates: int, beam_size: int) -> list[int]:
-    """Codes of one normalised vector by beam search."""
+def encode(quantizer: QINCo, x: Array, num_candidates: int, beam_size: int, budget: int | None = None) -> list[int]:
+    """Codes of one normalised vector by beam search; with a budget, the best pre-selected pairs of the whole beam."""
     steps = quantizer.residual_steps()
     first = _weight(quantizer.first_codebook)
     ranked = sorted((float(((x - c) ** 2).sum()), i) for i, c in enumerate(first))
     beam = [([i], first[i]) for _, i in ranked[: beam_size if steps else 1]]
     for index, step in enumerate(steps):
         codebook = _weight(step.codebook)
-        expanded = []
+        pairs = []
         for codes, x_hat in beam:
-            candidates = list(range(len(codebook)))
-            if num_candidates:
-                distances = ((x - x_hat - _weight(step.preselector)) ** 2).sum(1)
+            distances = None if step.preselector is None else ((x - x_hat - _weight(step.preselector)) ** 2).sum(1)
+            candidates = range(len(codebook))
+            if num_candidates and budget is None:
                 candidates = np.argsort(distances, kind="stable")[:num_candidates].tolist()
-            for i in candidates:
-                new = x_hat + f(step, codebook[i], x_hat)
-                expanded.append((float(((x - new) ** 2).sum()), [*codes, i], new))
+            pairs += [(0.0 if distances is None else distances[i], i, codes, x_hat) for i in candidates]
+        if budget is not None:
+            pairs = sorted(pairs, key=lambda pair: pair[0])[:budget]
+        expanded = []
+        for _, i, codes, x_hat in pairs:
+            new = x_hat + f(step, codebook[i], x_hat)
+            expanded.append((float(((x - new) ** 2).sum()), [*codes, i], new))
         expanded.sort(key=lambda entry: entry[0])
         keep = 1 if index == len(steps) - 1 else beam_size
         beam = [(codes, x_hat) for _, codes, x_hat in expanded[:keep]]

@@ -93,19 +93,30 @@ class Codec:
         return self
 
     @torch.inference_mode()
-    def encode(self, x: ArrayLike, *, beam_size: int | None = None, num_candidates: int | None = None) -> Any:
+    def encode(
+        self,
+        x: ArrayLike,
+        *,
+        beam_size: int | None = None,
+        num_candidates: int | None = None,
+        candidate_budget: int | None = None,
+    ) -> Any:
         """Codes (n, num_steps) of raw vectors.
 
         Args:
             x: (n, dim), float32 or uint8 (float16, float64 and int8 are converted), array or mapped file.
             beam_size: hypotheses kept between steps; None takes the model's.
             num_candidates: codewords pre-selected per hypothesis, 0 for all; None takes the model's.
+            candidate_budget: instead, the pairs of hypothesis and codeword tried per step over the whole beam.
 
         Raises:
             ValueError: wrong dimension or dtype, NaN or infinity in a row, a search the model cannot do.
         """
         if len(x.shape) != 2 or x.shape[1] != self.dim:
             raise ValueError(f"vectors of shape {tuple(x.shape)} do not fit this codec: expected (n, {self.dim})")
+        search = self.quantizer.search_for(
+            beam_size=beam_size, num_candidates=num_candidates, candidate_budget=candidate_budget
+        )
         as_torch = isinstance(x, Tensor)
         out = torch.empty(
             (x.shape[0], self.num_steps), dtype=torch.uint8 if self.codebook_size <= 256 else torch.uint16
@@ -114,8 +125,7 @@ class Codec:
         for start, stop in self._blocks(x.shape[0]):
             codes = self.quantizer.encode(
                 self._normalized(x[start:stop], start),
-                num_candidates=num_candidates,
-                beam_size=beam_size,
+                search,
                 workspace_bytes=self.workspace_bytes,
                 tables=self._tables,
             )
@@ -156,8 +166,7 @@ class Codec:
 
     def _blocks(self, num_rows: int) -> Iterator[tuple[int, int]]:
         budget = min(self.workspace_bytes or _DEFAULT_BLOCK_BYTES, _DEFAULT_BLOCK_BYTES)
-        config = self.quantizer.config
-        widths = 4 * self.dim + 3 * int(config["embed_dim"] or self.dim) + 2 * int(config["hidden_dim"] or 0)
+        widths = 4 * self.dim + 3 * self.quantizer.embed_dim + 2 * self.quantizer.hidden_dim
         rows = max(1, budget // (4 * widths))
         return ((start, min(start + rows, num_rows)) for start in range(0, num_rows, rows))
 

@@ -23,7 +23,7 @@ def _row(mse_per_step: list[float] | None, mse: float, **more: Any) -> dict[str,
 @pytest.fixture
 def record() -> dict[str, Any]:
     return {
-        "codec": {"model": {"outer_skip": True}, "beam_size": 32, "num_candidates": 16},
+        "codec": {"model": {"outer_skip": True}, "beam_size": 32, "num_candidates": 16, "candidate_budget": None},
         "data": {"name": "photo_sift", "dim": 128, "num_database": 20000, "num_queries": 1000},
         "device": "cpu",
         "num_threads": {"torch": 2, "faiss": 1},
@@ -47,7 +47,9 @@ def test_the_table_says_what_the_record_says(record: dict[str, Any]) -> None:
 
 def test_notes_name_threads_search_and_cached_methods(record: dict[str, Any]) -> None:
     notes = table_notes(record)
-    assert "beam 32, 16 candidates, on cpu; threads: torch 2, faiss 1" in notes
+    assert "beam 32, 16 candidates per hypothesis, on cpu; threads: torch 2, faiss 1" in notes
+    budget = {**record, "codec": {**record["codec"], "num_candidates": None, "candidate_budget": 64}}
+    assert "beam 32, 64 candidates a step, on cpu" in table_notes(budget)
     assert "From the cache, with the speeds of then: PQ." in notes
 
 

@@ -27,15 +27,15 @@ def _vectors(quantizer: QINCo, seed: int, rows: int = 5) -> torch.Tensor:
     return 2 * torch.randn((rows, quantizer.dim), generator=torch.Generator().manual_seed(seed))
 
 
-@settings(max_examples=40, deadline=None)
-@given(sizes=SIZES, share=st.floats(0, 1), seed=st.integers(0, 1000))
-def test_search_equals_the_slow_loop(sizes: dict[str, int], share: float, seed: int) -> None:
-    num_candidates = int(share * sizes["codebook_size"])
+@settings(max_examples=60, deadline=None)
+@given(sizes=SIZES, share=st.floats(0, 1), budget=st.one_of(st.none(), st.integers(1, 60)), seed=st.integers(0, 1000))
+def test_search_equals_the_slow_loop(sizes: dict[str, int], share: float, budget: int | None, seed: int) -> None:
+    num_candidates = max(int(share * sizes["codebook_size"]), int(budget is not None))
     quantizer = random_quantizer(seed=seed, num_candidates=num_candidates, **sizes)
     x = _vectors(quantizer, seed)
-    codes = quantizer.encode(x)
+    codes = quantizer.encode(x, quantizer.search_for(candidate_budget=budget))
     for row, found in zip(x.double().numpy(), codes.tolist(), strict=True):
-        expected = reference.encode(quantizer, row, num_candidates, sizes["beam_size"])
+        expected = reference.encode(quantizer, row, num_candidates, sizes["beam_size"], budget)
         # a tie in float32 may choose differently: then the error must be the same
         error = [((row - reference.decode(quantizer, c)) ** 2).sum() for c in (found, expected)]
         assert found == expected or np.isclose(*error, rtol=1e-4)

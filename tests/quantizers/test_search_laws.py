@@ -20,7 +20,7 @@ def x() -> torch.Tensor:
 
 def _mse(quantizer: QINCo, x: torch.Tensor, **search: int) -> float:
     with torch.no_grad():
-        *_, x_hat = quantizer.reconstructions(quantizer.encode(x, **search))
+        *_, x_hat = quantizer.reconstructions(quantizer.encode(x, quantizer.search_for(**search)))
     return float((x - x_hat).square().sum(1).mean())
 
 
@@ -39,7 +39,33 @@ def test_more_candidates_lower_the_error(make_quantizer: Make, x: torch.Tensor) 
 
 def test_all_candidates_equal_a_model_without_preselector(make_quantizer: Make, x: torch.Tensor) -> None:
     quantizer = make_quantizer(8, **CONFIG, num_candidates=4, beam_size=3)
-    torch.testing.assert_close(quantizer.encode(x, num_candidates=0), quantizer.encode(x, num_candidates=16))
+    every = quantizer.encode(x, quantizer.search_for(num_candidates=0))
+    torch.testing.assert_close(every, quantizer.encode(x, quantizer.search_for(candidate_budget=3 * 16)))
+
+
+def test_larger_budget_lowers_the_error(make_quantizer: Make, x: torch.Tensor) -> None:
+    quantizer = make_quantizer(8, **CONFIG, num_candidates=1, beam_size=8)
+    errors = [_mse(quantizer, x, candidate_budget=budget) for budget in (8, 16, 32, 128)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < errors[0]
+
+
+def test_budget_spends_candidates_better(make_quantizer: Make, x: torch.Tensor) -> None:
+    """At the same number of network evaluations, the best pairs of the beam beat the same share for each."""
+    quantizer = make_quantizer(8, **CONFIG, num_candidates=2, beam_size=8)
+    assert _mse(quantizer, x, candidate_budget=16) < _mse(quantizer, x, num_candidates=2)
+
+
+def test_budget_of_one_hypothesis_is_its_candidates(make_quantizer: Make, x: torch.Tensor) -> None:
+    quantizer = make_quantizer(8, **CONFIG, num_candidates=5, beam_size=1)
+    torch.testing.assert_close(quantizer.encode(x, quantizer.search_for(candidate_budget=5)), quantizer.encode(x))
+
+
+def test_model_with_a_budget_searches_by_it(make_quantizer: Make, x: torch.Tensor) -> None:
+    plain = make_quantizer(8, **CONFIG, num_candidates=4, beam_size=6)
+    budget = make_quantizer(8, **CONFIG, num_candidates=4, beam_size=6, search="budget", candidate_budget=10)
+    torch.testing.assert_close(budget.encode(x), plain.encode(x, plain.search_for(candidate_budget=10)))
+    torch.testing.assert_close(budget.encode(x, budget.search_for(num_candidates=4)), plain.encode(x))
 
 
 def test_codes_do_not_depend_on_chunks(make_quantizer: Make, x: torch.Tensor) -> None:
@@ -52,10 +78,11 @@ def test_codes_do_not_depend_on_chunks(make_quantizer: Make, x: torch.Tensor) ->
 def test_a_workspace_bounds_the_chunk(make_quantizer: Make) -> None:
     quantizer = make_quantizer(8, **CONFIG, num_candidates=8, beam_size=6)
     cpu = torch.device("cpu")
-    small = quantizer.vectors_per_chunk(8, 6, 1_000_000, cpu)
-    assert 1 < small < quantizer.vectors_per_chunk(8, 6, 10_000_000, cpu)
-    assert quantizer.vectors_per_chunk(8, 6, 1, cpu) == 1
-    assert quantizer.vectors_per_chunk(16, 64, 1_000_000, cpu) < small
+    own, wide = quantizer.default_search, quantizer.search_for(num_candidates=16, beam_size=64)
+    small = quantizer.vectors_per_chunk(own, 1_000_000, cpu)
+    assert 1 < small < quantizer.vectors_per_chunk(own, 10_000_000, cpu)
+    assert quantizer.vectors_per_chunk(own, 1, cpu) == 1
+    assert quantizer.vectors_per_chunk(wide, 1_000_000, cpu) < small
 
 
 def test_untrained_exact_network_returns_the_codeword() -> None:
@@ -75,8 +102,15 @@ def test_untrained_exact_network_returns_the_codeword() -> None:
 
 def test_preselection_without_a_preselector_is_refused(make_quantizer: Make, x: torch.Tensor) -> None:
     quantizer = make_quantizer(8, **CONFIG, num_candidates=0, beam_size=1)
-    with pytest.raises(ValueError, match="num_candidates=4 needs a pre-selector"):
-        quantizer.encode(x, num_candidates=4)
+    for search in ({"num_candidates": 4}, {"candidate_budget": 4}):
+        with pytest.raises(ValueError, match="this model has no pre-selector"):
+            quantizer.encode(x, quantizer.search_for(**search))
+
+
+def test_two_kinds_of_candidates_exclude_each_other(make_quantizer: Make) -> None:
+    quantizer = make_quantizer(8, **CONFIG, num_candidates=4, beam_size=1)
+    with pytest.raises(ValueError, match="exclude each other"):
+        quantizer.search_for(num_candidates=4, candidate_budget=4)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +120,11 @@ def test_preselection_without_a_preselector_is_refused(make_quantizer: Make, x: 
         ({"codebook_size": 1}, "codebook_size=1 must be from 2 to 65536"),
         ({"num_candidates": 17}, r"num_candidates=17 must be from 0 \(all\) to codebook_size=16"),
         ({"beam_size": 0}, "beam_size=0 must be at least 1"),
+        ({"search": "greedy"}, "search=greedy is unknown: choose from per_hypothesis, budget"),
+        ({"search": "budget"}, "search=budget with candidate_budget=None: search=budget needs one"),
+        ({"candidate_budget": 9}, "search=per_hypothesis with candidate_budget=9"),
+        ({"search": "budget", "candidate_budget": 0}, "candidate_budget=0 must be at least 1"),
+        ({"search": "budget", "candidate_budget": 9, "num_candidates": 0}, "needs a pre-selector"),
     ],
 )
 def test_impossible_sizes_are_refused(change: dict[str, int], message: str) -> None:

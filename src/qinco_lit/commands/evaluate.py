@@ -37,6 +37,7 @@ class _CodecQuantizer:
     codec: Codec
     beam_size: int | None
     num_candidates: int | None
+    candidate_budget: int | None
 
     @property
     def num_steps(self) -> int:
@@ -47,7 +48,12 @@ class _CodecQuantizer:
         return self.codec.codebook_size
 
     def encode(self, x: Any) -> Any:
-        return self.codec.encode(x, beam_size=self.beam_size, num_candidates=self.num_candidates)
+        return self.codec.encode(
+            x,
+            beam_size=self.beam_size,
+            num_candidates=self.num_candidates,
+            candidate_budget=self.candidate_budget,
+        )
 
     def decode(self, codes: Any) -> Any:
         return self.codec.decode(codes)
@@ -64,6 +70,7 @@ def evaluate(
     baselines: Sequence[str] = (),
     beam_size: int | None = None,
     num_candidates: int | None = None,
+    candidate_budget: int | None = None,
     batch_size: int = 16384,
     device: str = "auto",
     num_threads: int | None = None,
@@ -79,6 +86,7 @@ def evaluate(
             spaced) at the codec's rate, rounded up to whole bytes.
         beam_size: hypotheses the codec's search keeps; None takes the model's.
         num_candidates: codewords pre-selected per hypothesis, 0 for all; None takes the model's.
+        candidate_budget: instead, pairs of hypothesis and codeword tried per step over the whole beam.
         batch_size: database vectors encoded at a time; changes memory and speed, not results.
         device: of the codec: auto, cpu, cuda, cuda:1. Baselines run on the CPU.
         num_threads: of torch and faiss; None leaves theirs.
@@ -104,7 +112,7 @@ def evaluate(
     test_set = TestSet(data.database, queries, None if queries is None else np.asarray(data.ground_truth))
     console = Console()
     with _threads(num_threads), _progress(console) as progress:
-        quantizer = _CodecQuantizer(codec, beam_size, num_candidates)
+        quantizer = _CodecQuantizer(codec, beam_size, num_candidates, candidate_budget)
         methods = {"codec": _measure_codec(quantizer, test_set, batch_size, progress)}
         if baselines:
             bench = _Baselines(data.train_vectors, test_set, -(-codec.bits_per_vector // 8), batch_size, cache_dir)
@@ -193,13 +201,19 @@ def _rate(quantizer: Quantizer, num_bytes: float) -> dict[str, Any]:
 
 def _codec_facts(quantizer: _CodecQuantizer, codec_dir: Path) -> dict[str, Any]:
     codec, model = quantizer.codec, quantizer.codec.quantizer.config
+    search = codec.quantizer.search_for(
+        beam_size=quantizer.beam_size,
+        num_candidates=quantizer.num_candidates,
+        candidate_budget=quantizer.candidate_budget,
+    )
     return {
         "path": str(codec_dir),
         "dim": codec.dim,
         "bits_per_vector": codec.bits_per_vector,
         "model": model,
-        "beam_size": model["beam_size"] if quantizer.beam_size is None else quantizer.beam_size,
-        "num_candidates": model["num_candidates"] if quantizer.num_candidates is None else quantizer.num_candidates,
+        "beam_size": search.beam_size,
+        "num_candidates": None if search.candidate_budget else search.num_candidates,
+        "candidate_budget": search.candidate_budget,
     }
 
 

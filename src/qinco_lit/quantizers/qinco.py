@@ -8,8 +8,9 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qinco_lit.quantizers.beam import SEARCHES, Beam, Search
 from qinco_lit.quantizers.network import CodewordNetwork
-from qinco_lit.quantizers.step import Beam, ResidualStep, StepTables
+from qinco_lit.quantizers.step import ResidualStep, StepTables
 
 # Rows of a matrix product: some 1000 stay in a CPU's cache (twice the speed of 4096); a GPU wants many more.
 _ROWS_PER_CHUNK_CPU = 1024
@@ -40,6 +41,9 @@ class QINCo(nn.Module):
         outer_skip: add the codeword to the network's output (QINCo2).
         num_candidates: codewords pre-selected per hypothesis (A); 0 tries all K and builds no pre-selector.
         beam_size: hypotheses kept between steps (B).
+        search: `per_hypothesis` tries A codewords on every hypothesis, as in the papers; `budget` tries the
+            `candidate_budget` best pairs of hypothesis and codeword of the whole beam.
+        candidate_budget: those pairs per step (T); needed by, and only by, `search=budget`.
 
     Raises:
         ValueError: for a size that is out of range.
@@ -60,6 +64,8 @@ class QINCo(nn.Module):
         outer_skip: bool = True,
         num_candidates: int = 16,
         beam_size: int = 32,
+        search: str = "per_hypothesis",
+        candidate_budget: int | None = None,
     ) -> None:
         super().__init__()
         sizes = {"dim": dim, "num_steps": num_steps, "hidden_dim": hidden_dim, "num_blocks": num_blocks}
@@ -69,12 +75,20 @@ class QINCo(nn.Module):
         if not 2 <= codebook_size <= 65536:
             raise ValueError(f"codebook_size={codebook_size} must be from 2 to 65536")
         self.dim, self.num_steps, self.codebook_size = dim, num_steps, codebook_size
-        self.num_candidates, self.beam_size = num_candidates, beam_size
-        self._check_search(num_candidates, beam_size)
+        self.embed_dim, self.hidden_dim = embed_dim or dim, hidden_dim
+        if search not in SEARCHES:
+            raise ValueError(f"search={search} is unknown: choose from {', '.join(SEARCHES)}")
+        if (search == "budget") != (candidate_budget is not None):
+            raise ValueError(
+                f"search={search} with candidate_budget={candidate_budget}: search=budget needs one, others none"
+            )
+        if search == "budget" and num_candidates == 0:
+            raise ValueError("search=budget needs a pre-selector: num_candidates=0 builds none")
+        self.default_search = Search(beam_size, num_candidates, candidate_budget, codebook_size)
         self.config = {
             "num_steps": num_steps, "codebook_size": codebook_size, "embed_dim": embed_dim, "hidden_dim": hidden_dim,
             "num_blocks": num_blocks, "outer_skip": outer_skip, "num_candidates": num_candidates,
-            "beam_size": beam_size,
+            "beam_size": beam_size, "search": search, "candidate_budget": candidate_budget,
         }  # fmt: skip
         self.register_buffer("data_mean", torch.zeros(dim))
         self.register_buffer("data_std", torch.ones(()))
@@ -95,13 +109,32 @@ class QINCo(nn.Module):
             for _ in range(num_steps - 1)
         )
 
-    def _check_search(self, num_candidates: int, beam_size: int) -> None:
-        if beam_size < 1:
-            raise ValueError(f"beam_size={beam_size} must be at least 1")
-        if not 0 <= num_candidates <= self.codebook_size:
+    def search_for(
+        self,
+        *,
+        beam_size: int | None = None,
+        num_candidates: int | None = None,
+        candidate_budget: int | None = None,
+    ) -> Search:
+        """The model's own search with what is given instead; a budget and candidates per hypothesis exclude each other.
+
+        Raises:
+            ValueError: sizes out of range, both kinds of candidates, or a budget for a model without pre-selector.
+        """
+        own = self.default_search
+        if num_candidates is not None and candidate_budget is not None:
             raise ValueError(
-                f"num_candidates={num_candidates} must be from 0 (all) to codebook_size={self.codebook_size}"
+                f"num_candidates={num_candidates} (per hypothesis) and candidate_budget={candidate_budget} "
+                "(over the beam) exclude each other: give one"
             )
+        if num_candidates is None and candidate_budget is None:
+            candidate_budget = own.candidate_budget
+        return Search(
+            own.beam_size if beam_size is None else beam_size,
+            own.num_candidates if num_candidates is None else num_candidates,
+            candidate_budget,
+            self.codebook_size,
+        )
 
     def residual_steps(self) -> list[ResidualStep]:
         """Steps 1..M-1, typed (iterating a ModuleList gives plain modules)."""
@@ -123,9 +156,8 @@ class QINCo(nn.Module):
     def encode(
         self,
         x: Float[Tensor, "batch dim"],
+        search: Search | None = None,
         *,
-        num_candidates: int | None = None,
-        beam_size: int | None = None,
         workspace_bytes: int | None = None,
         tables: list[StepTables] | None = None,
     ) -> Int[Tensor, "batch steps"]:
@@ -133,43 +165,38 @@ class QINCo(nn.Module):
 
         Args:
             x: vectors in normalised space, float32.
-            num_candidates, beam_size: the search; None takes the model's own A and B.
+            search: from `search_for`; None is the model's own.
             workspace_bytes: bound on the memory of intermediate results, at least one vector at a time.
             tables: from `tables()`, to share them between calls.
         """
-        num_candidates = self.num_candidates if num_candidates is None else num_candidates
-        beam_size = self.beam_size if beam_size is None else beam_size
-        self._check_search(num_candidates, beam_size)
+        search = self.default_search if search is None else search
         tables = self.tables() if tables is None else tables
-        chunk = self.vectors_per_chunk(num_candidates, beam_size, workspace_bytes, x.device)
-        parts = [self._search(part, num_candidates, beam_size, tables) for part in torch.split(x, chunk)]
+        chunk = self.vectors_per_chunk(search, workspace_bytes, x.device)
+        parts = [self._search(part, search, tables) for part in torch.split(x, chunk)]
         return torch.cat(parts) if parts else x.new_zeros((0, self.num_steps), dtype=torch.int64)
 
-    def vectors_per_chunk(
-        self, num_candidates: int, beam_size: int, workspace_bytes: int | None, device: torch.device
-    ) -> int:
+    def vectors_per_chunk(self, search: Search, workspace_bytes: int | None, device: torch.device) -> int:
         """How many vectors are searched together so that intermediate results stay within the workspace."""
-        rows_per_vector = beam_size * (min(num_candidates, self.codebook_size) or self.codebook_size)
+        pairs = search.pairs_per_vector
         if workspace_bytes is None and device.type == "cpu":
-            return max(1, _ROWS_PER_CHUNK_CPU // rows_per_vector)
-        embed_dim = self.config["embed_dim"] or self.dim
-        # per candidate: stream twice, hidden twice, codeword, added, difference; float32
-        row_bytes = 4 * (2 * embed_dim + 2 * int(self.config["hidden_dim"] or 0) + 3 * self.dim)
-        per_vector = rows_per_vector * row_bytes + 4 * beam_size * (self.codebook_size + 3 * self.dim)
+            return max(1, _ROWS_PER_CHUNK_CPU // pairs)
+        # per pair: stream, hidden and codeword of both halves, added, difference; float32
+        row_bytes = 4 * (3 * self.embed_dim + 2 * self.hidden_dim + 3 * self.dim)
+        per_vector = pairs * row_bytes + 4 * search.beam_size * (2 * self.codebook_size + 3 * self.dim)
         return max(1, (workspace_bytes or _WORKSPACE_BYTES_GPU) // per_vector)
 
     def _search(
-        self, x: Float[Tensor, "batch dim"], num_candidates: int, beam_size: int, tables: list[StepTables]
+        self, x: Float[Tensor, "batch dim"], search: Search, tables: list[StepTables]
     ) -> Int[Tensor, "batch steps"]:
         with torch.autocast(x.device.type, enabled=False):
             norms = 0.5 * self.first_codebook.square().sum(-1)
             score = torch.addmm(norms, x, self.first_codebook.T, alpha=-1)
-        keep = 1 if self.num_steps == 1 else min(beam_size, self.codebook_size)
+        keep = 1 if self.num_steps == 1 else min(search.beam_size, self.codebook_size)
         codes = score.topk(keep, largest=False).indices
         beam = Beam(self.first_codebook[codes], codes[..., None])
         for index, (step, table) in enumerate(zip(self.residual_steps(), tables, strict=True), start=1):
-            width = 1 if index == self.num_steps - 1 else beam_size
-            beam = step.search(x, beam, num_candidates=num_candidates, beam_size=width, tables=table)
+            keep = 1 if index == self.num_steps - 1 else search.beam_size
+            beam = step.search(x, beam, search, table, keep=keep)
         return beam.codes[:, 0]
 
     def advance(

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qinco_lit.quantizers.beam import Beam, Pairs, Search
 from qinco_lit.quantizers.network import CodewordNetwork, Terms
 
 
@@ -16,13 +17,6 @@ class StepTables(NamedTuple):
     terms: Terms
     codebook: Float[Tensor, "codebook dim"]
     preselector_half_norms: Float[Tensor, " codebook"] | None
-
-
-class Beam(NamedTuple):
-    """Hypotheses per vector, best first."""
-
-    x_hat: Float[Tensor, "batch beam dim"]
-    codes: Int[Tensor, "batch beam steps"]
 
 
 class ResidualStep(nn.Module):
@@ -54,43 +48,50 @@ class ResidualStep(nn.Module):
         added: Tensor = self.network(terms, F.embedding(codes, tables.codebook))
         return x_hat + added
 
-    def candidates(
-        self, residual: Float[Tensor, "rows dim"], num_candidates: int, tables: StepTables
-    ) -> Int[Tensor, "rows candidates"]:
-        """The codewords of S_m nearest to each residual in squared L2; all K for num_candidates = 0."""
+    def candidates(self, residual: Float[Tensor, "batch beam dim"], search: Search, tables: StepTables) -> Pairs:
+        """What to try: the pairs of hypothesis and codeword of S_m that are nearest to x in squared L2.
+
+        `search` says whether they are ranked per hypothesis or over the whole beam.
+        """
+        batch, width, dim = residual.shape
         codebook_size = len(self.codebook)
-        if num_candidates == 0 or num_candidates >= codebook_size:
-            return torch.arange(codebook_size, device=residual.device).expand(len(residual), -1)
-        if self.preselector is None or tables.preselector_half_norms is None:
-            raise ValueError(
-                f"num_candidates={num_candidates} needs a pre-selector; this model was built without (use 0)"
-            )
-        with torch.autocast(residual.device.type, enabled=False):  # squared L2 in float32
-            score = torch.addmm(tables.preselector_half_norms, residual, self.preselector.T, alpha=-1)
-        return score.topk(num_candidates, largest=False, sorted=False).indices
+        if search.candidate_budget is None and search.num_candidates in (0, codebook_size):
+            codes = torch.arange(codebook_size, device=residual.device).expand(batch * width, -1)
+        elif self.preselector is None or tables.preselector_half_norms is None:
+            raise ValueError("this model has no pre-selector: use num_candidates=0 and no candidate_budget")
+        else:
+            flat = residual.reshape(-1, dim)
+            with torch.autocast(residual.device.type, enabled=False):  # squared L2 in float32
+                # half the squared L2 to S_m, up to |residual|^2, which is the same for all codewords
+                score = torch.addmm(tables.preselector_half_norms, flat, self.preselector.T, alpha=-1)
+            if search.candidate_budget is not None:
+                score += 0.5 * flat.square().sum(-1, keepdim=True)
+                score = score.view(batch, width * codebook_size)
+                best = score.topk(min(search.candidate_budget, score.shape[1]), largest=False, sorted=False).indices
+                return Pairs(best // codebook_size, best % codebook_size)
+            codes = score.topk(search.num_candidates, largest=False, sorted=False).indices
+        parents = torch.arange(width, device=residual.device)[:, None].expand(width, codes.shape[1])
+        return Pairs(parents.reshape(1, -1).expand(batch, -1), codes.reshape(batch, -1))
 
     def search(
-        self, x: Float[Tensor, "batch dim"], beam: Beam, *, num_candidates: int, beam_size: int, tables: StepTables
+        self, x: Float[Tensor, "batch dim"], beam: Beam, search: Search, tables: StepTables, *, keep: int
     ) -> Beam:
-        """Expand every hypothesis by its candidates and keep the `beam_size` nearest to x in squared L2."""
+        """Try the candidates on their hypotheses and keep the `keep` nearest to x in squared L2."""
         batch, width, dim = beam.x_hat.shape
-        x_hat = beam.x_hat.reshape(-1, dim)
-        residual = (x[:, None] - beam.x_hat).reshape(-1, dim)
-        codes = self.candidates(residual, num_candidates, tables)
-        per_hypothesis = codes.shape[1]
-
-        flat = codes.reshape(-1)
-        context = self.network.hypothesis_terms(x_hat)
-        rows = (len(x_hat), per_hypothesis, -1)
-        stream = tables.terms.stream.index_select(0, flat).view(rows).add_(context.stream[:, None])
-        hidden = tables.terms.hidden.index_select(0, flat).view(rows).add_(context.hidden[:, None])
-        terms = Terms(stream.flatten(0, 1), hidden.flatten(0, 1))
-        added = self.network(terms, tables.codebook.index_select(0, flat)).view(rows)
-
-        squared_l2 = (residual[:, None] - added).square_().sum(-1).view(batch, width * per_hypothesis)
-        best = squared_l2.topk(min(beam_size, width * per_hypothesis), largest=False).indices
-        parent = best // per_hypothesis
+        residual = x[:, None] - beam.x_hat
+        parents, codes = self.candidates(residual, search, tables)
         row = torch.arange(batch, device=x.device)[:, None]
-        kept = beam.x_hat[row, parent] + added.view(batch, width * per_hypothesis, dim)[row, best]
-        chosen = codes.reshape(batch, -1).gather(1, best)
-        return Beam(kept, torch.cat([beam.codes[row, parent], chosen[..., None]], dim=-1))
+        hypothesis = (parents + width * row).flatten()
+        codeword = codes.flatten()
+
+        context = self.network.hypothesis_terms(beam.x_hat.reshape(-1, dim))
+        stream = tables.terms.stream.index_select(0, codeword).add_(context.stream.index_select(0, hypothesis))
+        hidden = tables.terms.hidden.index_select(0, codeword).add_(context.hidden.index_select(0, hypothesis))
+        added = self.network(Terms(stream, hidden), tables.codebook.index_select(0, codeword))
+
+        error = residual.reshape(-1, dim).index_select(0, hypothesis).sub_(added)
+        squared_l2 = error.square_().sum(-1).view(batch, -1)
+        best = squared_l2.topk(min(keep, squared_l2.shape[1]), largest=False).indices
+        parent = parents.gather(1, best)
+        kept = beam.x_hat[row, parent] + added.view(batch, -1, dim)[row, best]
+        return Beam(kept, torch.cat([beam.codes[row, parent], codes.gather(1, best)[..., None]], dim=-1))

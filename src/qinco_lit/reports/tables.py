@@ -56,7 +56,7 @@ def table_notes(record: dict[str, Any]) -> str:
         "MSE: mean over vectors of the sum over dimensions, raw space.",
         "R@k: true nearest neighbour among the first k of exact search in the reconstructions, "
         f"{record['data']['num_queries']:,} queries.",
-        f"Codec: beam {codec['beam_size']}, {codec['num_candidates'] or 'all'} candidates, on {record['device']};"
+        f"Codec: beam {codec['beam_size']}, {_candidates(codec)}, on {record['device']};"
         f" threads: torch {threads['torch']}, faiss {threads['faiss']}.",
     ]
     if cached:
@@ -90,3 +90,9 @@ def _short(value: float) -> str:
         if value >= 0.9995 * unit:
             return f"{value / unit:#.3g}".rstrip(".") + suffix
     return f"{value:.3g}"
+
+
+def _candidates(codec: dict[str, Any]) -> str:
+    if codec["candidate_budget"] is not None:
+        return f"{codec['candidate_budget']} candidates a step"
+    return f"{codec['num_candidates'] or 'all'} candidates per hypothesis"

@@ -1,0 +1,58 @@
+"""How the encoder searches: what it is allowed to try, and what it keeps."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+SEARCHES = ("per_hypothesis", "budget")
+
+
+class Beam(NamedTuple):
+    """Hypotheses per vector, best first."""
+
+    x_hat: Float[Tensor, "batch beam dim"]
+    codes: Int[Tensor, "batch beam steps"]
+
+
+class Pairs(NamedTuple):
+    """Candidates of a step: which codeword is tried on which hypothesis of the beam."""
+
+    parents: Int[Tensor, "batch pairs"]
+    codes: Int[Tensor, "batch pairs"]
+
+
+@dataclass(frozen=True)
+class Search:
+    """Breadth of the search.
+
+    Attributes:
+        beam_size: hypotheses kept between steps (B).
+        num_candidates: codewords tried on each hypothesis (A), named by the pre-selector; 0 tries all K.
+        candidate_budget: instead, the pairs (hypothesis, codeword) tried per step over the whole beam: those whose
+            pre-selected squared L2 is smallest. None tries `num_candidates` on each, as in the papers.
+
+    Raises:
+        ValueError: a size that no codebook of `codebook_size` codewords allows.
+    """
+
+    beam_size: int
+    num_candidates: int
+    candidate_budget: int | None
+    codebook_size: int
+
+    def __post_init__(self) -> None:
+        if self.beam_size < 1:
+            raise ValueError(f"beam_size={self.beam_size} must be at least 1")
+        if not 0 <= self.num_candidates <= self.codebook_size:
+            limits = f"from 0 (all) to codebook_size={self.codebook_size}"
+            raise ValueError(f"num_candidates={self.num_candidates} must be {limits}")
+        if self.candidate_budget is not None and self.candidate_budget < 1:
+            raise ValueError(f"candidate_budget={self.candidate_budget} must be at least 1")
+
+    @property
+    def pairs_per_vector(self) -> int:
+        """Network evaluations per vector and step, once the beam is full."""
+        all_pairs = self.beam_size * (self.num_candidates or self.codebook_size)
+        return all_pairs if self.candidate_budget is None else self.candidate_budget
