@@ -27,7 +27,7 @@ help: ## list the targets
 setup: $(installed) ## build .venv with the exact versions of constraints.txt
 
 $(installed): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments: on Debian run  apt install python3-venv" >&2; exit 1; }
 	@test -x $(bin)/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv (a few minutes the first time)"

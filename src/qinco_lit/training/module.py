@@ -137,7 +137,8 @@ class QuantizerTraining(LightningModule):
         losses = self.quantizer(x, codes)
         loss: Tensor = losses.reconstruction.sum() + losses.preselector.sum()
         self._count(x, codes, losses.reconstruction[-1].detach())
-        if batch_idx % self._check_every() == 0 and not bool(torch.isfinite(loss)):
+        # reading the loss waits for a GPU: there it is checked at every report and checkpoint instead
+        if self.device.type == "cpu" and not bool(torch.isfinite(loss)):
             raise ValueError(self._not_finite(batch, batch_idx))
         return loss
 
@@ -151,10 +152,6 @@ class QuantizerTraining(LightningModule):
             mean, std = target_statistics(self.quantizer, x, codes)
             for name, value in (("target_mean", self._mean(mean)), ("target_std", self._mean(std))):
                 self._state[name].lerp_(value, _TARGET_MOMENTUM)
-
-    def _check_every(self) -> int:
-        # reading the loss waits for a GPU, so there it is read only now and then
-        return 1 if self.device.type == "cpu" else 50
 
     def _not_finite(self, batch: Tensor, batch_idx: int) -> str:
         bad = (~torch.isfinite(batch.float()).all(1)).nonzero().flatten().tolist()
@@ -174,9 +171,17 @@ class QuantizerTraining(LightningModule):
 
     def train_report(self) -> dict[str, float]:
         """MSE (raw space, sum over dimensions) on the training vectors since the last report, and the learning rate."""
+        self._check_error()
         squared, rows = self._state["train_error"].tolist()
         self._state["train_error"].zero_()
         return {"train/mse": squared / max(rows, 1.0), "lr": float(self._optimizer().param_groups[0]["lr"])}
+
+    def _check_error(self) -> None:
+        if not bool(torch.isfinite(self._state["train_error"]).all()):
+            raise ValueError(
+                f"the loss became NaN or infinite before step {self.trainer.global_step}: look for NaN in the training "
+                f"vectors, lower recipe.lr (now {self.recipe.lr:g}) or set recipe.clip_value"
+            )
 
     def on_train_epoch_end(self) -> None:
         """Report how many codewords no training vector chose in this epoch."""
@@ -219,7 +224,8 @@ class QuantizerTraining(LightningModule):
     # -- state ----------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the codeword statistics and what the model is."""
+        """Keep the codeword statistics and what the model is; a diverged model is not worth keeping."""
+        self._check_error()
         checkpoint["codeword_statistics"] = {name: value.cpu() for name, value in self._state.items()}
         checkpoint["quantizer"] = {"dim": self.quantizer.dim, **self.quantizer.config}
 
