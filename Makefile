@@ -13,7 +13,8 @@ run := outputs/demo/$(shell date +%Y-%m-%d_%H-%M-%S)
 # SMOKE=1: the same path in about a minute, for checks
 SMOKE ?=
 demo_data := data=photo_sift
-demo_train := model=qinco2_tiny trainer.max_epochs=4
+demo_train := model=qinco2_tiny trainer.max_epochs=8
+demo_search := beam_size=32 candidate_budget=128 trainer.max_epochs=4
 ifneq ($(SMOKE),)
 demo_data += data.num_train=4000 data.num_val=500 data.num_database=2000 data.num_queries=100
 demo_train += model.num_steps=4 trainer.max_epochs=1
@@ -37,7 +38,7 @@ $(installed): pyproject.toml constraints.txt
 .PHONY: demo
 demo: $(installed) ## train QINCo2 on real SIFT vectors and compare it with PQ and RQ (10 minutes on 2 cores)
 	@$(bin)/qinco train $(demo_data) $(demo_train) hydra.run.dir=$(run)/train
-	@$(bin)/qinco evaluate codec=$(run)/train/codec $(demo_data) 'baselines=[pq,rq]' hydra.run.dir=$(run)/evaluate
+	@$(bin)/qinco evaluate codec=$(run)/train/codec $(demo_data) $(demo_search) 'baselines=[pq,rq]' hydra.run.dir=$(run)/evaluate
 	@echo "plot: $(run)/evaluate/rate_distortion.png"
 	@echo "run folder: $(run)"
 
