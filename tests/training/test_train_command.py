@@ -35,6 +35,8 @@ def test_run_folder_is_complete(trained: Path) -> None:
     assert summary["state"] == "finished"
     assert summary["epochs"] == 4
     assert summary["steps"] == 4 * 32
+    assert summary["last_metrics"]["val/mse"] == [row["val/mse"] for row in _rows(trained) if "val/mse" in row][-1]
+    assert 0 <= summary["last_metrics"]["train/dead_codewords"] < 48
     assert summary["versions"]["torch"] == torch.__version__
     assert "trainer.max_epochs=4" in summary["overrides"]
     assert json.loads((trained / "config.json").read_text())["model"]["num_steps"] == 3

@@ -87,10 +87,9 @@ def train(
         best = _best_mse(fitter)
         if fitter.is_global_zero:
             wall_s = round(earlier_s + time.time() - started, 1)
-            epochs = fitter.current_epoch
-            write_summary(
-                run_dir, state=state, wall_s=wall_s, epochs=epochs, best_val_mse=best, steps=fitter.global_step
-            )
+            done = {"epochs": fitter.current_epoch, "steps": fitter.global_step}
+            last_metrics = {name: float(value) for name, value in fitter.callback_metrics.items()}
+            write_summary(run_dir, state=state, wall_s=wall_s, **done, best_val_mse=best, last_metrics=last_metrics)
         finish_wandb(loggers, failed=state == "failed")
     if fitter.is_global_zero:
         _write_codec(module.quantizer, checkpoints / "best.ckpt", run_dir / "codec")
