@@ -1,6 +1,7 @@
 """`qinco train`, whole: what it writes, that it learns, and what stops it."""
 
 import json
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +115,29 @@ def test_same_seed_same_weights_other_seed_other_weights(small: list[str], tmp_p
         assert main(["train", *small, *options]) == 0
         weights.append((run_dir / "codec" / "weights.safetensors").read_bytes())
     assert weights[0] == weights[1] != weights[2]
+
+
+def test_full_disk_keeps_the_checkpoint_before(
+    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    saved = []
+
+    def save(checkpoint: object, file: object) -> None:
+        if isinstance(file, BytesIO):  # Lightning's best.ckpt
+            return original(checkpoint, file)
+        if len(saved) == 2:
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 6199424 vs 6199312")
+        saved.append(checkpoint)
+        return original(checkpoint, file)
+
+    original = torch.save
+    monkeypatch.setattr("qinco_lit.training.callbacks.torch.save", save)
+    run_dir = tmp_path / "run"
+    assert main(["train", *small, "trainer.max_epochs=5", f"hydra.run.dir={run_dir}"]) == 2
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    last = run_dir / "checkpoints" / "last.ckpt"
+    assert error.endswith(f"{last}: the disk is full or failing; the checkpoint before it is kept")
+    monkeypatch.undo()
+    assert torch.load(last, weights_only=True)["epoch"] == 1  # the second epoch's
+    assert [path.name for path in last.parent.glob("*.tmp")] == []
+    assert main(["train", f"resume={run_dir}", "trainer.max_epochs=3"]) == 0  # space was made: it goes on

@@ -90,9 +90,12 @@ class LastCheckpoint(Callback):
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self._path)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        except (OSError, RuntimeError) as error:
             temporary.unlink(missing_ok=True)
-            raise OSError(f"could not write the checkpoint {self._path}: {error}; the one before it is kept") from error
+            # torch reports a full disk as a RuntimeError about its file format
+            reason = error.strerror if isinstance(error, OSError) else "the disk is full or failing"
+            kept = "; the checkpoint before it is kept" if self._path.exists() else ""
+            raise OSError(f"could not write the checkpoint {self._path}: {reason}{kept}") from error
 
 
 class Reporter(Callback):
