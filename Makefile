@@ -55,7 +55,7 @@ lint: $(installed) ## ruff, mypy and the import contracts
 
 .PHONY: bench
 bench: $(installed) ## run the benchmarks, one after the other
-	@for script in benchmarks/*.py; do echo "== $$script"; $(bin)/python "$$script"; done
+	@for script in $$(grep -l __main__ benchmarks/*.py); do echo "== $$script"; $(bin)/python "$$script"; done
 
 .PHONY: clean
 clean: ## remove what tools leave behind; keeps .venv, data/ and outputs/

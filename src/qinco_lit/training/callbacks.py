@@ -61,7 +61,8 @@ class LastCheckpoint(Callback):
         if trainer.world_size > 1:
             # all ranks stop at the same batch; asking at every one would cost a round trip each
             asked = trainer.global_step % 10 == 0
-            number = int(trainer.strategy.reduce(torch.tensor(number), reduce_op="sum")) if asked else 0
+            flag = torch.tensor(number, device=trainer.strategy.root_device)
+            number = int(trainer.strategy.reduce(flag, reduce_op="sum")) if asked else 0
             number = signal.SIGTERM if number else 0
         if number or time.monotonic() - self._saved_at > self._every_s:
             self._save(trainer)
