@@ -12,8 +12,8 @@ from qinco_lit.quantizers.beam import SEARCHES, Beam, Search
 from qinco_lit.quantizers.network import CodewordNetwork
 from qinco_lit.quantizers.step import ResidualStep, StepTables
 
-# Rows of a matrix product: some 1000 stay in a CPU's cache (twice the speed of 4096); a GPU wants many more.
-_ROWS_PER_CHUNK_CPU = 1024
+# Rows of a matrix product: some 1000 stay in a core's cache (twice the speed of 4096); a GPU wants many more.
+_ROWS_PER_THREAD = 1024
 _WORKSPACE_BYTES_GPU = 1 << 30
 
 
@@ -179,7 +179,7 @@ class QINCo(nn.Module):
         """How many vectors are searched together so that intermediate results stay within the workspace."""
         pairs = search.pairs_per_vector
         if workspace_bytes is None and device.type == "cpu":
-            return max(1, _ROWS_PER_CHUNK_CPU // pairs)
+            return max(1, _ROWS_PER_THREAD * torch.get_num_threads() // pairs)
         # per pair: stream, hidden and codeword of both halves, added, difference; float32
         row_bytes = 4 * (3 * self.embed_dim + 2 * self.hidden_dim + 3 * self.dim)
         per_vector = pairs * row_bytes + 4 * search.beam_size * (2 * self.codebook_size + 3 * self.dim)
