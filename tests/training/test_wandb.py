@@ -73,3 +73,16 @@ def test_failed_job_shows_as_failed_and_keeps_its_id_when_resumed(start: Start, 
     process.communicate(timeout=240)
     ids = {run["id"] for run in _read(run_dir)}
     assert len(ids) == 1
+
+
+def test_online_without_a_login_is_one_line(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("HOME", str(tmp_path))  # no saved login
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    process = start("logger=wandb", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}")
+    output = process.communicate(timeout=240)[0]
+    assert process.returncode == 2
+    (line,) = output.strip().splitlines()
+    assert line.startswith("qinco: error: W&B in mode online: ")
+    assert line.endswith("(logger.mode=offline needs no login)")
+    assert not (tmp_path / "run").exists()

@@ -31,26 +31,33 @@ def start_wandb(
         mode: offline, online or disabled; the environment's WANDB_MODE goes first.
 
     Call it on rank 0 only.
+
+    Raises:
+        ValueError: W&B refuses, for instance online without a login.
     """
     import wandb
 
     run_id = str(read_summary(run_dir).get("wandb_id") or uuid4().hex[:8])
-    # opened here and not by WandbLogger, which passes an option that W&B complains about on the terminal
-    run = wandb.init(
-        name="/".join(run_dir.parts[-3:]),
-        dir=str(run_dir),
-        config=flatten(config),
-        project=project,
-        entity=entity,
-        group=group,
-        job_type=job_type,
-        tags=list(tags),
-        id=run_id,
-        resume="allow",
-        allow_val_change=True,
-        mode=cast("Literal['online', 'offline', 'disabled', 'shared']", os.environ.get("WANDB_MODE", mode)),
-        settings=wandb.Settings(silent=True),
-    )
+    chosen = os.environ.get("WANDB_MODE", mode)
+    try:
+        # opened here and not by WandbLogger, which passes an option that W&B complains about on the terminal
+        run = wandb.init(
+            name="/".join(run_dir.parts[-3:]),
+            dir=str(run_dir),
+            config=flatten(config),
+            project=project,
+            entity=entity,
+            group=group,
+            job_type=job_type,
+            tags=list(tags),
+            id=run_id,
+            resume="allow",
+            allow_val_change=True,
+            mode=cast("Literal['online', 'offline', 'disabled', 'shared']", chosen),
+            settings=wandb.Settings(silent=True),
+        )
+    except wandb.Error as error:
+        raise ValueError(f"W&B in mode {chosen}: {error} (logger.mode=offline needs no login)") from error
     run.define_metric("trainer/global_step")
     run.define_metric("val/mse", summary="min", step_metric="trainer/global_step")
     write_summary(run_dir, wandb_id=run_id)
