@@ -6,18 +6,14 @@ size), the ratio, and the share of identical codes; then budget searches with th
     .venv/bin/python benchmarks/encoding.py [RUN_DIR/codec]
 """
 
-import argparse
-import os
-import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import straightforward
 import torch
+from demo_codec import codec_and_vectors
 from torch import Tensor
 
-from datamodules.photo_sift import PhotoSiftDataModule
 from qinco_lit import Codec
 
 BATCH_SIZES = (4, 16, 64, 256)
@@ -38,22 +34,9 @@ def mse(codec: Codec, x: Tensor, codes: Tensor) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("codec", nargs="?", help="codec of a model trained on photo_sift; default: the newest demo's")
-    parser.add_argument("--root", default="data/photo_sift", help="where photo_sift lies or is made")
-    parser.add_argument("--rows", type=int, default=1024, help="database vectors")
-    options = parser.parse_args()
-    demos = sorted(Path("outputs/demo").glob("*/train/codec"))
-    if options.codec is None and not demos:
-        parser.error("no codec: run `make demo` first or name one")
-    codec = Codec.load(options.codec or demos[-1])
-    data = PhotoSiftDataModule(root=options.root)
-    data.prepare_data()
-    data.setup("test")
+    codec, rows = codec_and_vectors(__doc__.splitlines()[0], rows=1024)
     quantizer = codec.quantizer
-    x = quantizer.normalize(torch.from_numpy(data.database[: options.rows]))
-    load = os.getloadavg()[0]
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, load {load:.1f}, torch {torch.__version__}")
+    x = quantizer.normalize(torch.from_numpy(rows))
     print("| search | straightforward, vectors/s | engine, vectors/s | ratio | identical codes | MSE |")
     print("|---|---|---|---|---|---|")
     plain_at: dict[tuple[int, int], float] = {}

@@ -6,17 +6,10 @@ pairs a step, the papers' search) and for a budget of pairs over the whole beam 
     .venv/bin/python benchmarks/search.py [RUN_DIR/codec]
 """
 
-import argparse
-import os
-import platform
 import time
-from pathlib import Path
 
 import numpy as np
-import torch
-
-from datamodules.photo_sift import PhotoSiftDataModule
-from qinco_lit import Codec
+from demo_codec import codec_and_vectors
 
 SEARCHES = [
     {"beam_size": 4, "num_candidates": 4},
@@ -35,21 +28,7 @@ SEARCHES = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("codec", nargs="?", help="codec of a model trained on photo_sift; default: the newest demo's")
-    parser.add_argument("--root", default="data/photo_sift", help="where photo_sift lies or is made")
-    parser.add_argument("--rows", type=int, default=2048, help="database vectors")
-    options = parser.parse_args()
-    demos = sorted(Path("outputs/demo").glob("*/train/codec"))
-    if options.codec is None and not demos:
-        parser.error("no codec: run `make demo` first or name one")
-    codec = Codec.load(options.codec or demos[-1])
-    data = PhotoSiftDataModule(root=options.root)
-    data.prepare_data()
-    data.setup("test")
-    x = data.database[: options.rows]
-    load = os.getloadavg()[0]
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, load {load:.1f}, torch {torch.__version__}")
+    codec, x = codec_and_vectors(__doc__.splitlines()[0], rows=2048)
     print("| B | A per hypothesis | T over the beam | pairs a step | MSE | vectors/s |\n|---|---|---|---|---|---|")
     for search in SEARCHES:
         codec.encode(x[:64], **search)  # warm-up
