@@ -28,7 +28,7 @@ def prepared(data: PhotoSiftDataModule) -> QINCo:
     set_normalization(quantizer, rows.float(), "standard")
     init_networks(quantizer, "exact", generator)
     x = quantizer.normalize(rows)
-    codebooks = kmeans_codebooks(quantizer, x, iterations=10, split_empty=True, generator=generator)
+    codebooks = kmeans_codebooks(quantizer, x, generator, iterations=10, split_empty=True)
     set_codebooks(quantizer, codebooks, noise=0.0, exact=True, generator=generator)
     return quantizer
 

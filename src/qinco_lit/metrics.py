@@ -59,6 +59,14 @@ def recall_at(
     return {k: float(hits[:, :k].any(axis=1).mean()) for k in ks}
 
 
+def entropy_bits(counts: Integer[np.ndarray, "num_steps codebook_size"]) -> Float64[np.ndarray, " num_steps"]:
+    """Entropy of the codes of every step in bits, from how often each codeword was used; 0 for a step without codes."""
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    # 0 log 0 = 0
+    terms = np.where(share > 0, share * -np.log2(np.where(share > 0, share, 1.0)), 0.0)
+    return np.asarray(terms.sum(axis=1), dtype=np.float64)
+
+
 class CodeCounts:
     """How often every codeword of every step was used, and what follows from it.
 
@@ -83,11 +91,7 @@ class CodeCounts:
     @property
     def entropy_bits(self) -> Float64[np.ndarray, " num_steps"]:
         """Entropy of the codes of every step, bits; log2(codebook_size) when all codewords are used equally."""
-        total = self.counts.sum(axis=1, keepdims=True)
-        share = self.counts / np.maximum(total, 1)
-        # 0 log 0 = 0
-        terms = np.where(share > 0, share * -np.log2(np.where(share > 0, share, 1.0)), 0.0)
-        return np.asarray(terms.sum(axis=1), dtype=np.float64)
+        return entropy_bits(self.counts)
 
     @property
     def unused_share(self) -> Float64[np.ndarray, " num_steps"]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from qinco_lit.reports.files import write_atomically
+from qinco_lit.atomic import write_atomically
 from qinco_lit.reports.rate_distortion import figure_bytes, rate_distortion_figure
 from qinco_lit.reports.tables import markdown_table, method_label, rich_table, table_notes
 

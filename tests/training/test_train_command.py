@@ -141,3 +141,12 @@ def test_full_disk_keeps_the_checkpoint_before(
     assert torch.load(last, weights_only=True)["epoch"] == 1  # the second epoch's
     assert [path.name for path in last.parent.glob("*.tmp")] == []
     assert main(["train", f"resume={run_dir}", "trainer.max_epochs=3"]) == 0  # space was made: it goes on
+
+
+def test_training_without_an_end_is_refused(
+    small: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for epochs in ("0", "-1", "null"):
+        assert main(["train", *small, f"trainer.max_epochs={epochs}", f"hydra.run.dir={tmp_path / 'run'}"]) == 2
+        assert "give at least 1, the learning rate's schedule needs an end" in capfd.readouterr().err
+        assert not (tmp_path / "run").exists()

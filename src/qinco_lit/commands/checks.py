@@ -21,6 +21,9 @@ def check_train(config: Mapping[str, Any]) -> None:
     check_arguments("model", QINCo, config["model"], given=("dim",))
     check_arguments("recipe", Recipe, config["recipe"])
     check_arguments("trainer", Trainer, config["trainer"], extra={"checkpoint_every_s": float | None})
+    epochs = config["trainer"].get("max_epochs")
+    if epochs is None or epochs < 1:
+        raise ValueError(f"trainer.max_epochs={epochs}: give at least 1, the learning rate's schedule needs an end")
     if config["logger"] is not None:
         check_arguments("logger", start_wandb, config["logger"], given=("run_dir", "config"))
 

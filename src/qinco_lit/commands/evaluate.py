@@ -14,10 +14,10 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from qinco_lit.atomic import write_atomically
 from qinco_lit.codec import Codec
 from qinco_lit.commands.measure import Quantizer, TestSet, measure
 from qinco_lit.options import unknown
-from qinco_lit.reports.files import write_atomically
 from qinco_lit.reports.rate_distortion import figure_bytes, rate_distortion_figure
 from qinco_lit.reports.tables import markdown_table, rich_table, table_notes
 from qinco_lit.search import baselines as faiss_baselines

@@ -7,6 +7,7 @@ import signal
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
+from qinco_lit.atomic import write_atomically
 from qinco_lit.codec import Codec
 from qinco_lit.quantizers import QINCo
 from qinco_lit.training.callbacks import LastCheckpoint, Reporter, TrainingInterruptedError
@@ -70,11 +72,13 @@ def train(
     earlier_s = float(read_summary(run_dir).get("wall_s", 0.0)) if resume else 0.0
     record = {"overrides": list(overrides), "seed": seed, "parameters": _num_parameters(module.quantizer)}
     if fitter.is_global_zero:
-        (run_dir / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        write_atomically(run_dir / "config.json", json.dumps(config, indent=2) + "\n")
         write_summary(run_dir, state="running", **record, **environment())
     state = "failed"
     try:
         fitter.fit(module, datamodule=data, ckpt_path=str(last) if resume else None)
+        if fitter.is_global_zero:
+            _write_codec(module.quantizer, checkpoints / "best.ckpt", run_dir / "codec")
         state = "finished"
     except TrainingInterruptedError as interruption:
         state = "interrupted"
@@ -92,7 +96,6 @@ def train(
             write_summary(run_dir, state=state, wall_s=wall_s, **done, best_val_mse=best, last_metrics=last_metrics)
         finish_wandb(loggers, failed=state == "failed")
     if fitter.is_global_zero:
-        _write_codec(module.quantizer, checkpoints / "best.ckpt", run_dir / "codec")
         log.info("validation MSE %.6g; codec: %s", best, run_dir / "codec")
     assert best is not None
     return best
@@ -148,22 +151,15 @@ def _build(
 
 
 def _initial_codebooks(recipe: Recipe) -> InitialCodebooks:
-    def from_kmeans(quantizer: QINCo, x: Tensor, generator: torch.Generator) -> Iterable[Tensor]:
-        return kmeans_codebooks(
-            quantizer,
-            x,
-            iterations=recipe.kmeans_iterations,
-            split_empty=recipe.kmeans_split_empty,
-            generator=generator,
-        )
-
     def from_faiss(quantizer: QINCo, x: Tensor, generator: torch.Generator) -> Iterable[Tensor]:  # noqa: ARG001
         from qinco_lit.search.residual_codebooks import residual_codebooks
 
         codebooks = residual_codebooks(x.cpu().numpy(), quantizer.num_steps, quantizer.codebook_size)
         return torch.from_numpy(codebooks).to(x.device)
 
-    return from_faiss if recipe.initial_codebooks == "faiss_rq" else from_kmeans
+    if recipe.initial_codebooks == "faiss_rq":
+        return from_faiss
+    return partial(kmeans_codebooks, iterations=recipe.kmeans_iterations, split_empty=recipe.kmeans_split_empty)
 
 
 def _precision(accelerator: str) -> str:

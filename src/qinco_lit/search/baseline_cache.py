@@ -2,17 +2,14 @@
 
 import hashlib
 import json
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 
+from qinco_lit.atomic import replacing
 from qinco_lit.search.baselines import SETTINGS, Baseline, TrainingRows, faiss_version, training_rows
 
 _FINGERPRINT_BYTES = 64 << 20
@@ -52,7 +49,7 @@ class CachedBaseline:
     def write_results(self, circumstances: dict[str, Any], results: dict[str, Any]) -> None:
         """Keep results for `read_results`."""
         text = json.dumps({"circumstances": circumstances, "results": results}, indent=2)
-        with _temporary(self._results_path(circumstances)) as temporary:
+        with replacing(self._results_path(circumstances)) as temporary:
             temporary.write_text(text + "\n")
 
     def _results_path(self, circumstances: dict[str, Any]) -> Path:
@@ -90,10 +87,10 @@ def trained_baseline(
         baseline = Baseline.train(method, rows, num_bytes)
         facts = {**identity, "train_s": time.perf_counter() - started}
         folder.mkdir(parents=True, exist_ok=True)
-        with _temporary(index_path) as temporary:
+        with replacing(index_path) as temporary:
             baseline.save(temporary)
         # the facts come last: where they are, the index is complete
-        with _temporary(facts_path) as temporary:
+        with replacing(facts_path) as temporary:
             temporary.write_text(json.dumps(facts, indent=2) + "\n")
     # also right after training: what is measured is what a later run loads
     baseline = Baseline.load(method, index_path, int(rows.shape[1]))
@@ -102,16 +99,3 @@ def trained_baseline(
 
 def _key(values: dict[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=8).hexdigest()
-
-
-@contextmanager
-def _temporary(final: Path) -> Iterator[Path]:
-    """Give a name to write to: flushed and renamed at the end of the block, removed when that fails."""
-    temporary = final.with_name(f".{final.name}.{uuid4().hex[:12]}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(final)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -54,7 +54,7 @@ def init_networks(quantizer: QINCo, kind: str, generator: torch.Generator) -> No
             if linear.bias is not None:
                 linear.bias.uniform_(-(linear.in_features**-0.5), linear.in_features**-0.5, generator=generator)
         if kind != "linear":
-            zero = [network.concat.weight, network.concat.bias, *(p for p in network.down.parameters())]
+            zero = [network.concat.weight, network.concat.bias, *network.down.parameters()]
             if kind == "exact" and network.out_proj is not None and network.outer_skip:
                 zero.append(network.out_proj.weight)
             for weight in zero:
@@ -97,10 +97,10 @@ def _doubles(network: CodewordNetwork) -> bool:
 def kmeans_codebooks(
     quantizer: QINCo,
     x: Float[Tensor, "rows dim"],
+    generator: torch.Generator,
     *,
     iterations: int,
     split_empty: bool,
-    generator: torch.Generator,
 ) -> Iterable[Float[Tensor, "codebook dim"]]:
     """Greedy residual k-means of normalised training vectors, one codebook per step."""
     log.info("residual k-means: %d codebooks on %d vectors", quantizer.num_steps, len(x))

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from qinco_lit.metrics import entropy_bits
 from qinco_lit.quantizers import QINCo
 from qinco_lit.training.dead_codewords import count_codes, redraw_dead, split_dead, target_statistics
 from qinco_lit.training.initialization import init_networks, set_codebooks, set_normalization
@@ -208,14 +209,13 @@ class QuantizerTraining(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """MSE (raw space, sum over dimensions) of every prefix and entropy of the codes, over all ranks."""
-        sums, usage = self._sum(self._validation).cpu(), self._sum(self._validation_usage).double().cpu()
+        sums, usage = self._sum(self._validation).cpu(), self._sum(self._validation_usage).cpu()
         mse = sums[:-1] / sums[-1]
         if not bool(torch.isfinite(mse).all()):
             raise ValueError(
                 "the validation error is NaN or infinite: the validation vectors hold NaN, or training diverged"
             )
-        share = usage / usage.sum(1, keepdim=True)
-        entropy = -torch.special.xlogy(share, share).sum(1) / torch.log(torch.tensor(2.0, dtype=torch.float64))
+        entropy = entropy_bits(usage.numpy())
         metrics = {f"val/mse_step_{step}": float(value) for step, value in enumerate(mse, start=1)}
         metrics |= {f"val/entropy_bits_step_{step}": float(value) for step, value in enumerate(entropy, start=1)}
         metrics |= {"val/mse": float(mse[-1]), "val/entropy_bits": float(entropy.mean())}

@@ -13,6 +13,8 @@ import torch
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from qinco_lit.atomic import write_atomically
+
 _PACKAGES = ("qinco_lit", "torch", "pytorch-lightning", "numpy", "faiss-cpu", "hydra-core", "wandb")
 
 
@@ -66,14 +68,8 @@ def environment() -> dict[str, Any]:
 
 def write_summary(run_dir: Path, **values: Any) -> None:
     """Merge values into the run's summary.json, atomically."""
-    path = run_dir / "summary.json"
     summary = read_summary(run_dir) | values
-    temporary = path.with_suffix(".json.tmp")
-    with temporary.open("w") as file:
-        file.write(json.dumps(summary, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_atomically(run_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
 
 
 def read_summary(run_dir: Path) -> dict[str, Any]:
