@@ -42,7 +42,8 @@ def encode(quantizer: QINCo, x: Array, num_candidates: int, beam_size: int, budg
                 candidates = np.argsort(distances, kind="stable")[:num_candidates].tolist()
             pairs += [(0.0 if distances is None else distances[i], i, codes, x_hat) for i in candidates]
         if budget is not None:
-            pairs = sorted(pairs, key=lambda pair: pair[0])[:budget]
+            last = index == len(steps) - 1
+            pairs = sorted(pairs, key=lambda pair: pair[0])[: min(budget, max(budget // 4, 16)) if last else budget]
         expanded = []
         for _, i, codes, x_hat in pairs:
             new = x_hat + f(step, codebook[i], x_hat)

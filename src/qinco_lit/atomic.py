@@ -1,6 +1,8 @@
-"""Write a file: all of it, or nothing under its name."""
+"""Write a file or a directory: all of it, or nothing under its name."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,3 +27,36 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing_directory(final: Path) -> Iterator[Path]:
+    """Give a temporary directory to fill with files: flushed and renamed to `final` after the block.
+
+    An existing `final` steps aside first and goes only when the new one stands; a failed block leaves it as it was.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+        for path in (*temporary.iterdir(), temporary):
+            _fsync(path)
+        if final.exists():
+            aside = final.with_name(f".{final.name}.old-{os.getpid()}")
+            final.rename(aside)
+            temporary.rename(final)
+            shutil.rmtree(aside)
+        else:
+            temporary.rename(final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

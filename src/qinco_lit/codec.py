@@ -2,37 +2,28 @@
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from qinco_lit.arrays import ArrayLike, as_float32, as_int64
+from qinco_lit.atomic import replacing_directory
 from qinco_lit.quantizers import QINCo
+from qinco_lit.quantizers.precision import precision_for
+from qinco_lit.quantizers.preselector import fit_preselectors
+from qinco_lit.quantizers.step import StepTables
 
 _FORMAT = "qinco_lit codec"
 _VERSION = 1
-_INPUT_DTYPES = (torch.uint8, torch.int8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _DEFAULT_BLOCK_BYTES = 64 << 20  # float32 copies of the input live for one block at a time
-
-
-@runtime_checkable
-class ArrayLike(Protocol):
-    """Rows to slice: a numpy array, a torch tensor, or vectors mapped from a file."""
-
-    @property
-    def shape(self) -> Sequence[int]:
-        """(rows, columns)."""
-
-    def __getitem__(self, rows: slice, /) -> Any:
-        """A contiguous range of rows."""
+_ROWS_PER_THREAD = 2048  # of such a block on a CPU; decoding is fastest from 1,024 to 4,096
 
 
 _Codec = TypeVar("_Codec", bound="Codec")
@@ -47,19 +38,45 @@ class Codec:
     Args:
         quantizer: a trained model; the codec takes it over and freezes it.
         workspace_bytes: bound on intermediate results of a call; None chooses what runs fast on the device.
+        precision: in which the network is evaluated (squared L2 is always float32). `auto` gives the codes of float32,
+            in less time where bfloat16 is fast: all candidates are scored in bfloat16, the best again in float32
+            (`screened`). `bfloat16` and `float16` neither do that nor decode in float32; `fast` is bfloat16 where
+            that is fast, else float32.
+        compile: run the evaluation of candidates through torch.compile.
     """
 
-    def __init__(self, quantizer: QINCo, *, workspace_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        quantizer: QINCo,
+        *,
+        workspace_bytes: int | None = None,
+        precision: str = "auto",
+        compile: bool = False,
+    ) -> None:
         if workspace_bytes is not None and workspace_bytes < 1:
             raise ValueError(f"workspace_bytes={workspace_bytes} must be positive")
         self.quantizer = quantizer.eval().requires_grad_(False)
         self.workspace_bytes = workspace_bytes
-        self._tables = quantizer.tables()
+        self._precision, self._compile = precision, compile
+        self._tables = self._new_tables()
+
+    def _new_tables(self) -> list[StepTables]:
+        return self.quantizer.tables(precision_for(self._precision, self.device), compiled=self._compile)
 
     @property
     def dim(self) -> int:
         """Dimension of the vectors."""
         return self.quantizer.dim
+
+    @property
+    def num_lists(self) -> int | None:
+        """Lists of an IVF codec's coarse quantizer; None for a plain codec."""
+        return self.quantizer.num_lists
+
+    @property
+    def precision(self) -> str:
+        """In which candidates are scored on this device: float32, screened, bfloat16 or float16."""
+        return precision_for(self._precision, self.device).name
 
     @property
     def num_steps(self) -> int:
@@ -73,7 +90,7 @@ class Codec:
 
     @property
     def bits_per_vector(self) -> int:
-        """Bits of a packed code: num_steps x ceil(log2 codebook_size)."""
+        """Bits of a packed code: num_steps x ceil(log2 codebook_size); the list id of an IVF codec is not counted."""
         return self.num_steps * (self.codebook_size - 1).bit_length()
 
     @property
@@ -89,7 +106,7 @@ class Codec:
     def to(self: _Codec, device: str | torch.device) -> _Codec:
         """Move the weights; returns the codec itself."""
         self.quantizer.to(device)
-        self._tables = self.quantizer.tables()
+        self._tables = self._new_tables()
         return self
 
     @torch.inference_mode()
@@ -101,7 +118,7 @@ class Codec:
         num_candidates: int | None = None,
         candidate_budget: int | None = None,
     ) -> Any:
-        """Codes (n, num_steps) of raw vectors.
+        """Codes (n, num_steps) of raw vectors; from an IVF codec a pair: list ids (n,) int32, and codes.
 
         Args:
             x: (n, dim), float32 or uint8 (float16, float64 and int8 are converted), array or mapped file.
@@ -118,82 +135,127 @@ class Codec:
             beam_size=beam_size, num_candidates=num_candidates, candidate_budget=candidate_budget
         )
         as_torch = isinstance(x, Tensor)
-        out = torch.empty(
-            (x.shape[0], self.num_steps), dtype=torch.uint8 if self.codebook_size <= 256 else torch.uint16
-        )
-        out = out.to(self.device) if as_torch else out
+        device = self.device if as_torch else torch.device("cpu")
+        code_dtype = torch.uint8 if self.codebook_size <= 256 else torch.uint16
+        out = torch.empty((x.shape[0], self.num_steps), dtype=code_dtype, device=device)
+        lists = None if self.num_lists is None else torch.empty(x.shape[0], dtype=torch.int32, device=device)
         for start, stop in self._blocks(x.shape[0]):
             codes = self.quantizer.encode(
-                self._normalized(x[start:stop], start),
+                self.quantizer.normalize(as_float32(x[start:stop], self.device, start)),
                 search,
                 workspace_bytes=self.workspace_bytes,
                 tables=self._tables,
             )
-            out[start:stop] = codes.to(out.dtype).to(out.device)
-        return out if as_torch else out.numpy()
+            if lists is not None:
+                lists[start:stop] = codes[:, 0]
+                codes = codes[:, 1:]
+            out[start:stop] = codes.to(out.dtype)
+        result = out if as_torch else out.numpy()
+        if lists is None:
+            return result
+        return (lists if as_torch else lists.numpy()), result
 
-    def decode(self, codes: ArrayLike) -> Any:
-        """Reconstructions (n, dim) float32 in raw space of codes (n, m), for any 1 <= m <= num_steps.
+    @torch.inference_mode(False)
+    def fit_preselector(self, x: ArrayLike) -> None:
+        """Fit pre-selectors (what `num_candidates` and `candidate_budget` need) to a codec that has none, like QINCo1.
+
+        Args:
+            x: (n, dim) training vectors; all are used, one or two thousand do.
 
         Raises:
-            ValueError: codes that are no integers, have the wrong number of columns, or are out of range.
+            ValueError: as `encode`; no vectors.
         """
-        *_, last = self._decoded(codes)
-        return last
+        if len(x.shape) != 2 or x.shape[1] != self.dim or x.shape[0] < 1:
+            shape = tuple(x.shape)
+            raise ValueError(f"vectors of shape {shape} do not fit this codec: expected (n, {self.dim}), n > 0")
+        rows = as_float32(x[0 : x.shape[0]], self.device, 0)
+        fit_preselectors(self.quantizer, self.quantizer.normalize(rows))
+        self._tables = self._new_tables()
 
-    def decode_steps(self, codes: ArrayLike) -> Iterator[Any]:
+    def decode(self, codes: ArrayLike, *, list_ids: ArrayLike | None = None) -> Any:
+        """Reconstructions (n, dim) float32 in raw space of codes (n, m), for any 1 <= m <= num_steps.
+
+        Args:
+            codes: integers.
+            list_ids: (n,) the list of every vector; needed by, and only by, an IVF codec.
+
+        Raises:
+            ValueError: codes or list ids that are no integers, have the wrong shape, or are out of range.
+        """
+        shape = self._checked_shape(codes, list_ids)
+        as_torch = isinstance(codes, Tensor)
+        out = torch.empty((shape[0], self.dim), device=self.device if as_torch else None)
+        # all rows are checked first, so that nothing is decoded from bad codes
+        for decoding in (False, True):
+            for start, stop in self._blocks(shape[0]):
+                columns = self._checked_columns(codes, list_ids, start, stop)
+                if decoding:
+                    *_, last = self._advanced(columns)
+                    out[start:stop] = last
+        return out if as_torch else out.numpy()
+
+    def decode_steps(self, codes: ArrayLike, *, list_ids: ArrayLike | None = None) -> Iterator[Any]:
         """Reconstructions (n, dim) in raw space after 1, 2, ..., m codes, in one pass over the steps."""
-        return self._decoded(codes)
+        shape = self._checked_shape(codes, list_ids)
+        as_torch = isinstance(codes, Tensor)
+        blocks = list(self._blocks(shape[0]))
+        walks = [self._advanced(self._checked_columns(codes, list_ids, start, stop)) for start, stop in blocks]
+        for _ in range(shape[1]):
+            out = torch.empty((shape[0], self.dim), device=self.device if as_torch else None)
+            for walk, (start, stop) in zip(walks, blocks, strict=True):
+                out[start:stop] = next(walk)
+            yield out if as_torch else out.numpy()
 
-    @torch.inference_mode()
-    def _decoded(self, codes: ArrayLike) -> Iterator[Any]:
+    def _advanced(self, columns: Int[Tensor, "rows columns"]) -> Iterator[Float[Tensor, "rows dim"]]:
+        """Raw-space reconstructions after 1, 2, ... codes; the centroid alone of an IVF codec is not one of them."""
+        x_hat = None
+        for index in range(columns.shape[1]):
+            with torch.inference_mode():
+                table = None if index == 0 else self._tables[index - 1]
+                x_hat = self.quantizer.advance(index, columns[:, index], x_hat, table)
+                raw = self.quantizer.denormalize(x_hat)
+            if index > 0 or self.num_lists is None:
+                yield raw
+
+    def _checked_shape(self, codes: ArrayLike, list_ids: ArrayLike | None) -> tuple[int, int]:
         shape = tuple(codes.shape)
         if len(shape) != 2 or not 1 <= shape[1] <= self.num_steps:
             raise ValueError(f"codes of shape {shape} do not fit this codec: expected (n, 1 to {self.num_steps})")
-        as_torch = isinstance(codes, Tensor)
-        blocks = list(self._blocks(shape[0]))
-        # all rows are checked first, so that nothing is decoded from bad codes
-        checked = [self._checked_codes(codes[start:stop], start) for start, stop in blocks]
-        x_hat: list[Tensor | None] = [None] * len(blocks)
-        for index in range(shape[1]):
-            table = None if index == 0 else self._tables[index - 1]
-            out = torch.empty((shape[0], self.dim), device=self.device if as_torch else None)
-            for block, (start, stop) in enumerate(blocks):
-                new = self.quantizer.advance(index, checked[block][:, index].long(), x_hat[block], table)
-                x_hat[block] = new
-                out[start:stop] = self.quantizer.denormalize(new).to(out.device)
-            yield out if as_torch else out.numpy()
+        if (list_ids is None) != (self.num_lists is None):
+            raise ValueError("an IVF codec decodes codes with their list_ids, and only an IVF codec does")
+        if list_ids is not None and tuple(list_ids.shape) != shape[:1]:
+            raise ValueError(f"list_ids of shape {tuple(list_ids.shape)} do not fit codes of shape {shape}")
+        return shape[0], shape[1]
 
     def _blocks(self, num_rows: int) -> Iterator[tuple[int, int]]:
-        budget = min(self.workspace_bytes or _DEFAULT_BLOCK_BYTES, _DEFAULT_BLOCK_BYTES)
+        """Row ranges whose intermediate results fit the workspace and, on a CPU, mostly its caches."""
         widths = 4 * self.dim + 3 * self.quantizer.embed_dim + 2 * self.quantizer.hidden_dim
-        rows = max(1, budget // (4 * widths))
+        rows = min(self.workspace_bytes or _DEFAULT_BLOCK_BYTES, _DEFAULT_BLOCK_BYTES) // (4 * widths)
+        if self.device.type == "cpu":
+            rows = min(rows, _ROWS_PER_THREAD * torch.get_num_threads())
+        rows = max(1, rows)
         return ((start, min(start + rows, num_rows)) for start in range(0, num_rows, rows))
 
-    def _normalized(self, rows: Any, first_row: int) -> Tensor:
-        tensor = rows if isinstance(rows, Tensor) else _as_tensor(rows)
-        if tensor.dtype not in _INPUT_DTYPES:
-            raise ValueError(f"vectors of dtype {tensor.dtype} are not supported: give float32 or uint8")
-        x = tensor.to(self.device).float()
-        finite = torch.isfinite(x).all(dim=1)
-        if not bool(finite.all()):
-            row = first_row + int((~finite).nonzero()[0])
-            raise ValueError(f"vector {row} holds NaN or infinity (after conversion to float32)")
-        return self.quantizer.normalize(x)
+    def _checked_columns(
+        self, codes: ArrayLike, list_ids: ArrayLike | None, start: int, stop: int
+    ) -> Int[Tensor, "rows columns"]:
+        """Codes of a block of rows as int64, after their list ids where there are any."""
+        columns = as_int64(codes[start:stop], self.device, "codes", str(self.code_dtype))
+        self._check_range(columns, self.codebook_size, "code", "codebook_size", start)
+        if list_ids is None or self.num_lists is None:
+            return columns
+        lists = as_int64(list_ids[start:stop], self.device, "list_ids", "int32")[:, None]
+        self._check_range(lists, self.num_lists, "list id", "num_lists", start)
+        return torch.cat([lists, columns], dim=1)
 
-    def _checked_codes(self, codes: Any, first_row: int) -> Tensor:
-        tensor = codes if isinstance(codes, Tensor) else _as_tensor(codes)
-        if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-            raise ValueError(f"codes of dtype {tensor.dtype} are refused: expected {self.code_dtype}")
-        checked = tensor.to(self.device).to(torch.int32 if tensor.dtype != torch.int64 else torch.int64)
-        bad = (checked < 0) | (checked >= self.codebook_size)
+    def _check_range(
+        self, values: Int[Tensor, "rows columns"], limit: int, word: str, option: str, first_row: int
+    ) -> None:
+        bad = (values < 0) | (values >= limit)
         if bool(bad.any()):
             row, column = (int(i) for i in bad.nonzero()[0])
-            raise ValueError(
-                f"code {int(checked[row, column])} at row {first_row + row}, step {column} is out of range: "
-                f"codebook_size is {self.codebook_size}"
-            )
-        return checked
+            where = f"row {first_row + row}" + (f", step {column}" if word == "code" else "")
+            raise ValueError(f"{word} {int(values[row, column])} at {where} is out of range: {option} is {limit}")
 
     def save(self, directory: str | Path) -> None:
         """Write `config.json` and `weights.safetensors`; the directory appears complete or not at all.
@@ -204,10 +266,7 @@ class Codec:
         target = Path(directory)
         if target.exists() and not (target / "config.json").is_file() and (target.is_file() or any(target.iterdir())):
             raise ValueError(f"{target} exists and is no codec: name another directory")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
-            temporary.chmod(0o755)
+        with replacing_directory(target) as temporary:
             weights = temporary / "weights.safetensors"
             save_file({name: value.cpu().contiguous() for name, value in self.quantizer.state_dict().items()}, weights)
             config = {
@@ -218,12 +277,6 @@ class Codec:
                 "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
             }
             (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-            for path in (weights, temporary / "config.json", temporary):
-                _fsync(path)
-            _replace_directory(temporary, target)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
 
     @classmethod
     def load(
@@ -232,8 +285,10 @@ class Codec:
         *,
         device: str | torch.device = "cpu",
         workspace_bytes: int | None = None,
+        precision: str = "auto",
+        compile: bool = False,
     ) -> _Codec:
-        """Read a codec directory.
+        """Read a codec directory; the other arguments are those of the class.
 
         Raises:
             FileNotFoundError: no codec there.
@@ -260,33 +315,4 @@ class Codec:
             quantizer.load_state_dict(load_file(weights))
         except (SafetensorError, RuntimeError) as error:
             raise ValueError(f"{weights} does not fit its config.json: {str(error).splitlines()[0]}") from error
-        return cls(quantizer, workspace_bytes=workspace_bytes).to(device)
-
-
-def _as_tensor(rows: Any) -> Tensor:
-    array = np.asarray(rows)
-    if array.dtype.kind not in "uif" or array.dtype.hasobject:
-        raise ValueError(
-            f"arrays of dtype {array.dtype} are not supported: give float32 or uint8 (codes: uint8 or uint16)"
-        )
-    # a copy where torch would warn (read-only maps) or fail (foreign byte order, negative strides)
-    return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _replace_directory(new: Path, target: Path) -> None:
-    """Rename over an existing directory: the old one steps aside first and goes only when the new one stands."""
-    if not target.exists():
-        new.rename(target)
-        return
-    aside = target.with_name(f".{target.name}.old-{os.getpid()}")
-    target.rename(aside)
-    new.rename(target)
-    shutil.rmtree(aside)
+        return cls(quantizer.to(device), workspace_bytes=workspace_bytes, precision=precision, compile=compile)

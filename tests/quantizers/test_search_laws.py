@@ -40,7 +40,7 @@ def test_more_candidates_lower_the_error(make_quantizer: Make, x: torch.Tensor) 
 def test_all_candidates_equal_a_model_without_preselector(make_quantizer: Make, x: torch.Tensor) -> None:
     quantizer = make_quantizer(8, **CONFIG, num_candidates=4, beam_size=3)
     every = quantizer.encode(x, quantizer.search_for(num_candidates=0))
-    torch.testing.assert_close(every, quantizer.encode(x, quantizer.search_for(candidate_budget=3 * 16)))
+    torch.testing.assert_close(every, quantizer.encode(x, quantizer.search_for(candidate_budget=4 * 3 * 16)))
 
 
 def test_larger_budget_lowers_the_error(make_quantizer: Make, x: torch.Tensor) -> None:

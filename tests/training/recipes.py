@@ -24,4 +24,6 @@ RECIPE: dict[str, Any] = {
     "patience_epochs": 10,
     "dead_codewords": "split",
     "split_every_batches": 5,
+    "search_precision": "fast",
+    "compile_search": False,
 }

@@ -1,6 +1,6 @@
 """How the encoder searches: what it is allowed to try, and what it keeps."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from jaxtyping import Float, Int
@@ -17,10 +17,19 @@ class Beam(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Candidates of a step: which codeword is tried on which hypothesis of the beam."""
+    """Candidates of a step: which codeword is tried on which hypothesis of the beam.
 
-    parents: Int[Tensor, "batch pairs"]
+    `parents` None means the same number for every hypothesis: first those of hypothesis 0, then of 1, and so on.
+    """
+
+    parents: Int[Tensor, "batch pairs"] | None
     codes: Int[Tensor, "batch pairs"]
+
+    def chosen(self, columns: Int[Tensor, "batch chosen"], beam_size: int) -> "Pairs":
+        """Some of the pairs, with their parents; `beam_size` is the number of hypotheses."""
+        per_hypothesis = self.codes.shape[1] // beam_size
+        parents = columns // per_hypothesis if self.parents is None else self.parents.gather(1, columns)
+        return Pairs(parents, self.codes.gather(1, columns))
 
 
 @dataclass(frozen=True)
@@ -56,3 +65,14 @@ class Search:
         """Network evaluations per vector and step, once the beam is full."""
         all_pairs = self.beam_size * (self.num_candidates or self.codebook_size)
         return all_pairs if self.candidate_budget is None else self.candidate_budget
+
+    def for_last_step(self) -> "Search":
+        """The same search where one hypothesis is kept: a quarter of the budget finds it (benchmarks/RESULTS.md)."""
+        budget = self.candidate_budget
+        return self if budget is None else replace(self, candidate_budget=min(budget, max(budget // 4, 16)))
+
+    def for_one_hypothesis(self) -> "Search":
+        """The same search where the beam holds one hypothesis yet: enough candidates to fill it."""
+        if self.num_candidates == 0:
+            return self
+        return replace(self, num_candidates=min(max(self.num_candidates, self.beam_size), self.codebook_size))

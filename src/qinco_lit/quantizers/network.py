@@ -14,9 +14,71 @@ class Terms(NamedTuple):
     stream: Float[Tensor, "*rows embed"]
     hidden: Float[Tensor, "*rows hidden"]
 
-    def add(self, other: "Terms") -> "Terms":
-        """Both inputs together; the rows broadcast against each other."""
-        return Terms(self.stream + other.stream, self.hidden + other.hidden)
+    def to(self, dtype: torch.dtype) -> "Terms":
+        """In another precision."""
+        return Terms(self.stream.to(dtype), self.hidden.to(dtype))
+
+
+class Weights(NamedTuple):
+    """The network's matrices, all in one dtype, and the parts of its formula."""
+
+    in_proj: Float[Tensor, "embed dim"] | None
+    codeword: Float[Tensor, "embed embed"]  # W_z
+    bias: Float[Tensor, " embed"]
+    context: Float[Tensor, "embed dim"]  # W_x
+    up: tuple[Float[Tensor, "hidden embed"], ...]
+    down: tuple[Float[Tensor, "embed hidden"], ...]
+    out_proj: Float[Tensor, "dim embed"] | None
+
+    def to(self, dtype: torch.dtype) -> "Weights":
+        """In another precision."""
+        return Weights(
+            in_proj=None if self.in_proj is None else self.in_proj.to(dtype),
+            codeword=self.codeword.to(dtype),
+            bias=self.bias.to(dtype),
+            context=self.context.to(dtype),
+            up=tuple(matrix.to(dtype) for matrix in self.up),
+            down=tuple(matrix.to(dtype) for matrix in self.down),
+            out_proj=None if self.out_proj is None else self.out_proj.to(dtype),
+        )
+
+    def codeword_stream(self, codewords: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows embed"]:
+        """Z + W_z z + b, one row per codeword."""
+        # not rounded by autocast: few rows, and an error in one would meet all vectors of a batch that chose it
+        with torch.autocast(codewords.device.type, enabled=False):
+            codewords = codewords.to(self.codeword.dtype)
+            z = codewords if self.in_proj is None else F.linear(codewords, self.in_proj)
+            return z + F.linear(z, self.codeword, self.bias)
+
+    def codeword_terms(self, codewords: Float[Tensor, "rows dim"]) -> Terms:
+        """The codewords' stream and its first up-projection."""
+        with torch.autocast(codewords.device.type, enabled=False):
+            stream = self.codeword_stream(codewords)
+            return Terms(stream, F.linear(stream, self.up[0]))
+
+    def hypothesis_terms(self, x_hat: Float[Tensor, "rows dim"]) -> Terms:
+        """W_x x_hat and its first up-projection, one row per hypothesis."""
+        stream = F.linear(x_hat.to(self.context.dtype), self.context)
+        return Terms(stream, F.linear(stream, self.up[0]))
+
+    def adapt(self, terms: Terms, codewords: Float[Tensor, "rows dim"] | None) -> Float[Tensor, "rows dim"]:
+        """What the step adds to the reconstruction: f for summed terms.
+
+        Args:
+            terms: of codeword and hypothesis together; used up: both are overwritten.
+            codewords: for the outer skip of QINCo2, None without it.
+        """
+        stream = terms.stream
+        hidden = terms.hidden
+        for block, down in enumerate(self.down):
+            if block > 0:
+                hidden = F.linear(stream, self.up[block])
+            stream = add_product(stream, _relu_(hidden), down)
+        added = stream if self.out_proj is None else F.linear(stream, self.out_proj)
+        if codewords is None:
+            return added
+        # in training with mixed precision the codeword is float32 and its sum is not rounded
+        return added.add_(codewords) if added.dtype == codewords.dtype else added + codewords
 
 
 class CodewordNetwork(nn.Module):
@@ -46,29 +108,35 @@ class CodewordNetwork(nn.Module):
         self.up = nn.ModuleList(nn.Linear(embed_dim, hidden_dim, bias=False) for _ in range(num_blocks))
         self.down = nn.ModuleList(nn.Linear(hidden_dim, embed_dim, bias=False) for _ in range(num_blocks))
 
-    def codeword_terms(self, codewords: Float[Tensor, "rows dim"]) -> Terms:
-        """Z + W_z z + b and its first up-projection, one row per codeword."""
-        z = codewords if self.in_proj is None else self.in_proj(codewords)
-        stream = z + F.linear(z, self.concat.weight[:, : self.embed_dim], self.concat.bias)
-        return Terms(stream, self.up[0](stream))
+    def weights(self) -> Weights:
+        """The matrices themselves, in which gradients flow."""
+        return Weights(
+            in_proj=None if self.in_proj is None else self.in_proj.weight,
+            codeword=self.concat.weight[:, : self.embed_dim],
+            bias=self.concat.bias,
+            context=self.concat.weight[:, self.embed_dim :],
+            up=_matrices(self.up),
+            down=_matrices(self.down),
+            out_proj=None if self.out_proj is None else self.out_proj.weight,
+        )
 
-    def hypothesis_terms(self, x_hat: Float[Tensor, "rows dim"]) -> Terms:
-        """W_x x_hat and its first up-projection, one row per hypothesis."""
-        stream = F.linear(x_hat, self.concat.weight[:, self.embed_dim :])
-        return Terms(stream, self.up[0](stream))
 
-    def forward(self, terms: Terms, codewords: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:
-        """What the step adds to the reconstruction, float32, for summed terms and their codewords.
+def _matrices(layers: nn.ModuleList) -> tuple[Tensor, ...]:
+    return tuple(layer.weight for layer in layers if isinstance(layer, nn.Linear))
 
-        The terms are used up: their hidden layer is overwritten.
-        """
-        stream = terms.stream
-        hidden = terms.hidden
-        for block, down in enumerate(self.down):
-            assert isinstance(down, nn.Linear)
-            if block > 0:
-                hidden = self.up[block](stream)
-            stream = torch.addmm(stream, hidden.relu_(), down.weight.T)
-        added = stream if self.out_proj is None else self.out_proj(stream)
-        # float32 from here on: reconstructions and squared L2 are never rounded to half precision
-        return added.float() + codewords if self.outer_skip else added.float()
+
+def _relu_(x: Tensor) -> Tensor:
+    if x.element_size() == 2 and not x.requires_grad:
+        # the sign of a half-precision float is the sign of its bits: four times as fast as a ReLU that converts
+        x.view(torch.int16).clamp_(min=0)
+        return x
+    return x.relu_()
+
+
+def add_product(total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """Total + x W^T; `total` is used up when no gradients flow."""
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (total, x, weight)):
+        if torch.is_autocast_enabled(x.device.type):
+            return total + F.linear(x, weight)  # the stream stays float32, the product alone is rounded
+        return torch.addmm(total, x, weight.T)
+    return total.addmm_(x, weight.T)  # one pass: the product accumulates in place

@@ -8,12 +8,16 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qinco_lit.quantizers.allocation import keep_freed_memory
 from qinco_lit.quantizers.beam import SEARCHES, Beam, Search
 from qinco_lit.quantizers.network import CodewordNetwork
+from qinco_lit.quantizers.precision import FLOAT32, Precision
 from qinco_lit.quantizers.step import ResidualStep, StepTables
 
-# Rows of a matrix product: some 1000 stay in a core's cache (twice the speed of 4096); a GPU wants many more.
+# Rows of a matrix product: in float32 some 1000 stay in a core's cache (twice the speed of 4096); in half precision the
+# product takes so little time that longer rows of operations count for more. A GPU wants many more.
 _ROWS_PER_THREAD = 1024
+_HALF_ROWS_PER_THREAD = 4096
 _WORKSPACE_BYTES_GPU = 1 << 30
 
 
@@ -44,6 +48,10 @@ class QINCo(nn.Module):
         search: `per_hypothesis` tries A codewords on every hypothesis, as in the papers; `budget` tries the
             `candidate_budget` best pairs of hypothesis and codeword of the whole beam.
         candidate_budget: those pairs per step (T); needed by, and only by, `search=budget`.
+        preselector: whether the steps own pre-selectors; None builds them when `num_candidates` asks for them. With
+            `num_candidates=0` they serve searches at run time.
+        num_lists: of a frozen coarse codebook that comes first (IVF); None for a plain model. Its codes start with the
+            list id, all `num_steps` steps own a network, and the first of them tries max(A, B) candidates.
 
     Raises:
         ValueError: for a size that is out of range.
@@ -51,6 +59,7 @@ class QINCo(nn.Module):
 
     data_mean: Tensor
     data_std: Tensor
+    coarse_centroids: Tensor | None
 
     def __init__(
         self,
@@ -66,6 +75,8 @@ class QINCo(nn.Module):
         beam_size: int = 32,
         search: str = "per_hypothesis",
         candidate_budget: int | None = None,
+        preselector: bool | None = None,
+        num_lists: int | None = None,
     ) -> None:
         super().__init__()
         sizes = {"dim": dim, "num_steps": num_steps, "hidden_dim": hidden_dim, "num_blocks": num_blocks}
@@ -76,28 +87,34 @@ class QINCo(nn.Module):
             raise ValueError(f"codebook_size={codebook_size} must be from 2 to 65536")
         self.dim, self.num_steps, self.codebook_size = dim, num_steps, codebook_size
         self.embed_dim, self.hidden_dim = embed_dim or dim, hidden_dim
+        if num_lists is not None and num_lists < 1:
+            raise ValueError(f"num_lists={num_lists} must be at least 1")
         if search not in SEARCHES:
             raise ValueError(f"search={search} is unknown: choose from {', '.join(SEARCHES)}")
         if (search == "budget") != (candidate_budget is not None):
             raise ValueError(
                 f"search={search} with candidate_budget={candidate_budget}: search=budget needs one, others none"
             )
-        if search == "budget" and num_candidates == 0:
-            raise ValueError("search=budget needs a pre-selector: num_candidates=0 builds none")
+        preselect = num_candidates > 0 if preselector is None else preselector
+        if not preselect and (search == "budget" or num_candidates > 0):
+            raise ValueError(f"search={search} with num_candidates={num_candidates} needs a pre-selector")
         self.default_search = Search(beam_size, num_candidates, candidate_budget, codebook_size)
         self.config = {
             "num_steps": num_steps, "codebook_size": codebook_size, "embed_dim": embed_dim, "hidden_dim": hidden_dim,
             "num_blocks": num_blocks, "outer_skip": outer_skip, "num_candidates": num_candidates,
             "beam_size": beam_size, "search": search, "candidate_budget": candidate_budget,
+            "preselector": preselect, "num_lists": num_lists,
         }  # fmt: skip
         self.register_buffer("data_mean", torch.zeros(dim))
         self.register_buffer("data_std", torch.ones(()))
-        self.first_codebook = nn.Parameter(torch.zeros(codebook_size, dim))
+        self.num_lists = num_lists
+        self.register_buffer("coarse_centroids", None if num_lists is None else torch.zeros(num_lists, dim))
+        self.first_codebook = nn.Parameter(torch.zeros(codebook_size, dim)) if num_lists is None else None
         self.steps = nn.ModuleList(
             ResidualStep(
                 dim,
                 codebook_size,
-                preselect=num_candidates > 0,
+                preselect=preselect,
                 network=CodewordNetwork(
                     dim,
                     embed_dim=embed_dim or dim,
@@ -106,7 +123,7 @@ class QINCo(nn.Module):
                     outer_skip=outer_skip,
                 ),
             )
-            for _ in range(num_steps - 1)
+            for _ in range(num_steps - 1 if num_lists is None else num_steps)
         )
 
     def search_for(
@@ -137,12 +154,29 @@ class QINCo(nn.Module):
         )
 
     def residual_steps(self) -> list[ResidualStep]:
-        """Steps 1..M-1, typed (iterating a ModuleList gives plain modules)."""
+        """The steps that own a network, typed (iterating a ModuleList gives plain modules): 1..M-1, IVF 1..M."""
         return [step for step in self.steps if isinstance(step, ResidualStep)]
 
-    def tables(self) -> list[StepTables]:
-        """Per-step tables of the current weights; compute once, reuse for every batch until the weights change."""
-        return [step.tables() for step in self.residual_steps()]
+    @property
+    def num_columns(self) -> int:
+        """Columns of codes: one per step, after the list id of an IVF model."""
+        return 1 + len(self.steps)
+
+    @property
+    def first_table(self) -> Float[Tensor, "rows dim"]:
+        """What the first column of the codes indexes: the first codebook, or the coarse centroids."""
+        table = self.first_codebook if self.coarse_centroids is None else self.coarse_centroids
+        assert table is not None
+        return table
+
+    def tables(self, precision: Precision = FLOAT32, *, compiled: bool = False) -> list[StepTables]:
+        """Per-step tables of the current weights; compute once, reuse for every batch until the weights change.
+
+        Args:
+            precision: in which candidates are scored.
+            compiled: evaluate candidates by a function that torch.compile made (needs a C++ compiler on a CPU).
+        """
+        return [step.tables(precision, compiled=compiled) for step in self.residual_steps()]
 
     def normalize(self, x: Shaped[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """(x - mean) / std in float32, from any real dtype."""
@@ -160,43 +194,54 @@ class QINCo(nn.Module):
         *,
         workspace_bytes: int | None = None,
         tables: list[StepTables] | None = None,
-    ) -> Int[Tensor, "batch steps"]:
-        """Beam search for the codes of normalised vectors (int64).
+    ) -> Int[Tensor, "batch columns"]:
+        """Beam search for the codes of normalised vectors (int64); IVF models put the list id first.
 
         Args:
             x: vectors in normalised space, float32.
             search: from `search_for`; None is the model's own.
             workspace_bytes: bound on the memory of intermediate results, at least one vector at a time.
-            tables: from `tables()`, to share them between calls.
+            tables: from `tables()`, which set the precision, to share them between calls; None is float32.
         """
         search = self.default_search if search is None else search
         tables = self.tables() if tables is None else tables
-        chunk = self.vectors_per_chunk(search, workspace_bytes, x.device)
-        parts = [self._search(part, search, tables) for part in torch.split(x, chunk)]
-        return torch.cat(parts) if parts else x.new_zeros((0, self.num_steps), dtype=torch.int64)
+        if x.device.type == "cpu":
+            keep_freed_memory()
+        half = any(table.scoring.terms.stream.dtype != torch.float32 for table in tables)
+        chunk = self.vectors_per_chunk(search, workspace_bytes, x.device, half_precision=half)
+        with torch.autocast(x.device.type, enabled=False):  # the tables say what is rounded, and nothing else is
+            parts = [self._search(part, search, tables) for part in torch.split(x, chunk)]
+        return torch.cat(parts) if parts else x.new_zeros((0, self.num_columns), dtype=torch.int64)
 
-    def vectors_per_chunk(self, search: Search, workspace_bytes: int | None, device: torch.device) -> int:
+    def vectors_per_chunk(
+        self, search: Search, workspace_bytes: int | None, device: torch.device, *, half_precision: bool = False
+    ) -> int:
         """How many vectors are searched together so that intermediate results stay within the workspace."""
         pairs = search.pairs_per_vector
         if workspace_bytes is None and device.type == "cpu":
-            return max(1, _ROWS_PER_THREAD * torch.get_num_threads() // pairs)
+            rows = (_HALF_ROWS_PER_THREAD if half_precision else _ROWS_PER_THREAD) * torch.get_num_threads()
+            return max(1, rows // pairs)
         # per pair: stream, hidden and codeword of both halves, added, difference; float32
         row_bytes = 4 * (3 * self.embed_dim + 2 * self.hidden_dim + 3 * self.dim)
         per_vector = pairs * row_bytes + 4 * search.beam_size * (2 * self.codebook_size + 3 * self.dim)
+        per_vector += 4 * (self.num_lists or 0)
         return max(1, (workspace_bytes or _WORKSPACE_BYTES_GPU) // per_vector)
 
     def _search(
         self, x: Float[Tensor, "batch dim"], search: Search, tables: list[StepTables]
-    ) -> Int[Tensor, "batch steps"]:
-        with torch.autocast(x.device.type, enabled=False):
-            norms = 0.5 * self.first_codebook.square().sum(-1)
-            score = torch.addmm(norms, x, self.first_codebook.T, alpha=-1)
-        keep = 1 if self.num_steps == 1 else min(search.beam_size, self.codebook_size)
+    ) -> Int[Tensor, "batch columns"]:
+        first = self.first_table
+        score = torch.addmm(0.5 * first.square().sum(-1), x, first.T, alpha=-1)
+        keep = 1 if self.num_lists is not None or not tables else min(search.beam_size, len(first))
         codes = score.topk(keep, largest=False).indices
-        beam = Beam(self.first_codebook[codes], codes[..., None])
+        beam = Beam(first[codes], codes[..., None])
         for index, (step, table) in enumerate(zip(self.residual_steps(), tables, strict=True), start=1):
-            keep = 1 if index == self.num_steps - 1 else search.beam_size
-            beam = step.search(x, beam, search, table, keep=keep)
+            if index == len(tables):
+                keep, own = 1, search.for_last_step()
+            else:
+                keep = search.beam_size
+                own = search.for_one_hypothesis() if beam.codes.shape[1] == 1 and self.num_lists else search
+            beam = step.search(x, beam, own, table, keep=keep)
         return beam.codes[:, 0]
 
     def advance(
@@ -206,20 +251,22 @@ class QINCo(nn.Module):
         x_hat: Float[Tensor, "batch dim"] | None,
         tables: StepTables | None = None,
     ) -> Float[Tensor, "batch dim"]:
-        """Normalised reconstruction after step `index` from the one before (None at step 0); differentiable."""
-        if x_hat is None:
-            return F.embedding(codes, self.first_codebook)
-        step = self.residual_steps()[index - 1]
-        return step.extend(codes, x_hat, step.tables() if tables is None else tables)
+        """Normalised reconstruction after column `index` of the codes from the one before (None at the first).
 
-    def reconstructions(self, codes: Int[Tensor, "batch steps"]) -> Iterator[Float[Tensor, "batch dim"]]:
-        """Normalised reconstruction after step 0, 1, ... for as many codes as are given; differentiable."""
+        Differentiable; `tables` set the precision, None is the weights as they are.
+        """
+        if x_hat is None:
+            return F.embedding(codes, self.first_table)
+        return self.residual_steps()[index - 1].extend(codes, x_hat, tables)
+
+    def reconstructions(self, codes: Int[Tensor, "batch columns"]) -> Iterator[Float[Tensor, "batch dim"]]:
+        """Normalised reconstruction after column 0, 1, ... for as many codes as are given; differentiable."""
         x_hat = None
         for index in range(codes.shape[1]):
             x_hat = self.advance(index, codes[:, index], x_hat)
             yield x_hat
 
-    def losses(self, x: Float[Tensor, "batch dim"], codes: Int[Tensor, "batch steps"]) -> StepLosses:
+    def losses(self, x: Float[Tensor, "batch dim"], codes: Int[Tensor, "batch columns"]) -> StepLosses:
         """Training losses of normalised vectors along chosen codes.
 
         Reconstruction: mean((x_hat_m - x)^2) for every step. Pre-selector, m >= 1:
@@ -227,7 +274,8 @@ class QINCo(nn.Module):
         """
         reconstruction, preselector, previous = [], [], None
         for index, x_hat in enumerate(self.reconstructions(codes)):
-            reconstruction.append((x_hat - x).square().mean())
+            if index > 0 or self.num_lists is None:  # the centroids are frozen: nothing to learn from their error
+                reconstruction.append((x_hat - x).square().mean())
             if previous is not None:
                 table = self.residual_steps()[index - 1].preselector
                 if table is not None:
@@ -237,6 +285,6 @@ class QINCo(nn.Module):
         none = x.new_zeros(0)
         return StepLosses(torch.stack(reconstruction), torch.stack(preselector) if preselector else none)
 
-    def forward(self, x: Float[Tensor, "batch dim"], codes: Int[Tensor, "batch steps"]) -> StepLosses:
+    def forward(self, x: Float[Tensor, "batch dim"], codes: Int[Tensor, "batch columns"]) -> StepLosses:
         """`losses`, under the name that DDP wraps."""
         return self.losses(x, codes)

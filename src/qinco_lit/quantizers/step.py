@@ -1,5 +1,7 @@
 """One residual step: its codebook, its pre-selector, its network, and how it expands and continues hypotheses."""
 
+from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -8,15 +10,41 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qinco_lit.quantizers.beam import Beam, Pairs, Search
-from qinco_lit.quantizers.network import CodewordNetwork, Terms
+from qinco_lit.quantizers.network import CodewordNetwork, Terms, Weights, add_product
+from qinco_lit.quantizers.precision import Precision, num_finalists
+
+_GROUP = 8  # columns whose minimum stands for them in `smallest`; measured at 8,192 to 16,384 columns
+
+
+class Evaluator(NamedTuple):
+    """The step's network in one precision: the weights, and one row per codeword of what depends on nothing else."""
+
+    weights: Weights
+    terms: Terms
+    codewords: Float[Tensor, "codebook dim"] | None  # for the outer skip
+
+    def to(self, dtype: torch.dtype) -> "Evaluator":
+        """In another precision."""
+        codewords = None if self.codewords is None else self.codewords.to(dtype)
+        return Evaluator(self.weights.to(dtype), self.terms.to(dtype), codewords)
 
 
 class StepTables(NamedTuple):
-    """What a step knows before it sees a vector: one row per codeword."""
+    """What a step knows before it sees a vector.
 
-    terms: Terms
-    codebook: Float[Tensor, "codebook dim"]
+    Attributes:
+        scoring: the network that all candidates are scored with, in the precision chosen.
+        exact: the network that the reconstructions kept come from: `scoring` itself, or float32.
+        rescore: evaluate the best candidates again with `exact`.
+        preselector_half_norms: 0.5 |S_m[i]|^2.
+        evaluate: the function below, or what torch.compile made of it.
+    """
+
+    exact: Evaluator
+    scoring: Evaluator
+    rescore: bool
     preselector_half_norms: Float[Tensor, " codebook"] | None
+    evaluate: Callable[[Evaluator, Terms, Tensor, Pairs], tuple[Tensor, Tensor]]
 
 
 class ResidualStep(nn.Module):
@@ -34,19 +62,39 @@ class ResidualStep(nn.Module):
         self.preselector = nn.Parameter(torch.zeros(codebook_size, dim)) if preselect else None
         self.network = network
 
-    def tables(self) -> StepTables:
+    def tables(self, precision: Precision, *, compiled: bool = False) -> StepTables:
         """The codeword half of the network and the pre-selector's norms, to be reused for every batch."""
+        weights, codewords = self.network.weights(), self._skipped()
+        if precision.rescore or precision.scoring == torch.float32:
+            exact = Evaluator(weights, weights.codeword_terms(self.codebook), codewords)
+            scoring = exact.to(precision.scoring) if precision.rescore else exact
+        else:
+            low = weights.to(precision.scoring)
+            codewords = None if codewords is None else codewords.to(precision.scoring)
+            exact = scoring = Evaluator(low, low.codeword_terms(self.codebook), codewords)
         norms = None if self.preselector is None else 0.5 * self.preselector.square().sum(-1)
-        return StepTables(self.network.codeword_terms(self.codebook), self.codebook, norms)
+        return StepTables(exact, scoring, precision.rescore, norms, _compiled_evaluate() if compiled else evaluate)
 
     def extend(
-        self, codes: Int[Tensor, " rows"], x_hat: Float[Tensor, "rows dim"], tables: StepTables
+        self, codes: Int[Tensor, " rows"], x_hat: Float[Tensor, "rows dim"], tables: StepTables | None
     ) -> Float[Tensor, "rows dim"]:
-        """x_hat + f_m(C_m[codes], x_hat): one chosen codeword per reconstruction (decoding)."""
-        chosen = Terms(F.embedding(codes, tables.terms.stream), F.embedding(codes, tables.terms.hidden))
-        terms = chosen.add(self.network.hypothesis_terms(x_hat))
-        added: Tensor = self.network(terms, F.embedding(codes, tables.codebook))
-        return x_hat + added
+        """x_hat + f_m(C_m[codes], x_hat): one chosen codeword per reconstruction (decoding).
+
+        `tables` None takes the weights as they are; gradients flow.
+        """
+        if tables is None:
+            weights, codewords = self.network.weights(), self._skipped()
+            codeword_stream = weights.codeword_stream(self.codebook)
+        else:
+            weights, terms, codewords = tables.exact
+            codeword_stream = terms.stream
+        # with one codeword per reconstruction there is nothing to share but the codeword's part of the stream
+        stream = add_product(F.embedding(codes, codeword_stream), x_hat.to(codeword_stream.dtype), weights.context)
+        both = Terms(stream, F.linear(stream, weights.up[0]))
+        return x_hat + weights.adapt(both, None if codewords is None else F.embedding(codes, codewords))
+
+    def _skipped(self) -> Float[Tensor, "codebook dim"] | None:
+        return self.codebook if self.network.outer_skip else None
 
     def candidates(self, residual: Float[Tensor, "batch beam dim"], search: Search, tables: StepTables) -> Pairs:
         """What to try: the pairs of hypothesis and codeword of S_m that are nearest to x in squared L2.
@@ -56,22 +104,22 @@ class ResidualStep(nn.Module):
         batch, width, dim = residual.shape
         codebook_size = len(self.codebook)
         if search.candidate_budget is None and search.num_candidates in (0, codebook_size):
-            codes = torch.arange(codebook_size, device=residual.device).expand(batch * width, -1)
-        elif self.preselector is None or tables.preselector_half_norms is None:
-            raise ValueError("this model has no pre-selector: use num_candidates=0 and no candidate_budget")
-        else:
-            flat = residual.reshape(-1, dim)
-            with torch.autocast(residual.device.type, enabled=False):  # squared L2 in float32
-                # half the squared L2 to S_m, up to |residual|^2, which is the same for all codewords
-                score = torch.addmm(tables.preselector_half_norms, flat, self.preselector.T, alpha=-1)
-            if search.candidate_budget is not None:
-                score += 0.5 * flat.square().sum(-1, keepdim=True)
-                score = score.view(batch, width * codebook_size)
-                best = score.topk(min(search.candidate_budget, score.shape[1]), largest=False, sorted=False).indices
-                return Pairs(best // codebook_size, best % codebook_size)
+            every = torch.arange(codebook_size, device=residual.device)
+            return Pairs(None, every.expand(batch, width, -1).reshape(batch, -1))
+        if self.preselector is None or tables.preselector_half_norms is None:
+            raise ValueError(
+                "this model has no pre-selector: use num_candidates=0 and no candidate_budget, "
+                "or fit one with `qinco fit-preselector`"
+            )
+        flat = residual.reshape(-1, dim)
+        # half the squared L2 to S_m, up to |residual|^2, which is the same for all codewords
+        score = torch.addmm(tables.preselector_half_norms, flat, self.preselector.T, alpha=-1)
+        if search.candidate_budget is None:
             codes = score.topk(search.num_candidates, largest=False, sorted=False).indices
-        parents = torch.arange(width, device=residual.device)[:, None].expand(width, codes.shape[1])
-        return Pairs(parents.reshape(1, -1).expand(batch, -1), codes.reshape(batch, -1))
+            return Pairs(None, codes.view(batch, -1))
+        score += 0.5 * flat.square().sum(-1, keepdim=True)
+        best = smallest(score.view(batch, width * codebook_size), search.candidate_budget)
+        return Pairs(best // codebook_size, best % codebook_size)
 
     def search(
         self, x: Float[Tensor, "batch dim"], beam: Beam, search: Search, tables: StepTables, *, keep: int
@@ -79,19 +127,77 @@ class ResidualStep(nn.Module):
         """Try the candidates on their hypotheses and keep the `keep` nearest to x in squared L2."""
         batch, width, dim = beam.x_hat.shape
         residual = x[:, None] - beam.x_hat
-        parents, codes = self.candidates(residual, search, tables)
+        pairs = self.candidates(residual, search, tables)
+        finalists = num_finalists(keep)
+        if tables.rescore and 2 * finalists < pairs.codes.shape[1]:  # with fewer, a first round would cost more
+            context = tables.exact.weights.hypothesis_terms(beam.x_hat.view(-1, dim))
+            low = context.to(tables.scoring.terms.stream.dtype)
+            _, squared_l2 = tables.evaluate(tables.scoring, low, residual, pairs)
+            pairs = pairs.chosen(squared_l2.topk(finalists, largest=False, sorted=False).indices, width)
+            added, squared_l2 = tables.evaluate(tables.exact, context, residual, pairs)
+        else:
+            context = tables.exact.weights.hypothesis_terms(beam.x_hat.view(-1, dim))
+            added, squared_l2 = tables.evaluate(tables.exact, context, residual, pairs)
+        best = squared_l2.topk(min(keep, squared_l2.shape[1]), largest=False).indices
+        parents, codes = pairs.chosen(best, width)
+        assert parents is not None
         row = torch.arange(batch, device=x.device)[:, None]
         hypothesis = (parents + width * row).flatten()
-        codeword = codes.flatten()
+        kept = beam.x_hat.view(-1, dim).index_select(0, hypothesis)
+        kept += added.index_select(0, (best + pairs.codes.shape[1] * row).flatten())
+        history = beam.codes.view(batch * width, -1).index_select(0, hypothesis).view(*best.shape, -1)
+        return Beam(kept.view(*best.shape, dim), torch.cat([history, codes[..., None]], dim=-1))
 
-        context = self.network.hypothesis_terms(beam.x_hat.reshape(-1, dim))
-        stream = tables.terms.stream.index_select(0, codeword).add_(context.stream.index_select(0, hypothesis))
-        hidden = tables.terms.hidden.index_select(0, codeword).add_(context.hidden.index_select(0, hypothesis))
-        added = self.network(Terms(stream, hidden), tables.codebook.index_select(0, codeword))
 
-        error = residual.reshape(-1, dim).index_select(0, hypothesis).sub_(added)
-        squared_l2 = error.square_().sum(-1).view(batch, -1)
-        best = squared_l2.topk(min(keep, squared_l2.shape[1]), largest=False).indices
-        parent = parents.gather(1, best)
-        kept = beam.x_hat[row, parent] + added.view(batch, -1, dim)[row, best]
-        return Beam(kept, torch.cat([beam.codes[row, parent], codes.gather(1, best)[..., None]], dim=-1))
+def evaluate(
+    evaluator: Evaluator, context: Terms, residual: Float[Tensor, "batch beam dim"], pairs: Pairs
+) -> tuple[Float[Tensor, "rows dim"], Float[Tensor, "batch pairs"]]:
+    """What each pair would add to its hypothesis, and the squared L2 (float32) to x that it would leave.
+
+    Args:
+        evaluator: the network, in the precision wanted.
+        context: the hypotheses' terms, batch x beam rows, in the same precision.
+        residual: x - x_hat, float32.
+        pairs: what is evaluated.
+    """
+    batch, width, dim = residual.shape
+    weights, terms, codewords = evaluator
+    codeword = pairs.codes.flatten()
+    stream, hidden = terms.stream.index_select(0, codeword), terms.hidden.index_select(0, codeword)
+    chosen = None if codewords is None else codewords.index_select(0, codeword)
+    residual = residual.reshape(-1, dim)
+    if pairs.parents is None:  # the same number for every hypothesis, in order: no need to copy its row for each
+        per_hypothesis = (batch * width, -1)
+        stream.view(*per_hypothesis, stream.shape[1]).add_(context.stream[:, None])
+        hidden.view(*per_hypothesis, hidden.shape[1]).add_(context.hidden[:, None])
+        added = weights.adapt(Terms(stream, hidden), chosen)
+        error = residual[:, None] - added.view(*per_hypothesis, dim)
+    else:
+        first_row = width * torch.arange(batch, device=residual.device)[:, None]
+        hypothesis = (pairs.parents + first_row).flatten()
+        stream += context.stream.index_select(0, hypothesis)
+        hidden += context.hidden.index_select(0, hypothesis)
+        added = weights.adapt(Terms(stream, hidden), chosen)
+        error = residual.index_select(0, hypothesis).sub_(added)
+    return added, error.square_().sum(-1).view(batch, -1)
+
+
+@cache
+def _compiled_evaluate() -> Callable[[Evaluator, Terms, Tensor, Pairs], tuple[Tensor, Tensor]]:
+    return torch.compile(evaluate, dynamic=True)
+
+
+def smallest(scores: Float[Tensor, "rows columns"], number: int) -> Int[Tensor, "rows chosen"]:
+    """Columns of the `number` smallest scores of each row, in any order.
+
+    The smallest lie in the columns' groups with the smallest minima, so that a selection among the groups and one
+    among their members do, of a quarter of the columns each at most: torch's top-k is slow on long rows.
+    """
+    columns = scores.shape[1]
+    groups = columns // _GROUP
+    if columns % _GROUP or groups < 2 * number:
+        return scores.topk(min(number, columns), largest=False, sorted=False).indices
+    # column c belongs to group c % groups, so that minima are taken over whole contiguous rows
+    group = scores.view(-1, _GROUP, groups).amin(1).topk(number, largest=False, sorted=False).indices
+    members = (group[:, None] + groups * torch.arange(_GROUP, device=scores.device)[:, None]).flatten(1)
+    return members.gather(1, scores.gather(1, members).topk(number, largest=False, sorted=False).indices)

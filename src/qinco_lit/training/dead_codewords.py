@@ -79,7 +79,7 @@ def redraw_dead(
 
 def _tables(quantizer: QINCo, index: int) -> list[Tensor]:
     if index == 0:
-        return [quantizer.first_codebook]
+        return [quantizer.first_table]
     step = quantizer.residual_steps()[index - 1]
     return [step.codebook] if step.preselector is None else [step.codebook, step.preselector]
 

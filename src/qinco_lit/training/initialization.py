@@ -82,7 +82,7 @@ def set_codebooks(
 
     for index, codebook in enumerate(codebooks):
         if index == 0:
-            quantizer.first_codebook.copy_(noisy(codebook))
+            quantizer.first_table.copy_(noisy(codebook))
             continue
         step = quantizer.residual_steps()[index - 1]
         step.codebook.copy_(noisy(codebook) * (0.5 if exact and _doubles(step.network) else 1.0))

@@ -12,6 +12,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from qinco_lit.metrics import entropy_bits
 from qinco_lit.quantizers import QINCo
+from qinco_lit.quantizers.precision import precision_for
+from qinco_lit.quantizers.step import StepTables
 from qinco_lit.training.dead_codewords import count_codes, redraw_dead, split_dead, target_statistics
 from qinco_lit.training.initialization import init_networks, set_codebooks, set_normalization
 from qinco_lit.training.recipe import Recipe
@@ -53,6 +55,7 @@ class QuantizerTraining(LightningModule):
         }
         self._validation = torch.zeros(0)
         self._validation_usage = torch.zeros(0)
+        self._validation_tables: list[StepTables] = []
 
     # -- start ----------------------------------------------------------------------------------------------------
 
@@ -132,9 +135,7 @@ class QuantizerTraining(LightningModule):
     def training_step(self, batch: Shaped[Tensor, "batch dim"], batch_idx: int) -> Tensor:
         """One batch of raw vectors: find codes, then the loss along them."""
         x = self.quantizer.normalize(batch)
-        codes = self.quantizer.encode(x)
-        # autocast keeps half-precision copies of the weights; those made without gradients must not serve the loss
-        torch.clear_autocast_cache()
+        codes = self.quantizer.encode(x, tables=self._tables(self.recipe.search_precision))
         losses = self.quantizer(x, codes)
         loss: Tensor = losses.reconstruction.sum() + losses.preselector.sum()
         self._count(x, codes, losses.reconstruction[-1].detach())
@@ -142,6 +143,10 @@ class QuantizerTraining(LightningModule):
         if self.device.type == "cpu" and not bool(torch.isfinite(loss)):
             raise ValueError(self._not_finite(batch, batch_idx))
         return loss
+
+    @torch.no_grad()
+    def _tables(self, precision: str) -> list[StepTables]:
+        return self.quantizer.tables(precision_for(precision, self.device), compiled=self.recipe.compile_search)
 
     def _count(self, x: Tensor, codes: Int[Tensor, "batch steps"], error: Tensor) -> None:
         usage = self._sum(count_codes(codes, self.quantizer.codebook_size))
@@ -193,14 +198,14 @@ class QuantizerTraining(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Clear the sums."""
+        self._validation_tables = self._tables("auto")
         self._validation = torch.zeros(self.quantizer.num_steps + 1, dtype=torch.float64, device=self.device)
         self._validation_usage = torch.zeros_like(self._state["usage_in_epoch"])
 
     def validation_step(self, batch: Shaped[Tensor, "batch dim"], batch_idx: int) -> None:  # noqa: ARG002
         """Add a batch's squared errors after every step and its code counts."""
         x = self.quantizer.normalize(batch)
-        codes = self.quantizer.encode(x)
-        torch.clear_autocast_cache()
+        codes = self.quantizer.encode(x, tables=self._validation_tables)
         errors = [(x_hat - x).square().sum().double() for x_hat in self.quantizer.reconstructions(codes)]
         scale = self.quantizer.data_std.double() ** 2
         rows = torch.ones((), device=x.device, dtype=torch.float64) * len(x)

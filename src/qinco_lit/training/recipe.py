@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from qinco_lit.quantizers.precision import PRECISIONS
+
 _CHOICES = {
     "normalization": ("standard", "minmax"),
     "initial_codebooks": ("kmeans", "faiss_rq"),
@@ -9,6 +11,7 @@ _CHOICES = {
     "optimizer": ("adamw", "adam"),
     "schedule": ("cosine", "plateau"),
     "dead_codewords": ("split", "redraw", "keep"),
+    "search_precision": PRECISIONS,
 }
 
 
@@ -41,6 +44,9 @@ class Recipe:
         dead_codewords: what becomes of codewords that were not chosen: `split` (take half of the most chosen one's
             vectors), `redraw` (uniform noise with the mean and std of the step's targets; QINCo2), `keep`.
         split_every_batches: in the first epoch dead codewords are also split every so many batches; 0 for not.
+        search_precision: in which the codes of training vectors are searched (docs/search.md): `auto`, `fast`,
+            `float32`, `screened`, `bfloat16` or `float16`. The loss along the codes is trainer.precision's affair.
+        compile_search: run the evaluation of candidates through torch.compile.
     """
 
     batch_size: int
@@ -64,6 +70,8 @@ class Recipe:
     patience_epochs: int
     dead_codewords: str
     split_every_batches: int
+    search_precision: str
+    compile_search: bool
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():

@@ -1,0 +1,61 @@
+"""Rows from the user, numpy or torch, as tensors that are safe to compute with."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_VECTOR_DTYPES = (torch.uint8, torch.int8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+@runtime_checkable
+class ArrayLike(Protocol):
+    """Rows to slice: a numpy array, a torch tensor, or vectors mapped from a file."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """(rows, columns)."""
+
+    def __getitem__(self, rows: slice, /) -> Any:
+        """A contiguous range of rows."""
+
+
+def as_float32(rows: Any, device: torch.device, first_row: int) -> Tensor:
+    """Vectors as float32 on the device.
+
+    Raises:
+        ValueError: a dtype that holds no vectors, or NaN or infinity, named by row (the first one is `first_row`).
+    """
+    tensor = rows if isinstance(rows, Tensor) else _as_tensor(rows)
+    if tensor.dtype not in _VECTOR_DTYPES:
+        raise ValueError(f"vectors of dtype {tensor.dtype} are not supported: give float32 or uint8")
+    x = tensor.to(device).float()
+    finite = torch.isfinite(x).all(dim=1)
+    if not bool(finite.all()):
+        row = first_row + int((~finite).nonzero()[0])
+        raise ValueError(f"vector {row} holds NaN or infinity (after conversion to float32)")
+    return x
+
+
+def as_int64(values: Any, device: torch.device, what: str, expected: str) -> Tensor:
+    """Integers on the device.
+
+    Raises:
+        ValueError: another kind of number; the message says `what` they are and which dtype is `expected`.
+    """
+    tensor = values if isinstance(values, Tensor) else _as_tensor(values)
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise ValueError(f"{what} of dtype {tensor.dtype} are refused: expected {expected}")
+    return tensor.to(device).to(torch.int64)
+
+
+def _as_tensor(rows: Any) -> Tensor:
+    array = np.asarray(rows)
+    if array.dtype.kind not in "uif" or array.dtype.hasobject:
+        raise ValueError(
+            f"arrays of dtype {array.dtype} are not supported: give float32 or uint8 (codes: uint8 or uint16)"
+        )
+    # a copy where torch would warn (read-only maps) or fail (foreign byte order, negative strides)
+    return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))

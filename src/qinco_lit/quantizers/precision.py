@@ -1,0 +1,65 @@
+"""In which precision the encoder evaluates its candidates."""
+
+from dataclasses import dataclass
+
+import torch
+
+PRECISIONS = ("auto", "fast", "float32", "screened", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How candidates are scored. Reconstructions and squared L2 are float32 in every case.
+
+    Attributes:
+        name: what the user calls it, never `auto` or `fast`.
+        scoring: dtype of the network's activations and weights when all candidates are scored.
+        rescore: whether the best of them are evaluated again in float32 before hypotheses are kept.
+    """
+
+    name: str
+    scoring: torch.dtype
+    rescore: bool
+
+
+_NAMED = {
+    "float32": Precision("float32", torch.float32, rescore=False),
+    "screened": Precision("screened", torch.bfloat16, rescore=True),
+    "bfloat16": Precision("bfloat16", torch.bfloat16, rescore=False),
+    "float16": Precision("float16", torch.float16, rescore=False),
+}
+FLOAT32 = _NAMED["float32"]
+
+
+def precision_for(name: str, device: torch.device) -> Precision:
+    """The precision of a name.
+
+    Where bfloat16 is fast in hardware, `auto` (the same codes as float32) is `screened` and `fast` is `bfloat16`; both
+    are `float32` elsewhere.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in PRECISIONS:
+        raise ValueError(f"precision={name} is unknown: choose from {', '.join(PRECISIONS)}")
+    if name in ("auto", "fast"):
+        faster = "screened" if name == "auto" else "bfloat16"
+        name = faster if has_fast_bfloat16(device) else "float32"
+    return _NAMED[name]
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 matrix products have units of their own: tensor cores (Ampere and later), or AMX on x86."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    # without AMX, bfloat16 saves too little to pay for the conversions
+    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+
+
+def num_finalists(keep: int) -> int:
+    """Candidates that are evaluated again when `keep` of them are kept.
+
+    Rounding to bfloat16 moves squared L2 by some 0.1 %; the `keep` best by float32 were among the best 1.25 keep + 8
+    by bfloat16 for every vector measured (benchmarks/RESULTS.md).
+    """
+    return keep + max(8, keep // 4)

@@ -1,0 +1,49 @@
+"""Peak memory of encoding, as the operating system counts it."""
+
+import subprocess
+import sys
+
+_WORKSPACE = 256 << 20
+_ROWS = 100_000
+
+# QINCo2-L at A=32, B=64 needs 19 GFLOP a vector and code: two chunks are searched, the rest of the 100,000 vectors get
+# zeros, so that input, output and blocks have their true sizes.
+_JOB = """
+import resource
+import numpy as np
+import torch
+from qinco_lit.codec import Codec
+from qinco_lit.quantizers import QINCo
+
+torch.manual_seed(0)
+quantizer = QINCo(128, num_steps=2, embed_dim=384, hidden_dim=384, num_blocks=16, num_candidates=32, beam_size=64)
+for parameter in quantizer.parameters():
+    torch.nn.init.normal_(parameter, std=0.05)
+codec = Codec(quantizer, workspace_bytes={workspace}, precision="{precision}")
+x = np.zeros(({rows}, 128), np.uint8)
+x[:64] = np.random.default_rng(0).integers(0, 255, (64, 128))
+codec.encode(x[:1])  # libraries and their buffers
+search, searched = QINCo._search, []
+
+def counted(self, part, *arguments):
+    if len(searched) < 2:
+        searched.append(len(part))
+        return search(self, part, *arguments)
+    return torch.zeros((len(part), 2), dtype=torch.int64)
+
+QINCo._search = counted
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+codes = codec.encode(x)
+grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(grown - codes.nbytes, min(searched))
+"""
+
+
+def test_a_workspace_bounds_the_peak_whatever_the_breadth() -> None:
+    for precision in ("float32", "screened"):
+        job = _JOB.format(workspace=_WORKSPACE, rows=_ROWS, precision=precision)
+        done = subprocess.run([sys.executable, "-c", job], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        grown, chunk = (int(word) for word in done.stdout.split())
+        assert chunk > 1, "the bound was not what set the size of a chunk"
+        assert _WORKSPACE / 8 < grown < _WORKSPACE
