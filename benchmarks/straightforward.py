@@ -1,7 +1,8 @@
-"""QINCo2's search written plainly: what the encoding engine is measured against.
+"""QINCo's search, decoder and losses written plainly: what the engine is measured against.
 
 For every hypothesis and each of its A candidates the whole network runs on [codeword; x_hat], in float32 torch,
-batched; then squared L2 and top-k. Nothing is shared between candidates. Written in good faith: no needless copies.
+batched; then squared L2 and top-k. Nothing is shared between candidates. Written in good faith: no needless copies, and
+every caller tunes the batch size.
 """
 
 import torch
@@ -22,35 +23,76 @@ def network(
     s = z + net.concat(torch.cat([z, x_hat], dim=-1))
     for up, down in zip(net.up, net.down, strict=True):
         s = s + down(F.relu(up(s)))
-    out = s if net.out_proj is None else net.out_proj(s)
+    out: Tensor = s if net.out_proj is None else net.out_proj(s)
     return out + codewords if net.outer_skip else out
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def encode(
     quantizer: QINCo, x: Float[Tensor, "rows dim"], *, num_candidates: int, beam_size: int, batch_size: int
 ) -> Int[Tensor, "rows steps"]:
-    """Codes of normalised vectors, `batch_size` vectors at a time."""
-    return torch.cat([_encode(quantizer, part, num_candidates, beam_size) for part in x.split(batch_size)])
+    """Codes of normalised vectors, `batch_size` vectors at a time; `num_candidates=0` tries all codewords."""
+    return torch.cat([_encode(quantizer, part, num_candidates, beam_size) for part in torch.split(x, batch_size)])
 
 
 def _encode(quantizer: QINCo, x: Tensor, num_candidates: int, beam_size: int) -> Tensor:
-    rows = torch.arange(len(x))[:, None]
-    codes = torch.cdist(x, quantizer.first_codebook).topk(beam_size, largest=False).indices
-    x_hat, codes = quantizer.first_codebook[codes], codes[..., None]
+    rows = torch.arange(len(x), device=x.device)[:, None]
+    codes = torch.cdist(x, quantizer.first_table).topk(beam_size, largest=False).indices
+    x_hat, codes = quantizer.first_table[codes], codes[..., None]
     steps = quantizer.residual_steps()
     for index, step in enumerate(steps):
-        batch, width, dim = x_hat.shape
-        assert step.preselector is not None
-        distances = torch.cdist(x[:, None] - x_hat, step.preselector[None].expand(batch, -1, -1))
-        candidates = distances.topk(num_candidates, largest=False).indices
+        candidates = _candidates(step, x[:, None] - x_hat, num_candidates)
         codewords = step.codebook[candidates]
-        context = x_hat[:, :, None].expand(-1, -1, num_candidates, -1)
-        added = network(step, codewords.reshape(-1, dim), context.reshape(-1, dim))
-        new = (context + added.view(context.shape)).view(batch, width * num_candidates, dim)
+        context = x_hat[:, :, None].expand_as(codewords)
+        added = network(step, codewords.flatten(0, 2), context.flatten(0, 2))
+        new = (context + added.view_as(codewords)).flatten(1, 2)
         keep = 1 if index == len(steps) - 1 else beam_size
         best = (x[:, None] - new).square().sum(-1).topk(keep, largest=False).indices
         x_hat = new[rows, best]
-        chosen = candidates.view(batch, -1)[rows, best]
-        codes = torch.cat([codes[rows, best // num_candidates], chosen[..., None]], dim=-1)
+        chosen = candidates.flatten(1)[rows, best]
+        codes = torch.cat([codes[rows, best // candidates.shape[2]], chosen[..., None]], dim=-1)
     return codes[:, 0]
+
+
+def _candidates(step: ResidualStep, residual: Tensor, num_candidates: int) -> Tensor:
+    batch, width, dim = residual.shape
+    if num_candidates == 0:
+        return torch.arange(len(step.codebook), device=residual.device).expand(batch, width, -1)
+    assert step.preselector is not None
+    distances = torch.cdist(residual.view(-1, dim), step.preselector)
+    return distances.topk(num_candidates, largest=False).indices.view(batch, width, -1)
+
+
+def advance(quantizer: QINCo, index: int, codes: Int[Tensor, " rows"], x_hat: Tensor | None) -> Tensor:
+    """Normalised reconstruction after step `index` from the one before; differentiable."""
+    if x_hat is None:
+        return F.embedding(codes, quantizer.first_table)
+    step = quantizer.residual_steps()[index - 1]
+    return x_hat + network(step, F.embedding(codes, step.codebook), x_hat)
+
+
+@torch.no_grad()
+def decode(quantizer: QINCo, codes: Int[Tensor, "rows steps"], *, batch_size: int) -> Float[Tensor, "rows dim"]:
+    """Reconstructions in raw space, `batch_size` rows of codes (any integers) at a time."""
+    parts = []
+    for part in torch.split(codes, batch_size):
+        columns, x_hat = part.long(), None
+        for index in range(columns.shape[1]):
+            x_hat = advance(quantizer, index, columns[:, index], x_hat)
+        assert x_hat is not None
+        parts.append(quantizer.denormalize(x_hat))
+    return torch.cat(parts)
+
+
+def loss(quantizer: QINCo, x: Float[Tensor, "rows dim"], codes: Int[Tensor, "rows steps"]) -> Float[Tensor, ""]:
+    """The training loss along chosen codes, summed over steps: reconstructions, then pre-selectors."""
+    total = x.new_zeros(())
+    x_hat: Tensor | None = None
+    for index in range(codes.shape[1]):
+        previous, x_hat = x_hat, advance(quantizer, index, codes[:, index], x_hat)
+        total = total + (x_hat - x).square().mean()
+        table = None if previous is None else quantizer.residual_steps()[index - 1].preselector
+        if previous is not None and table is not None:
+            target = x - previous.detach()
+            total = total + (F.embedding(codes[:, index], table) - target).square().mean()
+    return total
