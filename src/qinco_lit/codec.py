@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional as F
 
 from qinco_lit.arrays import ArrayLike, as_float32, as_int64
 from qinco_lit.atomic import replacing_directory
@@ -23,6 +24,7 @@ from qinco_lit.quantizers.step import StepTables
 _FORMAT = "qinco_lit codec"
 _VERSION = 1
 _DEFAULT_BLOCK_BYTES = 64 << 20  # float32 copies of the input live for one block at a time
+_PAIR_TABLE_BYTES = 64 << 20
 _ROWS_PER_THREAD = 2048  # of such a block on a CPU; decoding is fastest from 1,024 to 4,096
 
 
@@ -58,10 +60,13 @@ class Codec:
         self.quantizer = quantizer.eval().requires_grad_(False)
         self.workspace_bytes = workspace_bytes
         self._precision, self._compile = precision, compile
-        self._tables = self._new_tables()
+        self._prepare()
 
-    def _new_tables(self) -> list[StepTables]:
-        return self.quantizer.tables(precision_for(self._precision, self.device), compiled=self._compile)
+    def _prepare(self) -> None:
+        """Compute what depends on weights and device only."""
+        precision = precision_for(self._precision, self.device)
+        self._tables: list[StepTables] = self.quantizer.tables(precision, compiled=self._compile)
+        self._pairs: Tensor | None = None
 
     @property
     def dim(self) -> int:
@@ -90,8 +95,8 @@ class Codec:
 
     @property
     def bits_per_vector(self) -> int:
-        """Bits of a packed code: num_steps x ceil(log2 codebook_size); the list id of an IVF codec is not counted."""
-        return self.num_steps * (self.codebook_size - 1).bit_length()
+        """Bits of a packed code: ceil(num_steps x log2 codebook_size); the list id of an IVF codec is not counted."""
+        return int(self.codebook_size**self.num_steps - 1).bit_length()
 
     @property
     def code_dtype(self) -> np.dtype[Any]:
@@ -106,7 +111,7 @@ class Codec:
     def to(self: _Codec, device: str | torch.device) -> _Codec:
         """Move the weights; returns the codec itself."""
         self.quantizer.to(device)
-        self._tables = self._new_tables()
+        self._prepare()
         return self
 
     @torch.inference_mode()
@@ -170,7 +175,7 @@ class Codec:
             raise ValueError(f"vectors of shape {shape} do not fit this codec: expected (n, {self.dim}), n > 0")
         rows = as_float32(x[0 : x.shape[0]], self.device, 0)
         fit_preselectors(self.quantizer, self.quantizer.normalize(rows))
-        self._tables = self._new_tables()
+        self._prepare()
 
     def decode(self, codes: ArrayLike, *, list_ids: ArrayLike | None = None) -> Any:
         """Reconstructions (n, dim) float32 in raw space of codes (n, m), for any 1 <= m <= num_steps.
@@ -185,13 +190,14 @@ class Codec:
         shape = self._checked_shape(codes, list_ids)
         as_torch = isinstance(codes, Tensor)
         out = torch.empty((shape[0], self.dim), device=self.device if as_torch else None)
-        # all rows are checked first, so that nothing is decoded from bad codes
-        for decoding in (False, True):
+        # all rows are checked first, so that nothing is decoded from bad codes (a byte is in range of 256 whatever it is)
+        if list_ids is not None or self.codebook_size < 256 or codes[0:0].dtype not in (np.uint8, torch.uint8):
             for start, stop in self._blocks(shape[0]):
-                columns = self._checked_columns(codes, list_ids, start, stop)
-                if decoding:
-                    *_, last = self._advanced(columns)
-                    out[start:stop] = last
+                self._checked_columns(codes, list_ids, start, stop)
+        pairs = self._pairs_for(shape)
+        for start, stop in self._blocks(shape[0]):
+            *_, last = self._advanced(self._checked_columns(codes, list_ids, start, stop), pairs)
+            out[start:stop] = self.quantizer.denormalize(last)
         return out if as_torch else out.numpy()
 
     def decode_steps(self, codes: ArrayLike, *, list_ids: ArrayLike | None = None) -> Iterator[Any]:
@@ -203,19 +209,39 @@ class Codec:
         for _ in range(shape[1]):
             out = torch.empty((shape[0], self.dim), device=self.device if as_torch else None)
             for walk, (start, stop) in zip(walks, blocks, strict=True):
-                out[start:stop] = next(walk)
+                out[start:stop] = self.quantizer.denormalize(next(walk))
             yield out if as_torch else out.numpy()
 
-    def _advanced(self, columns: Int[Tensor, "rows columns"]) -> Iterator[Float[Tensor, "rows dim"]]:
-        """Raw-space reconstructions after 1, 2, ... codes; the centroid alone of an IVF codec is not one of them."""
-        x_hat = None
-        for index in range(columns.shape[1]):
+    def _advanced(
+        self, columns: Int[Tensor, "rows columns"], pairs: Float[Tensor, "pairs dim"] | None = None
+    ) -> Iterator[Float[Tensor, "rows dim"]]:
+        """Normalised reconstructions after 1, 2, ... codes; the centroid alone of an IVF codec is not one of them.
+
+        With `pairs` (from `_pairs_for`) the first of them is left out.
+        """
+        x_hat = None if pairs is None else F.embedding(columns[:, 0] * self.codebook_size + columns[:, 1], pairs)
+        if x_hat is not None:
+            yield x_hat
+        for index in range(0 if pairs is None else 2, columns.shape[1]):
             with torch.inference_mode():
-                table = None if index == 0 else self._tables[index - 1]
-                x_hat = self.quantizer.advance(index, columns[:, index], x_hat, table)
-                raw = self.quantizer.denormalize(x_hat)
+                x_hat = self.quantizer.advance(index, columns[:, index], x_hat, self._tables[index - 1])
             if index > 0 or self.num_lists is None:
-                yield raw
+                yield x_hat
+
+    def _pairs_for(self, shape: tuple[int, int]) -> Float[Tensor, "pairs dim"] | None:
+        """Reconstructions of all pairs of first and second code, where there are many times more rows than pairs."""
+        num_pairs = self.codebook_size**2
+        table_bytes = 4 * num_pairs * self.dim
+        limit = min(self.workspace_bytes or _PAIR_TABLE_BYTES, _PAIR_TABLE_BYTES)
+        worthwhile = shape[0] >= 2 * num_pairs or self._pairs is not None
+        if self.num_lists is not None or shape[1] < 2 or not worthwhile or table_bytes > limit:
+            return None
+        if self._pairs is None:
+            index = torch.arange(num_pairs, device=self.device)
+            columns = torch.stack([index // self.codebook_size, index % self.codebook_size], dim=1)
+            parts = [list(self._advanced(columns[start:stop]))[-1] for start, stop in self._blocks(num_pairs)]
+            self._pairs = torch.cat(parts)
+        return self._pairs
 
     def _checked_shape(self, codes: ArrayLike, list_ids: ArrayLike | None) -> tuple[int, int]:
         shape = tuple(codes.shape)

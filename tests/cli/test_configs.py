@@ -7,7 +7,12 @@ import pytest
 from omegaconf import OmegaConf
 
 CONF = Path(__file__).parents[2] / "conf"
-GROUPS = {"train": ["data", "model", "recipe", "trainer", "logger"], "evaluate": ["data"]}
+GROUPS = {
+    "train": ["data", "model", "recipe", "trainer", "logger"],
+    "evaluate": ["data"],
+    "encode": ["data"],
+    "decode": [],
+}
 
 
 def _choices(group: str) -> list[str]:
@@ -50,7 +55,7 @@ def test_every_choice_composes(qinco, job, group, choice):
 
 @pytest.mark.parametrize("job", GROUPS)
 def test_frozen_options(qinco, job):
-    names: set[str] = set()
+    names = _names(_config(qinco, job))
     for group in GROUPS[job]:
         for choice in _choices(group):
             names |= _names(_config(qinco, job, f"{group}={choice}"))

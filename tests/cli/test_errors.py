@@ -12,7 +12,10 @@ Refused = Callable[..., str]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("trian", r"unknown command trian \(did you mean train\?\); choose from: evaluate, import, train"),
+        (
+            "trian",
+            r"unknown command trian \(did you mean train\?\); choose from: decode, encode, evaluate, .*train, verify",
+        ),
         (
             "train model=qinco3",
             r"unknown choice model=qinco3 \(did you mean qinco2\?\); choose from: .*qinco1, qinco2, .*",
@@ -38,7 +41,17 @@ Refused = Callable[..., str]
         ("train --cfg job model=qinco3", r"unknown choice model=qinco3 .*"),
         ("train --help model=qinco3", r"unknown choice model=qinco3 .*"),
         ("evaluate", r"codec=DIR is required: the codec/ folder of a training run"),
-        ("import", r"the following arguments are required: FILE.pt, --output"),
+        ("import", r"the following arguments are required: FILE, --output"),
+        ("encode", r"codec=DIR is required: qinco encode codec=DIR input=FILE output=FILE.h5"),
+        ("encode codec=c", r"output=FILE.h5 is required: .*"),
+        ("encode codec=c output=x.h5", r"give either input=FILE, any file of vectors, or data=CHOICE, .*"),
+        ("encode codec=c output=x.h5 input=x.npy data=bigann", r"give either input=FILE, .*"),
+        ("encode codec=c output=x.h5 input=x.npy dat=bigann", r"unknown option dat; choose from: .*data_dir, .*"),
+        ("encode codec=c output=x.h5 input=x.npy +trainer.device=2", r"unknown option trainer.device .*devices.*"),
+        ("decode", r"codec=DIR is required: qinco decode codec=DIR codes=FILE.h5 output=FILE.fvecs"),
+        ("decode codec=c codes=x.h5", r"output=FILE is required: .*"),
+        ("verify", r"the following arguments are required: FILE.h5"),
+        ("verify gone.h5", r"gone.h5: no such file"),
         ("import missing.pt --output codec", r"no checkpoint at missing.pt"),
     ],
 )
@@ -60,6 +73,9 @@ def test_one_line(refused: Refused, arguments: str, message: str) -> None:
         ("train +model.colour=1", r"unknown option model.colour; choose from: .*num_steps.*"),
         ("train -m model.num_steps=8,abc", r"model.num_steps=abc: expected an integer"),
         ("evaluate codec=x beam_size=wide", r"beam_size=wide: expected an integer or null"),
+        ("encode codec=c output=x.h5 input=x.npy merge=maybe", r"merge=maybe: expected true or false"),
+        ("encode codec=c output=x.h5 input=x.npy shard_rows=1e6", r"shard_rows=1000000.0: expected an integer or null"),
+        ("decode codec=c codes=x.h5 output=x.npy start=a", r"start=a: expected an integer"),
         ("evaluate codec=x baselines=pq", r"baselines=pq: expected a list, each .*"),
     ],
 )

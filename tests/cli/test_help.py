@@ -27,7 +27,13 @@ def test_help_and_configs_import_nothing_heavy():
         "--version",
         "train --help",
         "evaluate --help",
+        "encode --help",
+        "encode data=bigann --help",
+        "decode --help",
         "import --help",
+        "export --help",
+        "fit-preselector --help",
+        "verify --help",
         "train --cfg job",
         "train model=x",
     ]
@@ -48,7 +54,12 @@ def test_overview_has_one_line_per_command(qinco, arguments):
     assert [line.split()[0] for line in outcome.out.splitlines() if line.startswith("  ")] == [
         "train",
         "evaluate",
+        "encode",
+        "decode",
         "import",
+        "export",
+        "fit-preselector",
+        "verify",
     ]
 
 
@@ -68,6 +79,11 @@ def test_version(qinco):
             ["resume=RUN_DIR", "trainer.max_epochs", "-m, --multirun", "Examples:", "  num_steps: 8", "QINCO_DEBUG"],
         ),
         ("evaluate", ["data      bigann, ", "codec=DIR", "baselines=[pq,opq,rq,lsq]", "Examples:", "beam_size: null"]),
+        (
+            "encode",
+            ["data      bigann, ", "codec=DIR", "merge=true", "Examples:", "  devices: auto", "shard_rows: null"],
+        ),
+        ("decode", ["codes=FILE.h5", "num_steps=M", "Examples:", "stop: null"]),
     ],
 )
 def test_job_help_names_choices_defaults_and_examples(qinco, job, parts):
@@ -79,4 +95,5 @@ def test_job_help_names_choices_defaults_and_examples(qinco, job, parts):
 
 
 def test_tool_help(qinco):
-    assert "FILE.pt" in qinco("import", "--help").out
+    for tool, argument in {"import": "--output PATH", "export": "--output FILE.pt", "verify": "FILE.h5"}.items():
+        assert argument in qinco(tool, "--help").out

@@ -52,7 +52,7 @@ def test_large_codebooks_need_two_bytes(x: np.ndarray) -> None:
     codes = codec.encode(x)
     assert codes.dtype == np.uint16
     assert codes.max() > 255
-    assert codec.bits_per_vector == 18
+    assert codec.bits_per_vector == 17  # 2 log2 300 = 16.5
     torch_codes = codec.encode(torch.from_numpy(x))
     assert torch_codes.dtype == torch.uint16
     np.testing.assert_array_equal(codec.decode(torch_codes).numpy(), codec.decode(codes))
@@ -234,3 +234,17 @@ def test_memory_stays_bounded_for_a_wide_search(tmp_path: Path) -> None:
         [sys.executable, "-c", script, str(tmp_path / "codec")], capture_output=True, text=True, check=True
     )
     assert int(out.stdout) < 64 << 10  # KiB
+
+
+def test_decoding_many_rows_is_decoding_few(codec: Codec) -> None:
+    """Many rows share the table of their first two codes."""
+    rows = 2 * codec.codebook_size**2
+    codes = np.random.default_rng(0).integers(codec.codebook_size, size=(rows, codec.num_steps), dtype=np.uint8)
+    for num_steps in (1, 2, codec.num_steps):
+        few = np.concatenate([codec.decode(part[:, :num_steps]) for part in np.array_split(codes, 8)])
+        fresh = Codec(codec.quantizer)
+        assert fresh._pairs is None
+        np.testing.assert_allclose(fresh.decode(codes[:, :num_steps]), few, rtol=1e-5, atol=1e-5)
+        assert (fresh._pairs is not None) == (num_steps > 1), "the table is for many rows of two codes or more"
+        *_, last = fresh.decode_steps(codes[:, :num_steps])
+        np.testing.assert_allclose(last, few, rtol=1e-5, atol=1e-5)

@@ -184,7 +184,7 @@ def test_the_fields_of_the_record_are_frozen(run: Callable[..., Any]) -> None:
     assert set(record["methods"]["codec"]) == codec_fields
     more = {"settings", "num_training_rows", "train_s", "measured_at", "from_cache"}
     assert set(record["methods"]["lsq"]) == codec_fields | more
-    search_fields = {"beam_size", "num_candidates", "candidate_budget"}
+    search_fields = {"beam_size", "num_candidates", "candidate_budget", "precision"}
     assert set(record["codec"]) == {"path", "dim", "bits_per_vector", "model"} | search_fields
 
 

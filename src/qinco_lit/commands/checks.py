@@ -18,7 +18,7 @@ def check_train(config: Mapping[str, Any]) -> None:
     types = {"seed": int, "resume": str | None, "data_dir": str}
     check_arguments("", lambda: None, {name: config[name] for name in types}, extra=types)
     _check_data(config["data"])
-    check_arguments("model", QINCo, config["model"], given=("dim",))
+    check_arguments("model", QINCo, config["model"], given=("dim", "num_lists"))
     check_arguments("recipe", Recipe, config["recipe"])
     check_arguments("trainer", Trainer, config["trainer"], extra={"checkpoint_every_s": float | None})
     epochs = config["trainer"].get("max_epochs")
@@ -38,6 +38,35 @@ def check_evaluate(config: Mapping[str, Any]) -> None:
     given, extra = ("codec_dir", "data", "output_dir"), {"codec": str, "data_dir": str}
     check_arguments("", evaluate, options, given=given, extra=extra)
     _check_data(config["data"])
+
+
+def check_encode(config: Mapping[str, Any]) -> None:
+    """Check the options of `qinco encode` (plain nested values) against what will receive them. Raises ValueError."""
+    for name, what in {"codec": "codec=DIR", "output": "output=FILE.h5"}.items():
+        if config[name] is None:
+            raise ValueError(f"{what} is required: qinco encode codec=DIR input=FILE output=FILE.h5")
+    if (config["input"] is None) == (config.get("data") is None):
+        raise ValueError("give either input=FILE, any file of vectors, or data=CHOICE, the database of a data set")
+    from pytorch_lightning import Trainer
+
+    from qinco_lit.commands.encode import encode
+
+    options = {name: value for name, value in config.items() if name not in ("data", "trainer")}
+    given, extra = ("codec_dir", "vectors", "trainer"), {"codec": str, "input": str | None, "data_dir": str}
+    check_arguments("", encode, options, given=given, extra=extra)
+    check_arguments("trainer", Trainer, config["trainer"])
+    if config["input"] is None:
+        _check_data(config["data"])
+
+
+def check_decode(config: Mapping[str, Any]) -> None:
+    """Check the options of `qinco decode` (plain values) against what will receive them. Raises ValueError."""
+    for name, what in {"codec": "codec=DIR", "codes": "codes=FILE.h5", "output": "output=FILE"}.items():
+        if config[name] is None:
+            raise ValueError(f"{what} is required: qinco decode codec=DIR codes=FILE.h5 output=FILE.fvecs")
+    from qinco_lit.commands.decode import decode
+
+    check_arguments("", decode, config, given=("codec_dir",), extra={"codec": str})
 
 
 def _check_data(options: Mapping[str, Any]) -> None:

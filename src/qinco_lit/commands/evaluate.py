@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from qinco_lit.atomic import write_atomically
 from qinco_lit.codec import Codec
+from qinco_lit.commands.device import chosen_device
 from qinco_lit.commands.measure import Quantizer, TestSet, measure
 from qinco_lit.options import unknown
 from qinco_lit.reports.rate_distortion import figure_bytes, rate_distortion_figure
@@ -48,18 +49,23 @@ class _CodecQuantizer:
         return self.codec.codebook_size
 
     def encode(self, x: Any) -> Any:
-        return self.codec.encode(
+        codes = self.codec.encode(
             x,
             beam_size=self.beam_size,
             num_candidates=self.num_candidates,
             candidate_budget=self.candidate_budget,
         )
+        # one array, as of any other quantizer: the list ids of an IVF codec come first
+        return codes if self.codec.num_lists is None else np.column_stack(codes)
 
     def decode(self, codes: Any) -> Any:
-        return self.codec.decode(codes)
+        return self.codec.decode(codes[:, -self.num_steps :], **self._list_ids(codes))
 
     def decode_steps(self, codes: Any) -> Iterator[Any]:
-        return self.codec.decode_steps(codes)
+        return self.codec.decode_steps(codes[:, -self.num_steps :], **self._list_ids(codes))
+
+    def _list_ids(self, codes: Any) -> dict[str, Any]:
+        return {} if self.codec.num_lists is None else {"list_ids": codes[:, 0]}
 
 
 def evaluate(
@@ -72,6 +78,7 @@ def evaluate(
     num_candidates: int | None = None,
     candidate_budget: int | None = None,
     batch_size: int = 16384,
+    precision: str = "auto",
     device: str = "auto",
     num_threads: int | None = None,
     cache_dir: Path = DEFAULT_CACHE_DIR,
@@ -88,6 +95,7 @@ def evaluate(
         num_candidates: codewords pre-selected per hypothesis, 0 for all; None takes the model's.
         candidate_budget: instead, pairs of hypothesis and codeword tried per step over the whole beam.
         batch_size: database vectors encoded at a time; changes memory and speed, not results.
+        precision: of the codec's search: auto, fast, float32, screened, bfloat16, float16 (see `Codec`).
         device: of the codec: auto, cpu, cuda, cuda:1. Baselines run on the CPU.
         num_threads: of torch and faiss; None leaves theirs.
         cache_dir: where trained baselines and their results are kept for the next evaluation.
@@ -103,7 +111,7 @@ def evaluate(
         ValueError: unknown baseline, a codec of another dimension than the data, impossible options, bad vectors.
     """
     _check_options(baselines, batch_size, num_threads)
-    codec = Codec.load(codec_dir, device=_device(device))
+    codec = Codec.load(codec_dir, device=chosen_device(device), precision=precision)
     data.prepare_data()
     data.setup("test")
     if codec.dim != data.dim:
@@ -214,6 +222,7 @@ def _codec_facts(quantizer: _CodecQuantizer, codec_dir: Path) -> dict[str, Any]:
         "beam_size": search.beam_size,
         "num_candidates": None if search.candidate_budget else search.num_candidates,
         "candidate_budget": search.candidate_budget,
+        "precision": codec.precision,
     }
 
 
@@ -234,18 +243,6 @@ def _check_options(baselines: Sequence[str], batch_size: int, num_threads: int |
     for name, value in {"batch_size": batch_size, "num_threads": num_threads}.items():
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: give at least 1")
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"unknown device {name}; choose from: auto, cpu, cuda, cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device={name}: this machine has {torch.cuda.device_count()} CUDA devices; use device=cpu")
-    return device
 
 
 @contextmanager

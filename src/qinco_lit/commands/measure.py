@@ -28,7 +28,7 @@ class Quantizer(Protocol):
         """Values a code can take."""
 
     def encode(self, x: Any) -> Any:
-        """Codes (n, num_steps) of raw vectors (n, dim)."""
+        """Codes (n, num_steps) of raw vectors (n, dim); what else decoding needs may come in columns before them."""
 
     def decode(self, codes: Any) -> Any:
         """Reconstructions (n, dim) in raw space."""
@@ -105,7 +105,7 @@ def measure(
         x_hat = quantizer.decode(codes)
         decode_s += time.perf_counter() - encoded
         encode_s += encoded - began
-        counts.add(codes)
+        counts.add(codes[:, -quantizer.num_steps :])
         _add_errors(errors, x, quantizer.decode_steps(codes))
         if queries is not None and nearest is not None:
             squared_l2, ids = exact_neighbours(queries, x_hat, min(max(RECALL_AT), len(x_hat)))

@@ -29,6 +29,8 @@ from qinco_lit.training.wandb_run import finish_wandb, start_wandb
 
 log = logging.getLogger(__name__)
 
+_PRESELECTOR_ROWS = 1024
+
 
 def train(
     *,
@@ -78,7 +80,8 @@ def train(
     try:
         fitter.fit(module, datamodule=data, ckpt_path=str(last) if resume else None)
         if fitter.is_global_zero:
-            _write_codec(module.quantizer, checkpoints / "best.ckpt", run_dir / "codec")
+            some = data.train_vectors[:_PRESELECTOR_ROWS]  # type: ignore[attr-defined]
+            _write_codec(module.quantizer, checkpoints / "best.ckpt", some, run_dir / "codec")
         state = "finished"
     except TrainingInterruptedError as interruption:
         state = "interrupted"
@@ -174,14 +177,18 @@ def _best_mse(fitter: Trainer) -> float | None:
     return None
 
 
-def _write_codec(quantizer: QINCo, best: Path, target: Path) -> None:
+def _write_codec(quantizer: QINCo, best: Path, some_vectors: Any, target: Path) -> None:
     checkpoint = torch.load(best, map_location="cpu", weights_only=True)
     prefix = "quantizer."
     state = {
         name.removeprefix(prefix): value for name, value in checkpoint["state_dict"].items() if name.startswith(prefix)
     }
     quantizer.cpu().load_state_dict(state)
-    Codec(quantizer).save(target)
+    codec = Codec(quantizer)
+    if not quantizer.config["preselector"]:  # QINCo1: lets `num_candidates` be chosen at encoding time
+        log.info("fitting a pre-selector on %d vectors", len(some_vectors))
+        codec.fit_preselector(some_vectors)
+    codec.save(target)
 
 
 def _num_parameters(quantizer: QINCo) -> int:

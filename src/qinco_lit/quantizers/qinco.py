@@ -17,7 +17,7 @@ from qinco_lit.quantizers.step import ResidualStep, StepTables
 # Rows of a matrix product: in float32 some 1000 stay in a core's cache (twice the speed of 4096); in half precision the
 # product takes so little time that longer rows of operations count for more. A GPU wants many more.
 _ROWS_PER_THREAD = 1024
-_HALF_ROWS_PER_THREAD = 4096
+_HALF_ROWS_PER_THREAD = 6144
 _WORKSPACE_BYTES_GPU = 1 << 30
 
 

@@ -1,6 +1,5 @@
 """Write one dataset of an HDF5 file whose disk may fill up."""
 
-import errno
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +8,7 @@ import h5py
 import numpy as np
 from jaxtyping import Shaped
 
+from qinco_lit.vectors.disk_space import reserve
 from qinco_lit.vectors.layout import Target
 
 _CHUNK_BYTES = 1 << 20
@@ -20,8 +20,7 @@ _INDEX_ENTRY_BYTES = 1 << 10
 class Hdf5Sink:
     """One dataset next to those the file already has: contiguous if the row count is known, else in chunks.
 
-    The HDF5 library keeps what it could not write, and crashes the process when it cannot be written at the close
-    either. So the disk space is taken here, before the library needs it, where a full disk is an ordinary OSError.
+    The space on the disk is taken before the library needs it (`reserve`).
     """
 
     def __init__(self, target: Target, temporary: Path, dim: int, dtype: np.dtype, num_rows: int | None) -> None:
@@ -34,7 +33,7 @@ class Hdf5Sink:
         row_bytes = dim * dtype.itemsize
         self._chunk_rows = max(1, _CHUNK_BYTES // row_bytes)
         self._chunk_bytes = self._chunk_rows * row_bytes + _INDEX_ENTRY_BYTES
-        self._reserve((num_rows or 0) * row_bytes)
+        reserve(temporary, self._fixed_bytes + (num_rows or 0) * row_bytes)
         self._file = h5py.File(temporary, "r+")
         try:
             _make_room(target, self._file)
@@ -47,7 +46,7 @@ class Hdf5Sink:
         """Write C-contiguous rows that already have the stored dtype."""
         stop = self._num_written + len(rows)
         if self._dataset.chunks:
-            self._reserve(-(-stop // self._chunk_rows) * self._chunk_bytes)
+            reserve(self._temporary, self._fixed_bytes + -(-stop // self._chunk_rows) * self._chunk_bytes)
             self._dataset.resize(stop, axis=0)
         self._dataset[self._num_written : stop] = rows
         self._num_written = stop
@@ -63,17 +62,6 @@ class Hdf5Sink:
     def close(self) -> None:
         """Release the file, complete or not."""
         self._file.close()
-
-    def _reserve(self, data_bytes: int) -> None:
-        if not hasattr(os, "posix_fallocate"):
-            return
-        with self._temporary.open("r+b") as stream:
-            try:
-                os.posix_fallocate(stream.fileno(), 0, self._fixed_bytes + data_bytes)
-            except OSError as error:
-                # Some file systems cannot reserve.
-                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-                    raise
 
     def _create(self, name: str, dim: int, dtype: np.dtype, num_rows: int | None) -> h5py.Dataset:
         if num_rows is not None:

@@ -1,6 +1,5 @@
 """Write files of vectors: all of the file, or nothing under its name."""
 
-import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ import numpy as np
 from jaxtyping import Shaped
 from numpy.typing import ArrayLike, DTypeLike
 
+from qinco_lit.vectors.disk_space import full_disk_code
 from qinco_lit.vectors.layout import (
     BIN_DTYPES,
     HDF5_SUFFIXES,
@@ -119,7 +119,7 @@ class VectorWriter:
         try:
             yield
         except (OSError, RuntimeError) as error:
-            code = _full_disk_code(error)
+            code = full_disk_code(error)
             if code is None:
                 raise
             raise OSError(
@@ -202,14 +202,6 @@ def _cast(path: str, rows: Shaped[np.ndarray, "n dim"], dtype: np.dtype) -> Shap
             worst = low if low < limits.min else high
             raise ValueError(f"{path}: value {worst} does not fit {dtype.name} ({limits.min}..{limits.max})")
     return np.ascontiguousarray(rows, dtype=dtype)
-
-
-def _full_disk_code(error: OSError | RuntimeError) -> int | None:
-    """The errno of a write that found no room; h5py gives it only inside the message."""
-    for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        if getattr(error, "errno", None) == code or os.strerror(code) in str(error):
-            return code
-    return None
 
 
 def _sync(path: Path) -> None:

@@ -1,23 +1,13 @@
-"""The `qinco` command: a table of commands, and the only place that knows Hydra and OmegaConf.
-
-A job (`train`, `evaluate`) is a Hydra app. Its whole command line is composed and checked here before Hydra makes a run
-folder, so that a mistake costs one line and leaves nothing behind. Heavy packages are imported by the functions that
-need them: `--help` must not wait for torch.
-"""
+"""Run a job: its whole command line is composed and checked before Hydra makes a run folder."""
 
 import argparse
 import contextlib
-import logging
 import os
-import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from qinco_lit.commands import import_checkpoint
-from qinco_lit.commands.checks import check_evaluate, check_train
+from qinco_lit.cli.table import JOBS, Job
 from qinco_lit.mistakes import in_one_line, remove_if_unused, users_mistake
 from qinco_lit.options import unknown, unknown_key
 
@@ -32,84 +22,17 @@ SAVED_CONFIG = Path(".hydra") / "config.yaml"
 _RESUME_SETTINGS = ["hydra/job_logging=qinco", "hydra.job.name=train", "hydra.output_subdir=null"]
 
 
-class _UserError(BaseException):
+class UserError(BaseException):
     """Carries a user's mistake through Hydra, which would add lines of its own to an Exception."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """A Hydra command: `check` raises ValueError for options that cannot work, `run` does the work."""
-
-    summary: str
-    check: Callable[[dict[str, Any]], None]
-    run: Callable[[dict[str, Any], Path], float | None]
+def raise_mistake(parser: argparse.ArgumentParser, message: str) -> NoReturn:  # noqa: ARG001 (takes a parser's place)
+    """What a parser does with arguments it cannot use: raise ValueError."""
+    raise ValueError(message)
 
 
-@dataclass(frozen=True)
-class Tool:
-    """A command with plain arguments."""
-
-    summary: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], None]
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line (default: the process's) and return its exit code: 0, or 2 for a user's mistake."""
-    try:
-        return _dispatch(list(sys.argv[1:] if argv is None else argv))
-    except (_UserError, ValueError, OSError) as error:
-        return _report((isinstance(error, _UserError) and error.__cause__) or error)
-    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns Ctrl-C into SystemExit(1)
-        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
-            raise
-        sys.stderr.write("qinco: interrupted\n")
-        return 130
-
-
-def _dispatch(arguments: list[str]) -> int:
-    if "--version" in arguments:
-        from qinco_lit import __version__
-
-        sys.stdout.write(f"qinco_lit {__version__}\n")
-    elif not arguments or arguments[0] in ("-h", "--help", "help"):
-        sys.stdout.write(_overview())
-    elif (name := arguments[0]) in JOBS:
-        _run_job(name, arguments[1:])
-    elif name in TOOLS:
-        parser = _Parser(prog=f"qinco {name}", description=TOOLS[name].summary, allow_abbrev=False)
-        TOOLS[name].add_arguments(parser)
-        options = parser.parse_args(arguments[1:])
-        logging.basicConfig(level=logging.INFO, format="%(message)s")
-        TOOLS[name].run(options)
-    else:
-        raise unknown("command", name, [*JOBS, *TOOLS])
-    return 0
-
-
-def _overview() -> str:
-    summaries = {name: job.summary for name, job in JOBS.items()} | {name: tool.summary for name, tool in TOOLS.items()}
-    lines = "\n".join(f"  {name:<10} {summary}" for name, summary in summaries.items())
-    advice = "`qinco COMMAND --help` explains a command; `qinco --version` names the version."
-    return f"qinco COMMAND ...\n\n{lines}\n\n{advice}\n"
-
-
-def _report(error: BaseException) -> int:
-    if os.environ.get("QINCO_DEBUG") == "1":
-        traceback.print_exception(error)
-    sys.stderr.write(f"qinco: error: {in_one_line(error)}\n")
-    return 2
-
-
-# --- running a job --------------------------------------------------------------------------------------------------
-
-
-def _run_job(name: str, arguments: list[str]) -> None:
+def run_job(name: str, arguments: list[str]) -> None:
+    """Run a job with its command line. Raises ValueError, OSError or UserError for a user's mistake."""
     from hydra import version
     from hydra._internal.utils import _run_hydra, get_args_parser  # hydra.main's own; sys.argv stays what DDP re-runs
     from hydra.core.global_hydra import GlobalHydra
@@ -121,7 +44,7 @@ def _run_job(name: str, arguments: list[str]) -> None:
         replace=True,
     )  # fmt: skip
     parser = get_args_parser()
-    parser.error = _Parser.error.__get__(parser)  # type: ignore[method-assign]
+    parser.error = raise_mistake.__get__(parser)  # type: ignore[method-assign]
     args = parser.parse_intermixed_args(arguments)
     job, resumed = JOBS[name], _prepare(name, args)
 
@@ -145,7 +68,7 @@ def _run_task(job: Job, config: "DictConfig", *, keep_folder: bool) -> float | N
             remove_if_unused(run_dir, {".hydra", f"{settings.job.name}.log"})
         if "basic_launcher" not in str(settings.launcher.get("_target_")):
             raise  # in a worker process: the launcher reports it its own way
-        raise _UserError from mistake
+        raise UserError from mistake
 
 
 # --- checking the command line before Hydra makes a folder ----------------------------------------------------------
@@ -288,63 +211,3 @@ def _plain(config: "DictConfig") -> dict[str, Any]:
     values = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
-
-
-# --- the commands ---------------------------------------------------------------------------------------------------
-
-
-def _data_module(config: dict[str, Any], **arguments: int) -> Any:
-    from hydra.utils import instantiate
-
-    return instantiate(config["data"], **arguments, _convert_="all")
-
-
-def _train(config: dict[str, Any], run_dir: Path) -> float | None:
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    from qinco_lit.commands.train import train
-
-    settings = HydraConfig.get()
-    if settings.mode == RunMode.MULTIRUN and config["logger"] is not None and config["logger"]["group"] is None:
-        config["logger"]["group"] = Path(settings.sweep.dir).name
-    return train(
-        data=_data_module(config, batch_size=config["recipe"]["batch_size"], seed=config["seed"]),
-        model=config["model"],
-        recipe=config["recipe"],
-        trainer=config["trainer"],
-        logger=config["logger"],
-        seed=config["seed"],
-        run_dir=run_dir,
-        resume=config["resume"] is not None,
-        config=config,
-        overrides=[str(override) for override in settings.overrides.task],
-    )
-
-
-def _evaluate(config: dict[str, Any], run_dir: Path) -> None:
-    from qinco_lit.commands.evaluate import evaluate
-
-    options = {name: value for name, value in config.items() if name not in ("codec", "data", "data_dir", "cache_dir")}
-    evaluate(
-        codec_dir=Path(config["codec"]),
-        data=_data_module(config, batch_size=config["batch_size"]),
-        output_dir=run_dir,
-        cache_dir=Path(config["cache_dir"]),
-        **options,
-    )
-
-
-JOBS = {
-    "train": Job("train a quantizer on vectors (python train.py is the same)", check_train, _train),
-    "evaluate": Job("measure a trained codec next to PQ, OPQ, RQ and LSQ", check_evaluate, _evaluate),
-}
-TOOLS = {
-    "import": Tool(
-        "turn a published checkpoint into a codec folder", import_checkpoint.add_arguments, import_checkpoint.run
-    ),
-}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

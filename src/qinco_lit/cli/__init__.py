@@ -1,0 +1,71 @@
+"""The `qinco` command: a table of commands, and the only place that knows Hydra and OmegaConf.
+
+A job (`train`, `evaluate`) is a Hydra app. Its whole command line is composed and checked here before Hydra makes a run
+folder, so that a mistake costs one line and leaves nothing behind. Heavy packages are imported by the functions that
+need them: `--help` must not wait for torch.
+"""
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from qinco_lit.cli.jobs import UserError, raise_mistake, run_job
+from qinco_lit.cli.table import JOBS, TOOLS, Job, Tool
+from qinco_lit.mistakes import in_one_line
+from qinco_lit.options import unknown
+
+__all__ = ["JOBS", "TOOLS", "Job", "Tool", "main"]
+
+
+class _Parser(argparse.ArgumentParser):
+    error = raise_mistake
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line (default: the process's) and return its exit code: 0, or 2 for a user's mistake."""
+    try:
+        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+    except (UserError, ValueError, OSError) as error:
+        return _report((isinstance(error, UserError) and error.__cause__) or error)
+    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns Ctrl-C into SystemExit(1)
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        sys.stderr.write("qinco: interrupted\n")
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if "--version" in arguments:
+        from qinco_lit import __version__
+
+        sys.stdout.write(f"qinco_lit {__version__}\n")
+    elif not arguments or arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(_overview())
+    elif (name := arguments[0]) in JOBS:
+        run_job(name, arguments[1:])
+    elif name in TOOLS:
+        parser = _Parser(prog=f"qinco {name}", description=TOOLS[name].summary, allow_abbrev=False)
+        TOOLS[name].add_arguments(parser)
+        options = parser.parse_args(arguments[1:])
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        TOOLS[name].run(options)
+    else:
+        raise unknown("command", name, [*JOBS, *TOOLS])
+    return 0
+
+
+def _overview() -> str:
+    summaries = {name: job.summary for name, job in JOBS.items()} | {name: tool.summary for name, tool in TOOLS.items()}
+    lines = "\n".join(f"  {name:<15} {summary}" for name, summary in summaries.items())
+    advice = "`qinco COMMAND --help` explains a command; `qinco --version` names the version."
+    return f"qinco COMMAND ...\n\n{lines}\n\n{advice}\n"
+
+
+def _report(error: BaseException) -> int:
+    if os.environ.get("QINCO_DEBUG") == "1":
+        traceback.print_exception(error)
+    sys.stderr.write(f"qinco: error: {in_one_line(error)}\n")
+    return 2

@@ -1,0 +1,115 @@
+"""The commands: what each is called, how its options are checked, and what it runs."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qinco_lit.commands import export_checkpoint, fit_preselector, import_checkpoint, verify
+from qinco_lit.commands.checks import check_decode, check_encode, check_evaluate, check_train
+
+
+@dataclass(frozen=True)
+class Job:
+    """A Hydra command: `check` raises ValueError for options that cannot work, `run` does the work."""
+
+    summary: str
+    check: Callable[[dict[str, Any]], None]
+    run: Callable[[dict[str, Any], Path], float | None]
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A command with plain arguments."""
+
+    summary: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+
+
+def _data_module(config: dict[str, Any], **arguments: int) -> Any:
+    from hydra.utils import instantiate
+
+    return instantiate(config["data"], **arguments, _convert_="all")
+
+
+def _train(config: dict[str, Any], run_dir: Path) -> float | None:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from qinco_lit.commands.train import train
+
+    settings = HydraConfig.get()
+    if settings.mode == RunMode.MULTIRUN and config["logger"] is not None and config["logger"]["group"] is None:
+        config["logger"]["group"] = Path(settings.sweep.dir).name
+    return train(
+        data=_data_module(config, batch_size=config["recipe"]["batch_size"], seed=config["seed"]),
+        model=config["model"],
+        recipe=config["recipe"],
+        trainer=config["trainer"],
+        logger=config["logger"],
+        seed=config["seed"],
+        run_dir=run_dir,
+        resume=config["resume"] is not None,
+        config=config,
+        overrides=[str(override) for override in settings.overrides.task],
+    )
+
+
+def _evaluate(config: dict[str, Any], run_dir: Path) -> None:
+    from qinco_lit.commands.evaluate import evaluate
+
+    options = {name: value for name, value in config.items() if name not in ("codec", "data", "data_dir", "cache_dir")}
+    evaluate(
+        codec_dir=Path(config["codec"]),
+        data=_data_module(config, batch_size=config["batch_size"]),
+        output_dir=run_dir,
+        cache_dir=Path(config["cache_dir"]),
+        **options,
+    )
+
+
+def _encode(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all of it goes to output=)
+    from qinco_lit.commands.encode import encode
+    from qinco_lit.vectors import open_vectors
+
+    if config["input"] is not None:
+        vectors = open_vectors(config["input"])
+    else:
+        data = _data_module(config)
+        data.prepare_data()
+        data.setup("predict")
+        vectors = data.database
+    others = ("codec", "input", "data", "data_dir", "output")
+    options = {name: value for name, value in config.items() if name not in others}
+    encode(codec_dir=Path(config["codec"]), vectors=vectors, output=Path(config["output"]), **options)
+
+
+def _decode(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all of it goes to output=)
+    from qinco_lit.commands.decode import decode
+
+    options = {name: value for name, value in config.items() if name not in ("codec", "codes", "output")}
+    decode(codec_dir=Path(config["codec"]), codes=Path(config["codes"]), output=Path(config["output"]), **options)
+
+
+JOBS = {
+    "train": Job("train a quantizer on vectors (python train.py is the same)", check_train, _train),
+    "evaluate": Job("measure a trained codec next to PQ, OPQ, RQ and LSQ", check_evaluate, _evaluate),
+    "encode": Job("turn a file of vectors into a store of codes, resumable, on many devices", check_encode, _encode),
+    "decode": Job("turn a store of codes back into vectors", check_decode, _decode),
+}
+TOOLS = {
+    "import": Tool(
+        "turn a published checkpoint into a codec folder", import_checkpoint.add_arguments, import_checkpoint.run
+    ),
+    "export": Tool(
+        "turn a codec folder into a published checkpoint", export_checkpoint.add_arguments, export_checkpoint.run
+    ),
+    "fit-preselector": Tool(
+        "let a codec without pre-selectors (QINCo1) try few codewords",
+        fit_preselector.add_arguments,
+        fit_preselector.run,
+    ),
+    "verify": Tool("check that a store of codes is complete and undamaged", verify.add_arguments, verify.run),
+}

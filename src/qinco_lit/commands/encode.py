@@ -1,0 +1,186 @@
+"""`encode`: a file of vectors to a store of codes, on any number of ranks, resumable."""
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pytorch_lightning import Trainer
+
+from qinco_lit.codec import Codec
+from qinco_lit.commands.train import quiet_lightning
+from qinco_lit.encoding import Encoding, ShardFolder, default_shard_rows
+from qinco_lit.encoding.progress import Progress, duration
+from qinco_lit.encoding.shards import OtherRankFailedError, finished_store, folder_of
+from qinco_lit.encoding.writer import WriteShards
+from qinco_lit.vectors import VectorFile
+from qinco_lit.vectors.code_info import CodeInfo, input_facts
+from qinco_lit.vectors.layout import HDF5_SUFFIXES
+
+log = logging.getLogger(__name__)
+
+_DTYPES = ("uint8", "int8", "float16", "float32", "float64")
+_POLL_S = 0.2  # between looks at whether the other ranks have finished
+
+
+def encode(
+    *,
+    codec_dir: Path,
+    vectors: VectorFile,
+    output: Path,
+    trainer: Mapping[str, Any],
+    shard_rows: int | None = None,
+    merge: bool = False,
+    packed: bool = False,
+    beam_size: int | None = None,
+    num_candidates: int | None = None,
+    candidate_budget: int | None = None,
+    precision: str = "auto",
+    batch_size: int = 16_384,
+    num_threads: int | None = None,
+) -> None:
+    """Encode vectors into a store of codes; what an earlier call with the same arguments has finished is kept.
+
+    The store's bytes depend on the codec, the vectors, the search, `shard_rows`, `packed` and `merge`, and on nothing
+    else: not on ranks, `batch_size` or interruptions. Every process of the job calls this function.
+
+    Args:
+        codec_dir: what training or `import` wrote.
+        vectors: (num_rows, dim).
+        output: HDF5 file; its shards are made in `OUTPUT.shards` next to it.
+        trainer: arguments of `pl.Trainer` that say where to run: accelerator, devices, num_nodes, strategy.
+        shard_rows: rows per shard, the unit of work that a kill can cost; None: `default_shard_rows`.
+        merge: end in one file instead of one that refers to its shards; does so later for a finished store, too.
+        packed: the codes of a vector in ceil(num_steps x log2(codebook_size)) bits, rounded up to bytes.
+        beam_size, num_candidates, candidate_budget: of `Codec.encode`; None takes the model's.
+        precision: of `Codec`.
+        batch_size: rows read and moved to the device at a time, in whole blocks of 16,384.
+        num_threads: of torch in each process; None shares the cores among them.
+
+    Raises:
+        FileNotFoundError: no codec, or no folder for the output.
+        ValueError: impossible options, an output that belongs to other work, vectors that do not fit or hold NaN.
+        OSError: the disk is full; finished shards are kept.
+    """
+    search = {"beam_size": beam_size, "num_candidates": num_candidates, "candidate_budget": candidate_budget}
+    _check_options(output, {"shard_rows": shard_rows, "batch_size": batch_size, "num_threads": num_threads})
+    quiet_lightning()
+    fitter = _trainer(trainer)
+    codec = Codec.load(codec_dir, device=fitter.strategy.root_device, precision=precision)
+    _check_vectors(vectors, codec, codec_dir)
+    folder = ShardFolder.open(output)
+    store = finished_store(output)
+    found = {path: work.info for path, work in {output: store, folder_of(output): folder}.items() if work is not None}
+    rows = shard_rows or next((known.shard_rows for known in found.values()), default_shard_rows(len(vectors)))
+    info = _info(codec, codec_dir, vectors, search, packed, rows)
+    for path, known in found.items():
+        _check_same(path, known, info)
+    if store is not None and not (store.is_virtual and merge):
+        if fitter.is_global_zero:
+            if folder is not None and not store.is_virtual:
+                folder.remove()  # a merge was killed at its very end
+            log.info("%s is complete already: %s rows", output, f"{len(store):,}")
+        return
+    folder = folder or ShardFolder(output, info)
+    if fitter.is_global_zero:
+        folder.create()
+        folder.forget_failure()
+    module = Encoding(codec, vectors, folder, search=search, batch_size=batch_size, num_threads=num_threads)
+    _run(fitter, module, folder, merge=merge)
+
+
+def _run(fitter: Trainer, module: Encoding, folder: ShardFolder, *, merge: bool) -> None:
+    began = time.monotonic()
+    progress = Progress(folder)
+    fitter.callbacks.append(WriteShards(folder, progress))  # type: ignore[attr-defined]
+    try:
+        fitter.predict(module, return_predictions=False)
+        if fitter.is_global_zero:
+            _wait(folder, progress)
+    except OtherRankFailedError as failure:
+        if fitter.is_global_zero:
+            raise ValueError(str(failure)) from None
+        return
+    except (ValueError, OSError) as error:
+        folder.report_failure(fitter.global_rank, error)
+        if fitter.is_global_zero:
+            raise
+        return  # the first rank says it
+    finally:
+        progress.stop()
+    if fitter.is_global_zero:
+        folder.merge() if merge else folder.join()
+        rows, taken = folder.info.num_rows, time.monotonic() - began
+        size = rows * folder.info.bytes_per_vector / 1e6
+        log.info("%s: %s rows, %.1f MB of codes, in %s", folder.output, f"{rows:,}", size, duration(taken))
+
+
+def _wait(folder: ShardFolder, progress: Progress) -> None:
+    """Wait for the other ranks. By their files: a collective would give up after minutes, and they may need hours."""
+    while len(folder.finished()) < folder.info.num_shards:
+        folder.check_failure()
+        progress.advance()
+        time.sleep(_POLL_S)
+
+
+def _trainer(options: Mapping[str, Any]) -> Trainer:
+    return Trainer(
+        **options,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def _info(
+    codec: Codec, codec_dir: Path, vectors: VectorFile, options: Mapping[str, int | None], packed: bool, rows: int
+) -> CodeInfo:
+    search = codec.quantizer.search_for(**options)
+    return CodeInfo(
+        num_steps=codec.num_steps,
+        codebook_size=codec.codebook_size,
+        packed=packed,
+        num_lists=codec.num_lists,
+        shard_rows=rows,
+        codec_sha256=codec_sha256(codec_dir),
+        beam_size=search.beam_size,
+        num_candidates=None if search.candidate_budget else search.num_candidates,
+        candidate_budget=search.candidate_budget,
+        precision=codec.precision,
+        **input_facts(vectors),
+    )
+
+
+def codec_sha256(codec_dir: Path) -> str:
+    """Hash of the weights of a codec folder that has been loaded, hexadecimal."""
+    return str(json.loads((codec_dir / "config.json").read_text())["weights_sha256"])
+
+
+def _check_same(path: Path, known: CodeInfo, info: CodeInfo) -> None:
+    differences = list(known.differences(info))
+    if differences:
+        raise ValueError(f"{path} belongs to other work: {', '.join(differences)}; name another output=, or remove it")
+
+
+def _check_options(output: Path, counts: Mapping[str, int | None]) -> None:
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: give at least 1")
+    if output.suffix not in HDF5_SUFFIXES:
+        raise ValueError(f"output={output}: codes are written as HDF5, name a file that ends in .h5")
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"output={output}: the folder {output.parent} does not exist; make it first")
+
+
+def _check_vectors(vectors: VectorFile, codec: Codec, codec_dir: Path) -> None:
+    if vectors.shape[1] != codec.dim:
+        raise ValueError(f"{codec_dir} encodes vectors of dimension {codec.dim}, {vectors.path} has {vectors.shape[1]}")
+    if vectors.dtype.name not in _DTYPES:
+        raise ValueError(
+            f"{vectors.path}: vectors of dtype {np.dtype(vectors.dtype)} are not supported: give float32 or uint8"
+        )

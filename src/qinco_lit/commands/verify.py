@@ -1,0 +1,36 @@
+"""`verify`: is a store of codes complete, and are its bytes those that were written."""
+
+import argparse
+import logging
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `qinco verify`."""
+    parser.add_argument(
+        "store", metavar="FILE.h5", type=Path, help="store of codes that `qinco encode` wrote, or is writing"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Read the whole store once. Raises FileNotFoundError or ValueError for a missing or damaged shard."""
+    from qinco_lit.encoding.shards import ShardFolder
+    from qinco_lit.vectors import open_codes
+
+    folder = None if options.store.exists() else ShardFolder.open(options.store)
+    if folder is not None:
+        for shard in sorted(folder.finished()):
+            folder.verify(shard)
+        folder.records()
+        raise ValueError(
+            f"{options.store} is not complete: its shards are not joined; run the same `qinco encode` again"
+        )
+    store = open_codes(options.store)
+    for shard in range(store.info.num_shards):
+        store.verify_shard(shard)
+    _log.info(
+        "%s: complete and undamaged, %s rows in %d shards, %d bytes each",
+        store.path, f"{len(store):,}", store.info.num_shards, store.info.bytes_per_vector,
+    )  # fmt: skip

@@ -1,0 +1,146 @@
+"""Shards of rows in, codes out: what Lightning's `Trainer.predict` runs on every rank."""
+
+import signal
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from types import FrameType
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+import torch
+from jaxtyping import Integer, Shaped
+from pytorch_lightning import LightningModule
+from torch import Tensor
+
+from qinco_lit.codec import Codec
+from qinco_lit.encoding.shards import ShardFolder
+from qinco_lit.vectors import VectorFile
+from qinco_lit.vectors.code_info import CodeInfo, StoredRows
+from qinco_lit.vectors.read_ahead import read_ahead
+
+# Rows given to the codec at once, counted from the start of a shard. Fixed: the rounding of a matrix product may depend
+# on how many rows it has, and the codes must not depend on batch size, ranks or interruptions.
+BLOCK_ROWS = 16_384
+
+
+class Batch(NamedTuple):
+    """Rows of the input from one shard, starting at a whole block of it."""
+
+    shard: int
+    x: Shaped[Tensor, "batch dim"]
+
+
+class EncodedBatch(NamedTuple):
+    """The codes of a batch, as they go into the shard's file."""
+
+    shard: int
+    rows: StoredRows
+
+
+class ShardLoader:
+    """Batches of the shards that this rank has to do, one shard after the other, read ahead in a thread.
+
+    Args:
+        vectors: (num_rows, dim) rows.
+        info: how they are cut into shards.
+        shards: those to read.
+        batch_size: rows of a batch, in whole blocks.
+    """
+
+    def __init__(self, vectors: VectorFile, info: CodeInfo, shards: list[int], batch_size: int) -> None:
+        self._vectors, self._info, self._shards = vectors, info, shards
+        self._step = max(1, batch_size // BLOCK_ROWS) * BLOCK_ROWS
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._pieces())
+
+    def __iter__(self) -> Iterator[Batch]:
+        with closing(read_ahead(self._read, self._pieces())) as batches:
+            yield from batches
+
+    def _pieces(self) -> Iterator[tuple[int, int, int]]:
+        for shard in self._shards:
+            first, last = self._info.shard_range(shard)
+            for start in range(first, last, self._step):
+                yield shard, start, min(start + self._step, last)
+
+    def _read(self, piece: tuple[int, int, int]) -> Batch:
+        shard, start, stop = piece
+        rows = self._vectors[start:stop]
+        _check_finite(rows, start, self._vectors.path)
+        x = torch.from_numpy(rows)
+        return Batch(shard, x.pin_memory() if torch.cuda.is_available() else x)
+
+
+class Encoding(LightningModule):
+    """Encodes the unfinished shards of a folder.
+
+    Args:
+        codec: on the rank's device.
+        vectors: (num_rows, dim) rows.
+        folder: of the shards.
+        search: keyword arguments of `Codec.encode`.
+        batch_size: rows read and moved to the device at once, in whole blocks.
+        num_threads: of torch on the CPU; None leaves them.
+
+    Attributes:
+        shards: what this rank has to do; known when the loader has been made.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        vectors: VectorFile,
+        folder: ShardFolder,
+        *,
+        search: Mapping[str, Any],
+        batch_size: int,
+        num_threads: int | None,
+    ) -> None:
+        super().__init__()
+        # Lightning's: a rank may find that all of its shards are finished
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+        self.codec, self.vectors, self.folder = codec, vectors, folder
+        self._search, self._batch_size, self._num_threads = search, batch_size, num_threads
+        self.shards: list[int] = []
+
+    def predict_dataloader(self) -> ShardLoader:
+        """Batches of this rank's unfinished shards; the finished ones are compared with their checksums here."""
+        warnings.filterwarnings("ignore", message="Total length of `ShardLoader`")  # nothing is left to do for a rank
+        self.shards = self.folder.unfinished(self.trainer.global_rank, self.trainer.world_size)
+        return ShardLoader(self.vectors, self.folder.info, self.shards, self._batch_size)
+
+    def on_predict_start(self) -> None:
+        """Let SIGTERM stop the work as Ctrl-C does, where Lightning would only make a note of it."""
+        if self._num_threads is not None:
+            torch.set_num_threads(self._num_threads)
+        signal.signal(signal.SIGTERM, _interrupt)
+
+    def predict_step(self, batch: Batch) -> EncodedBatch:
+        """Encode a batch, block by block."""
+        blocks = [self.codec.encode(x, **self._search) for x in torch.split(batch.x, BLOCK_ROWS)]
+        if self.codec.num_lists is None:
+            codes, list_ids = _in_one(blocks), None
+        else:
+            codes, list_ids = _in_one([codes for _, codes in blocks]), _in_one([ids for ids, _ in blocks])
+        return EncodedBatch(batch.shard, StoredRows(self.folder.info.stored(codes), list_ids))
+
+
+def _in_one(blocks: list[Tensor]) -> Integer[np.ndarray, "..."]:
+    """In main memory; joined there, as torch joins no uint16 on a GPU."""
+    return np.concatenate([block.cpu().numpy() for block in blocks])
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def _check_finite(rows: Shaped[np.ndarray, "n dim"], first_row: int, path: str) -> None:
+    if rows.dtype.kind != "f":
+        return
+    with np.errstate(over="ignore"):
+        bad = ~np.isfinite(rows.astype(np.float32, copy=False)).all(axis=1)
+    if bad.any():
+        row = first_row + int(bad.argmax())
+        raise ValueError(f"{path}: vector {row} holds NaN or infinity (as float32): repair or remove it")

@@ -1,0 +1,173 @@
+"""What a file of codes is: its size, and the codec, input and search that it belongs to."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+from jaxtyping import Integer, Shaped
+
+from qinco_lit.vectors.code_packing import pack_codes, packed_bytes, unpack_codes
+from qinco_lit.vectors.layout import split_path
+from qinco_lit.vectors.vector_file import VectorFile
+
+FORMAT = "qinco_lit codes"
+VERSION = 1
+# Rows of the input that are hashed: all of a small file, or so many runs of so many rows, evenly spaced.
+_SAMPLED_RUNS, _RUN_ROWS = 64, 64
+
+
+class StoredRows(NamedTuple):
+    """Rows as they lie in the file: codes, packed or not, and the list of each vector for codecs that have lists."""
+
+    codes: Shaped[np.ndarray, "n columns"]
+    list_ids: Integer[np.ndarray, " n"] | None
+
+
+@dataclass(frozen=True)
+class CodeInfo:
+    """Identity of a store. All but `input_path`, which is for the reader, must agree for work to be continued.
+
+    Attributes:
+        num_rows: vectors.
+        num_steps, codebook_size: codes per vector (M), values of a code (K).
+        packed: the codes of a vector are one number (`pack_codes`) instead of columns.
+        num_lists: of a codec with lists; None: the store has no list ids.
+        shard_rows: vectors per shard, fewer in the last one; checksums are per shard.
+        codec_sha256: hash of the codec's weights.safetensors.
+        dim, input_dtype, input_bytes: of the vectors and their file.
+        input_path: as the user wrote it.
+        input_sample_sha256: hash of evenly spaced rows of the input.
+        beam_size, num_candidates, candidate_budget: the search; what it does not use is None.
+        precision: of the codec's arithmetic.
+    """
+
+    num_rows: int
+    num_steps: int
+    codebook_size: int
+    packed: bool
+    num_lists: int | None
+    shard_rows: int
+    codec_sha256: str
+    dim: int
+    input_dtype: str
+    input_bytes: int
+    input_path: str
+    input_sample_sha256: str
+    beam_size: int
+    num_candidates: int | None
+    candidate_budget: int | None
+    precision: str
+
+    @property
+    def num_shards(self) -> int:
+        """Shards that the rows are cut into."""
+        return -(-self.num_rows // self.shard_rows)
+
+    @property
+    def code_dtype(self) -> np.dtype[Any]:
+        """Of codes outside the file: uint8, or uint16 when codebook_size > 256."""
+        return np.dtype(np.uint8 if self.codebook_size <= 256 else np.uint16)
+
+    @property
+    def stored_dtype(self) -> np.dtype[Any]:
+        """Of the dataset of codes; little-endian."""
+        return np.dtype(np.uint8) if self.packed else self.code_dtype.newbyteorder("<")
+
+    @property
+    def stored_columns(self) -> int:
+        """Columns of the dataset of codes."""
+        return packed_bytes(self.num_steps, self.codebook_size) if self.packed else self.num_steps
+
+    @property
+    def bytes_per_vector(self) -> int:
+        """What a vector takes in the file, its list id included."""
+        return self.stored_columns * self.stored_dtype.itemsize + (0 if self.num_lists is None else 4)
+
+    def shard_range(self, shard: int) -> tuple[int, int]:
+        """First row of a shard, and the row after its last."""
+        return shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.num_rows)
+
+    def stored(self, codes: Integer[np.ndarray, "n steps"]) -> Shaped[np.ndarray, "n columns"]:
+        """Return codes as they lie in the file."""
+        if self.packed:
+            return pack_codes(codes, self.codebook_size)
+        return np.ascontiguousarray(codes, dtype=self.stored_dtype)
+
+    def unstored(self, columns: Shaped[np.ndarray, "n columns"]) -> Integer[np.ndarray, "n steps"]:
+        """Return codes from what lies in the file."""
+        if self.packed:
+            return unpack_codes(columns, self.num_steps, self.codebook_size)
+        return columns.astype(self.code_dtype, copy=False)
+
+    def differences(self, other: "CodeInfo") -> Iterator[str]:
+        """Yield what `self` has otherwise than `other`, in words: `beam_size is 8 there, 16 here`."""
+        for field in fields(self):
+            there, here = getattr(self, field.name), getattr(other, field.name)
+            if there != here and field.name != "input_path":
+                yield f"{field.name} is {_short(there)} there, {_short(here)} here"
+
+    def to_values(self) -> dict[str, Any]:
+        """Return plain values, for attributes and JSON; what is None is left out."""
+        values = {name: value for name, value in asdict(self).items() if value is not None}
+        return {"format": FORMAT, "version": VERSION, **values}
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> "CodeInfo":
+        """Read what `to_values` gave. Raises ValueError for another format or a value that is missing."""
+        if str(values.get("format")) != FORMAT or int(values.get("version", 0)) != VERSION:
+            raise ValueError(f"not in the format {FORMAT!r} version {VERSION}")
+        plain: dict[str, Any] = {}
+        for field in fields(cls):
+            value = values.get(field.name)
+            if value is None and type(None) not in get_args(field.type):
+                raise ValueError(f"attribute {field.name} is missing")
+            plain[field.name] = value.item() if isinstance(value, np.generic) else value  # h5py gives numpy scalars
+        return cls(**plain)
+
+
+class RowsDigest:
+    """SHA-256 of a run of rows: the bytes of their codes as stored, then those of their list ids."""
+
+    def __init__(self) -> None:
+        self._codes = hashlib.sha256()
+        self._list_ids: list[bytes] = []
+
+    def add(self, rows: StoredRows) -> None:
+        """Take the next rows."""
+        self._codes.update(np.ascontiguousarray(rows.codes).data)
+        if rows.list_ids is not None:
+            self._list_ids.append(rows.list_ids.astype("<i4").tobytes())
+
+    def hexdigest(self) -> str:
+        """Return the checksum of all rows added."""
+        digest = self._codes.copy()
+        for part in self._list_ids:
+            digest.update(part)
+        return digest.hexdigest()
+
+
+def input_facts(vectors: VectorFile) -> dict[str, Any]:
+    """Return the fields of `CodeInfo` that describe the input; reads at most 4096 rows of it."""
+    num_rows, dim = vectors.shape
+    digest = hashlib.sha256(f"{num_rows} {dim} {vectors.dtype.str}".encode())
+    if num_rows <= _SAMPLED_RUNS * _RUN_ROWS:
+        digest.update(vectors[:].data)
+    else:
+        for run in range(_SAMPLED_RUNS):
+            start = run * (num_rows - _RUN_ROWS) // (_SAMPLED_RUNS - 1)
+            digest.update(vectors[start : start + _RUN_ROWS].data)
+    return {
+        "num_rows": num_rows,
+        "dim": dim,
+        "input_dtype": vectors.dtype.name,
+        "input_bytes": split_path(vectors.path).file.stat().st_size,
+        "input_path": vectors.path,
+        "input_sample_sha256": digest.hexdigest(),
+    }
+
+
+def _short(value: Any) -> str:
+    """A hash by its first digits, other values whole."""
+    return f"{value[:12]}…" if isinstance(value, str) and len(value) == 64 else str(value)
