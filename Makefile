@@ -14,7 +14,7 @@ run := outputs/demo/$(shell date +%Y-%m-%d_%H-%M-%S)
 SMOKE ?=
 demo_data := data=photo_sift
 demo_train := model=qinco2_tiny trainer.max_epochs=8
-demo_search := beam_size=32 candidate_budget=128
+demo_search := beam_size=48 candidate_budget=96
 ifneq ($(SMOKE),)
 demo_data += data.num_train=4000 data.num_val=500 data.num_database=2000 data.num_queries=100
 demo_train += model.num_steps=4 trainer.max_epochs=1

@@ -130,7 +130,7 @@ def random_quantizer(name: str, dim: int, num_steps: int, generator: torch.Gener
         step.codebook.copy_(codewords)
         tables = step.tables(FLOAT32)
         zero = torch.zeros_like(codewords)
-        adapted = step.extend(torch.arange(size), zero, tables.exact)
+        adapted = step.extend(torch.arange(size), zero, tables)
         # on average the network returns the codeword: without projections and with the outer skip it returns some 2c
         step.codebook.div_((adapted * codewords).sum() / codewords.square().sum())
         if step.preselector is not None:

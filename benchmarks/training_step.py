@@ -79,7 +79,7 @@ class Ours:
     def __init__(self, quantizer: QINCo, recipe: Recipe, source: Iterator[Tensor]) -> None:
         self.device, self.source = quantizer.data_mean.device, source
         codebooks = partial(kmeans_codebooks, iterations=1, split_empty=True)
-        self.module = QuantizerTraining(quantizer, recipe, initial_codebooks=codebooks, seed=0)
+        self.module = QuantizerTraining(quantizer, recipe, initial_codebooks=codebooks, seed=0).to(self.device)
         self.module.trainer = Trainer(
             accelerator="gpu" if self.device.type == "cuda" else "cpu",
             devices=1,

@@ -6,8 +6,11 @@ were not tried by our tests. None stands for a number that no source states; not
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from datamodules.vector_data_module import VectorDataModule
+from qinco_lit.vectors import open_vectors
+from qinco_lit.vectors.data_facts import DataFacts
 
 _QINCO = "https://dl.fbaipublicfiles.com/QINCo/datasets"
 _TEXMEX = "ftp://ftp.irisa.fr/local/texmex/corpus"
@@ -206,12 +209,7 @@ def open_dataset(
         ValueError: no such data set or size.
         FileNotFoundError: a file is missing; the message names it and the command that brings it.
     """
-    if name not in CATALOGUE:
-        raise ValueError(f"data set {name!r} is not in the catalogue: choose from {', '.join(CATALOGUE)}")
-    dataset = CATALOGUE[name]
-    if size not in dataset.sizes:
-        raise ValueError(f"data set {name} has no size {size!r}: choose data.size={' or '.join(dataset.sizes)}")
-    files = dataset.sizes[size]
+    dataset, files = _found(name, size)
     return VectorDataModule(
         name=name,
         train_path=_present(files.train, root, dataset, size),
@@ -227,6 +225,54 @@ def open_dataset(
         seed=seed,
         cache_dir=cache_dir,
     )
+
+
+def describe(
+    *,
+    name: str,
+    root: str,
+    size: str = "1M",
+    num_val: int = 10_000,
+    limit_train: int | None = None,
+    limit_database: int | None = None,
+    epoch_size: int = 10_000_000,
+    **_: Any,
+) -> DataFacts:
+    """Return what is known of a data set whose files may be missing; takes what `open_dataset` takes.
+
+    A file that is there counts, with the rows it has; for others the catalogue does.
+
+    Raises:
+        ValueError: no such data set or size, or a file that is damaged.
+    """
+    dataset, files = _found(name, size)
+    paths = {file: Path(root) / file.path for file in (files.database, files.train)}
+    opened = {file: open_vectors(path) for file, path in paths.items() if path.is_file()}
+    num_rows = {file: len(opened[file]) if file in opened else file.num_rows for file in paths}
+    num_train = num_rows[files.train]
+    num_train = limit_train if num_train is None else min(num_train - num_val, limit_train or num_train)
+    num_database = num_rows[files.database]
+    num_database = limit_database if num_database is None else min(num_database, limit_database or num_database)
+    is_there, rows = files.database in opened, next(iter(opened.values()), None)
+    return DataFacts(
+        name=name if len(dataset.sizes) == 1 else f"{name} {size}",
+        dim=dataset.dim if rows is None else rows.shape[1],
+        dtype=dataset.dtype if rows is None else rows.dtype.name,
+        num_database=num_database,
+        num_train=num_train,
+        epoch_size=epoch_size if num_train is None else min(epoch_size, num_train),
+        database_bytes=paths[files.database].stat().st_size if is_there else files.database.size_bytes,
+        rows=rows,
+    )
+
+
+def _found(name: str, size: str) -> tuple[Dataset, DatasetFiles]:
+    if name not in CATALOGUE:
+        raise ValueError(f"data set {name!r} is not in the catalogue: choose from {', '.join(CATALOGUE)}")
+    dataset = CATALOGUE[name]
+    if size not in dataset.sizes:
+        raise ValueError(f"data set {name} has no size {size!r}: choose data.size={' or '.join(dataset.sizes)}")
+    return dataset, dataset.sizes[size]
 
 
 def _present(file: DataFile, root: str, dataset: Dataset, size: str) -> str:

@@ -1,7 +1,6 @@
 """Loaders: rows of a file as batches of tensors, read ahead in a thread while earlier batches are consumed."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -11,6 +10,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from datamodules.order import StreamOrder
+from qinco_lit.vectors.read_ahead import read_ahead
 
 WINDOW_BYTES = 32 * 2**20  # rows shuffled together; up to three windows are in memory: consumed, ready, being read
 BLOCK_BYTES = 128 * 2**10  # rows read contiguously: large enough for disks and network file systems
@@ -34,22 +34,6 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, rows: slice) -> Shaped[np.ndarray, "rows dim"]: ...
-
-
-def read_ahead(read: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Generator[Result, None, None]:
-    """Yield read(piece) in order, the next one being read in a thread while the caller works with this one.
-
-    An exception inside `read` is raised here, at its place in the order. Closing the iterator waits for a read or two.
-    """
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as pool:
-        waiting: Future[Result] | None = None
-        for piece in pieces:
-            submitted = pool.submit(read, piece)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = submitted
-        if waiting is not None:
-            yield waiting.result()
 
 
 def _empty_rows(rows: int, vectors: Rows) -> Tensor:

@@ -190,7 +190,7 @@ class Codec:
         shape = self._checked_shape(codes, list_ids)
         as_torch = isinstance(codes, Tensor)
         out = torch.empty((shape[0], self.dim), device=self.device if as_torch else None)
-        # all rows are checked first, so that nothing is decoded from bad codes (a byte is in range of 256 whatever it is)
+        # all rows are checked first, so that nothing is decoded from bad codes (any byte is in range of 256)
         if list_ids is not None or self.codebook_size < 256 or codes[0:0].dtype not in (np.uint8, torch.uint8):
             for start, stop in self._blocks(shape[0]):
                 self._checked_columns(codes, list_ids, start, stop)

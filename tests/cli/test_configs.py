@@ -12,6 +12,7 @@ GROUPS = {
     "evaluate": ["data"],
     "encode": ["data"],
     "decode": [],
+    "plan": ["data", "model", "recipe"],
 }
 
 

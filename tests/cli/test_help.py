@@ -30,6 +30,8 @@ def test_help_and_configs_import_nothing_heavy():
         "encode --help",
         "encode data=bigann --help",
         "decode --help",
+        "plan --help",
+        "plan data=bigann model=qinco2_l --cfg job",
         "import --help",
         "export --help",
         "fit-preselector --help",
@@ -56,6 +58,7 @@ def test_overview_has_one_line_per_command(qinco, arguments):
         "evaluate",
         "encode",
         "decode",
+        "plan",
         "import",
         "export",
         "fit-preselector",
@@ -84,6 +87,7 @@ def test_version(qinco):
             ["data      bigann, ", "codec=DIR", "merge=true", "Examples:", "  devices: auto", "shard_rows: null"],
         ),
         ("decode", ["codes=FILE.h5", "num_steps=M", "Examples:", "stop: null"]),
+        ("plan", ["model     qinco1, ", "codec=DIR or model=CHOICE", "Examples:", "seconds: 3.0", "max_epochs: 60"]),
     ],
 )
 def test_job_help_names_choices_defaults_and_examples(qinco, job, parts):

@@ -3,11 +3,12 @@
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from qinco_lit.commands import export_checkpoint, fit_preselector, import_checkpoint, verify
-from qinco_lit.commands.checks import check_decode, check_encode, check_evaluate, check_train
+from qinco_lit.commands.checks import check_decode, check_encode, check_evaluate, check_plan, check_train
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,44 @@ def _decode(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all
     decode(codec_dir=Path(config["codec"]), codes=Path(config["codes"]), output=Path(config["output"]), **options)
 
 
+def _plan(config: dict[str, Any], run_dir: Path) -> None:
+    from qinco_lit.commands.plan import plan
+
+    others = ("codec", "input", "data", "data_dir", "trainer")
+    options = {name: value for name, value in config.items() if name not in others}
+    plan(
+        data=_data_facts(config),
+        codec_dir=None if config["codec"] is None else Path(config["codec"]),
+        max_epochs=config["trainer"]["max_epochs"],
+        output_dir=run_dir,
+        **options,
+    )
+
+
+def _data_facts(config: dict[str, Any]) -> Any:
+    """What is known of the data: from `describe` next to the data set's `_target_`, or from its files."""
+    from hydra.utils import instantiate
+
+    from qinco_lit.commands.plan import facts_of_file, facts_of_module
+    from qinco_lit.vectors import open_vectors
+
+    if config["input"] is not None:
+        return facts_of_file(open_vectors(config["input"]))
+    module = str(config["data"]["_target_"]).rpartition(".")[0]
+    if hasattr(import_module(module), "describe"):
+        return instantiate({**config["data"], "_target_": f"{module}.describe"}, _convert_="all")
+    data = _data_module(config)
+    data.prepare_data()
+    data.setup("predict")
+    return facts_of_module(data)
+
+
 JOBS = {
     "train": Job("train a quantizer on vectors (python train.py is the same)", check_train, _train),
     "evaluate": Job("measure a trained codec next to PQ, OPQ, RQ and LSQ", check_evaluate, _evaluate),
     "encode": Job("turn a file of vectors into a store of codes, resumable, on many devices", check_encode, _encode),
     "decode": Job("turn a store of codes back into vectors", check_decode, _decode),
+    "plan": Job("time, disk and memory for a whole data set, from short measurements", check_plan, _plan),
 }
 TOOLS = {
     "import": Tool(

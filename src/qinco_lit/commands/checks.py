@@ -69,6 +69,28 @@ def check_decode(config: Mapping[str, Any]) -> None:
     check_arguments("", decode, config, given=("codec_dir",), extra={"codec": str})
 
 
+def check_plan(config: Mapping[str, Any]) -> None:
+    """Check the options of `qinco plan` (plain nested values) against what will receive them. Raises ValueError."""
+    if (config["codec"] is None) == (config.get("model") is None):
+        raise ValueError("give either codec=DIR, the codec/ folder of a training run, or model=CHOICE, untrained")
+    if (config["input"] is None) == (config.get("data") is None):
+        raise ValueError("give either input=FILE, any file of vectors, or data=CHOICE, the database of a data set")
+    from qinco_lit.commands.plan import plan
+    from qinco_lit.quantizers import QINCo
+    from qinco_lit.training import Recipe
+
+    options = {name: value for name, value in config.items() if name not in ("data", "model", "recipe", "trainer")}
+    given = ("data", "output_dir", "recipe", "codec_dir", "model", "max_epochs")
+    extra = {"codec": str | None, "input": str | None, "data_dir": str}
+    check_arguments("", plan, options, given=given, extra=extra)
+    check_arguments("trainer", lambda: None, config["trainer"], extra={"max_epochs": int})
+    check_arguments("recipe", Recipe, config["recipe"])
+    if config["codec"] is None:
+        check_arguments("model", QINCo, config["model"], given=("dim", "num_lists"))
+    if config["input"] is None:
+        _check_data(config["data"])
+
+
 def _check_data(options: Mapping[str, Any]) -> None:
     module, _, name = str(options["_target_"]).rpartition(".")
     check_arguments("data", getattr(import_module(module), name), options, given=("batch_size", "seed"))

@@ -14,10 +14,12 @@ from qinco_lit.quantizers.network import CodewordNetwork
 from qinco_lit.quantizers.precision import FLOAT32, Precision
 from qinco_lit.quantizers.step import ResidualStep, StepTables
 
-# Rows of a matrix product: in float32 some 1000 stay in a core's cache (twice the speed of 4096); in half precision the
-# product takes so little time that longer rows of operations count for more. A GPU wants many more.
-_ROWS_PER_THREAD = 1024
-_HALF_ROWS_PER_THREAD = 6144
+# Candidates evaluated together on a CPU. In float32 some 1000 rows of a matrix product stay in a core's cache (twice
+# the speed of 4096); in half precision the product takes so little time that longer operations count for more.
+# Measured on two cores, and the same for any number: the rounding of a product may depend on its size, and codes
+# should not depend on a machine's cores. A GPU wants many more.
+_ROWS = 2048
+_HALF_ROWS = 8192
 _WORKSPACE_BYTES_GPU = 1 << 30
 
 
@@ -219,8 +221,7 @@ class QINCo(nn.Module):
         """How many vectors are searched together so that intermediate results stay within the workspace."""
         pairs = search.pairs_per_vector
         if workspace_bytes is None and device.type == "cpu":
-            rows = (_HALF_ROWS_PER_THREAD if half_precision else _ROWS_PER_THREAD) * torch.get_num_threads()
-            return max(1, rows // pairs)
+            return max(1, (_HALF_ROWS if half_precision else _ROWS) // pairs)
         # per pair: stream, hidden and codeword of both halves, added, difference; float32
         row_bytes = 4 * (3 * self.embed_dim + 2 * self.hidden_dim + 3 * self.dim)
         per_vector = pairs * row_bytes + 4 * search.beam_size * (2 * self.codebook_size + 3 * self.dim)
