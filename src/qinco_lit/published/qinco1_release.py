@@ -75,12 +75,24 @@ def build_qinco1(model: Qinco1Model, source: Path) -> QINCo:
 
 
 def _plain(model: Qinco1Model, source: Path) -> QINCo:
+    return _single(model, source, ivf=False)
+
+
+def _ivf(model: Qinco1Model, source: Path) -> QINCo:
+    return _single(model, source, ivf=True)
+
+
+def _single(model: Qinco1Model, source: Path, *, ivf: bool) -> QINCo:
+    """QINCo1; with `ivf`, `codebook0` holds the coarse centroids, and steps are numbered from 0 instead of 1."""
     state, sizes = model.state, model.sizes
-    codebook = state.get("codebook0.weight", torch.empty(0))
-    blocks = sum(name.startswith("step1.residual_block") and name.endswith(".0.weight") for name in state)
-    found = {"M": 1 + sum(name.endswith(".codebook.weight") for name in state)}
+    first = 0 if ivf else 1
+    table, codebook = (state.get(name, torch.empty(0)) for name in ("codebook0.weight", f"step{first}.codebook.weight"))
+    codebook = codebook if ivf else table
+    blocks = sum(name.startswith(f"step{first}.residual_block") and name.endswith(".0.weight") for name in state)
+    found = {"M": first + sum(name.endswith(".codebook.weight") for name in state)}
     found |= {"K": codebook.shape[0], "d": codebook.shape[1]} if codebook.ndim == 2 else {}
-    found |= {"L": blocks, "h": state["step1.residual_block0.0.weight"].shape[0]} if blocks else {}
+    found |= {"K_IVF": table.shape[0]} if ivf else {}
+    found |= {"L": blocks, "h": state[f"step{first}.residual_block0.0.weight"].shape[0]} if blocks else {}
     check_sizes(source, sizes, found)
     try:
         quantizer = QINCo(
@@ -93,6 +105,7 @@ def _plain(model: Qinco1Model, source: Path) -> QINCo:
             outer_skip=False,
             num_candidates=0,
             beam_size=1,
+            num_lists=found.get("K_IVF"),
         )
         scale = torch.tensor(float(sizes["db_scale"]))
     except (KeyError, ValueError, OverflowError) as error:
@@ -117,15 +130,16 @@ def _waits_for(needed: str) -> Callable[[Qinco1Model, Path], QINCo]:
 _FAMILIES: dict[str, Callable[[Qinco1Model, Path], QINCo]] = {
     "QINCo": _plain,
     "QINCoLR": _waits_for("networks with a low-rank first layer, which this version lacks"),
-    "IVFQINCo": _waits_for("QINCo1 with coarse centroids, which this version lacks"),
+    "IVFQINCo": _ivf,
     "PQ_QINCo": _waits_for("product quantizers of QINCo parts, which this version lacks"),
 }
 
 
 def _names(quantizer: QINCo) -> dict[str, str]:
-    names = {"codebook0.weight": "first_codebook"}
+    ivf = quantizer.num_lists is not None
+    names = {"codebook0.weight": "coarse_centroids" if ivf else "first_codebook"}
     for index, step in enumerate(quantizer.residual_steps()):
-        theirs, ours = f"step{index + 1}", f"steps.{index}"
+        theirs, ours = f"step{index if ivf else index + 1}", f"steps.{index}"
         names[f"{theirs}.codebook.weight"] = f"{ours}.codebook"
         for part in ("weight", "bias"):
             names[f"{theirs}.MLPconcat.{part}"] = f"{ours}.network.concat.{part}"
