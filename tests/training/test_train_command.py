@@ -80,6 +80,11 @@ def test_paper_recipe_learns_too(small: list[str], tmp_path: Path) -> None:
         )
         errors = [row["val/mse"] for row in _rows(run_dir) if "val/mse" in row]
         assert errors[-1] < errors[0]
+    # QINCo1 tries all codewords, and gets a pre-selector with which few of them do nearly as well
+    codec, x = Codec.load(tmp_path / "qinco1" / "codec"), clustered(500)
+    assert codec.quantizer.default_search.num_candidates == 0
+    every, some = (((codec.decode(codec.encode(x, num_candidates=a)) - x) ** 2).sum(1).mean() for a in (0, 4))
+    assert some < 1.05 * every
 
 
 def test_nan_in_the_data_stops_with_its_place(
