@@ -85,6 +85,15 @@ def test_a_workspace_bounds_the_chunk(make_quantizer: Make) -> None:
     assert quantizer.vectors_per_chunk(wide, 1_000_000, cpu) < small
 
 
+def test_many_lists_make_smaller_chunks(make_quantizer: Make) -> None:
+    """The scores of all centroids are held for every vector of a chunk."""
+    narrow = {**CONFIG, "num_candidates": 1, "beam_size": 1}
+    few, many = (make_quantizer(8, **narrow, num_lists=lists) for lists in (10, 1 << 20))
+    chunks = [q.vectors_per_chunk(q.default_search, None, torch.device("cpu")) for q in (few, many)]
+    assert 1 < chunks[1] < chunks[0]
+    assert chunks[1] * 4 * (1 << 20) <= 64 << 20
+
+
 def test_untrained_exact_network_returns_the_codeword() -> None:
     from qinco_lit.training.initialization import init_networks, set_codebooks
 

@@ -149,7 +149,7 @@ def _info(
         shard_rows=rows,
         codec_sha256=codec_sha256(codec_dir),
         beam_size=search.beam_size,
-        num_candidates=None if search.candidate_budget else search.num_candidates,
+        num_candidates=search.record()["num_candidates"],
         candidate_budget=search.candidate_budget,
         precision=codec.precision,
         **input_facts(vectors),

@@ -219,9 +219,7 @@ def _codec_facts(quantizer: _CodecQuantizer, codec_dir: Path) -> dict[str, Any]:
         "dim": codec.dim,
         "bits_per_vector": codec.bits_per_vector,
         "model": model,
-        "beam_size": search.beam_size,
-        "num_candidates": None if search.candidate_budget else search.num_candidates,
-        "candidate_budget": search.candidate_budget,
+        **search.record(),
         "precision": codec.precision,
     }
 

@@ -22,7 +22,6 @@ from qinco_lit.commands.plan_rates import measure_rates
 from qinco_lit.commands.train import quiet_lightning
 from qinco_lit.encoding.module import BLOCK_ROWS
 from qinco_lit.quantizers import QINCo
-from qinco_lit.quantizers.beam import Search
 from qinco_lit.reports.plan import markdown_report, notes, rich_tables
 from qinco_lit.training.initialization import init_networks, set_codebooks
 from qinco_lit.training.recipe import Recipe
@@ -111,8 +110,8 @@ def plan(
                 "num_threads": torch.get_num_threads(),
                 "load_average": load_average,
                 "precision": codec.precision,
-                "search": _search_record(search),
-                "training_search": _search_record(codec.quantizer.default_search),
+                "search": search.record(),
+                "training_search": codec.quantizer.default_search.record(),
                 "seconds": seconds,
                 "num_devices": num_devices,
                 "max_epochs": max_epochs,
@@ -214,14 +213,6 @@ def _model_record(codec: Codec, codec_dir: Path | None) -> dict[str, Any]:
         "codec": None if codec_dir is None else str(codec_dir),
         "num_parameters": sum(parameter.numel() for parameter in codec.quantizer.parameters()),
         "config": codec.quantizer.config,
-    }
-
-
-def _search_record(search: Search) -> dict[str, int | None]:
-    return {
-        "beam_size": search.beam_size,
-        "num_candidates": None if search.candidate_budget else search.num_candidates,
-        "candidate_budget": search.candidate_budget,
     }
 
 

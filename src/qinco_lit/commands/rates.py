@@ -12,6 +12,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning import Trainer
 
 from qinco_lit.codec import Codec
+from qinco_lit.commands.train import trains_in_bfloat16
 from qinco_lit.quantizers import QINCo
 from qinco_lit.quantizers.beam import Search
 from qinco_lit.quantizers.precision import precision_for
@@ -114,11 +115,7 @@ def _synchronize(device: torch.device) -> None:
 
 def encoding(codec: Codec, rows: Shaped[np.ndarray, "n dim"], search: Search) -> Work:
     """Encode rows by a search, from main memory to main memory."""
-    options = {"beam_size": search.beam_size}
-    if search.candidate_budget is None:
-        options["num_candidates"] = search.num_candidates
-    else:
-        options["candidate_budget"] = search.candidate_budget
+    options = search.record()
     chunk = codec.quantizer.vectors_per_chunk(search, codec.workspace_bytes, codec.device)
     return Work(lambda n: codec.encode(rows[:n], **options), min(chunk, len(rows)), len(rows))
 
@@ -163,8 +160,7 @@ class TrainingSteps:
             self._quantizer.default_search = search
             self._optimizer.zero_grad()
             batch = self._rows[:num_rows].to(self._device)
-            # what `qinco train` chooses where trainer.precision=null
-            bfloat16 = self._device.type == "cuda" and torch.cuda.is_bf16_supported()
+            bfloat16 = trains_in_bfloat16(on_gpu=self._device.type == "cuda")
             with torch.autocast(self._device.type, torch.bfloat16, enabled=bfloat16):
                 loss = self._module.training_step(batch, 0)
             torch.autograd.backward(loss)

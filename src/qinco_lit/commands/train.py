@@ -167,7 +167,12 @@ def _initial_codebooks(recipe: Recipe) -> InitialCodebooks:
 
 def _precision(accelerator: str) -> str:
     on_gpu = torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda")
-    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
+    return "bf16-mixed" if trains_in_bfloat16(on_gpu=on_gpu) else "32-true"
+
+
+def trains_in_bfloat16(*, on_gpu: bool) -> bool:
+    """Whether trainer.precision=null means bf16-mixed."""
+    return on_gpu and torch.cuda.is_bf16_supported()
 
 
 def _best_mse(fitter: Trainer) -> float | None:

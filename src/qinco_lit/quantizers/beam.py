@@ -66,6 +66,14 @@ class Search:
         all_pairs = self.beam_size * (self.num_candidates or self.codebook_size)
         return all_pairs if self.candidate_budget is None else self.candidate_budget
 
+    def record(self) -> dict[str, int | None]:
+        """The options that give this search, as `Codec.encode` takes them; None for what it does not use."""
+        return {
+            "beam_size": self.beam_size,
+            "num_candidates": self.num_candidates if self.candidate_budget is None else None,
+            "candidate_budget": self.candidate_budget,
+        }
+
     def for_last_step(self) -> "Search":
         """The same search where one hypothesis is kept: a quarter of the budget finds it (benchmarks/RESULTS.md)."""
         budget = self.candidate_budget

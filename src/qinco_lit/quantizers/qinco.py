@@ -20,6 +20,7 @@ from qinco_lit.quantizers.step import ResidualStep, StepTables
 # should not depend on a machine's cores. A GPU wants many more.
 _ROWS = 2048
 _HALF_ROWS = 8192
+_FIRST_SCORES_BYTES = 64 << 20  # of the scores of the first column: a coarse codebook may have a million rows
 _WORKSPACE_BYTES_GPU = 1 << 30
 
 
@@ -212,7 +213,8 @@ class QINCo(nn.Module):
         half = any(table.scoring.terms.stream.dtype != torch.float32 for table in tables)
         chunk = self.vectors_per_chunk(search, workspace_bytes, x.device, half_precision=half)
         with torch.autocast(x.device.type, enabled=False):  # the tables say what is rounded, and nothing else is
-            parts = [self._search(part, search, tables) for part in torch.split(x, chunk)]
+            half_norms = 0.5 * self.first_table.square().sum(-1)
+            parts = [self._search(part, search, tables, half_norms) for part in torch.split(x, chunk)]
         return torch.cat(parts) if parts else x.new_zeros((0, self.num_columns), dtype=torch.int64)
 
     def vectors_per_chunk(
@@ -221,7 +223,8 @@ class QINCo(nn.Module):
         """How many vectors are searched together so that intermediate results stay within the workspace."""
         pairs = search.pairs_per_vector
         if workspace_bytes is None and device.type == "cpu":
-            return max(1, (_HALF_ROWS if half_precision else _ROWS) // pairs)
+            fast = (_HALF_ROWS if half_precision else _ROWS) // pairs
+            return max(1, min(fast, _FIRST_SCORES_BYTES // (4 * len(self.first_table))))
         # per pair: stream, hidden and codeword of both halves, added, difference; float32
         row_bytes = 4 * (3 * self.embed_dim + 2 * self.hidden_dim + 3 * self.dim)
         per_vector = pairs * row_bytes + 4 * search.beam_size * (2 * self.codebook_size + 3 * self.dim)
@@ -229,10 +232,14 @@ class QINCo(nn.Module):
         return max(1, (workspace_bytes or _WORKSPACE_BYTES_GPU) // per_vector)
 
     def _search(
-        self, x: Float[Tensor, "batch dim"], search: Search, tables: list[StepTables]
+        self,
+        x: Float[Tensor, "batch dim"],
+        search: Search,
+        tables: list[StepTables],
+        half_norms: Float[Tensor, " first"],
     ) -> Int[Tensor, "batch columns"]:
         first = self.first_table
-        score = torch.addmm(0.5 * first.square().sum(-1), x, first.T, alpha=-1)
+        score = torch.addmm(half_norms, x, first.T, alpha=-1)
         keep = 1 if self.num_lists is not None or not tables else min(search.beam_size, len(first))
         codes = score.topk(keep, largest=False).indices
         beam = Beam(first[codes], codes[..., None])
@@ -241,7 +248,7 @@ class QINCo(nn.Module):
                 keep, own = 1, search.for_last_step()
             else:
                 keep = search.beam_size
-                own = search.for_one_hypothesis() if beam.codes.shape[1] == 1 and self.num_lists else search
+                own = search.for_one_hypothesis() if index == 1 and self.num_lists else search
             beam = step.search(x, beam, own, table, keep=keep)
         return beam.codes[:, 0]
 

@@ -128,16 +128,13 @@ class ResidualStep(nn.Module):
         batch, width, dim = beam.x_hat.shape
         residual = x[:, None] - beam.x_hat
         pairs = self.candidates(residual, search, tables)
+        context = tables.exact.weights.hypothesis_terms(beam.x_hat.view(-1, dim))
         finalists = num_finalists(keep)
         if tables.rescore and 2 * finalists < pairs.codes.shape[1]:  # with fewer, a first round would cost more
-            context = tables.exact.weights.hypothesis_terms(beam.x_hat.view(-1, dim))
             low = context.to(tables.scoring.terms.stream.dtype)
             _, squared_l2 = tables.evaluate(tables.scoring, low, residual, pairs)
             pairs = pairs.chosen(squared_l2.topk(finalists, largest=False, sorted=False).indices, width)
-            added, squared_l2 = tables.evaluate(tables.exact, context, residual, pairs)
-        else:
-            context = tables.exact.weights.hypothesis_terms(beam.x_hat.view(-1, dim))
-            added, squared_l2 = tables.evaluate(tables.exact, context, residual, pairs)
+        added, squared_l2 = tables.evaluate(tables.exact, context, residual, pairs)
         best = squared_l2.topk(min(keep, squared_l2.shape[1]), largest=False).indices
         parents, codes = pairs.chosen(best, width)
         assert parents is not None
