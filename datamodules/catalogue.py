@@ -11,6 +11,7 @@ from typing import Any
 from datamodules.vector_data_module import VectorDataModule
 from qinco_lit.vectors import open_vectors
 from qinco_lit.vectors.data_facts import DataFacts
+from qinco_lit.vectors.metric import Metric
 
 _QINCO = "https://dl.fbaipublicfiles.com/QINCo/datasets"
 _TEXMEX = "ftp://ftp.irisa.fr/local/texmex/corpus"
@@ -199,23 +200,26 @@ def open_dataset(
     epoch_size: int = 10_000_000,
     seed: int = 0,
     cache_dir: str = "data/cache",
+    metric: Metric = "l2",
 ) -> VectorDataModule:
     """Return the data module of a data set of the papers.
 
     `name` is a key of `CATALOGUE`, `root` the folder of its files, `size` 1M or 1B: the rows of the database, with the
-    training file that goes with it. The other arguments are those of `VectorDataModule`.
+    training file that goes with it. The ground truth that comes with a set is by squared L2: for another `metric` the
+    neighbours are computed. The other arguments are those of `VectorDataModule`.
 
     Raises:
         ValueError: no such data set or size.
         FileNotFoundError: a file is missing; the message names it and the command that brings it.
     """
     dataset, files = _found(name, size)
+    truth = files.ground_truth if metric == "l2" else None
     return VectorDataModule(
         name=name,
         train_path=_present(files.train, root, dataset, size),
         database_path=_present(files.database, root, dataset, size),
         queries_path=_present(files.queries, root, dataset, size),
-        ground_truth_path=None if files.ground_truth is None else _present(files.ground_truth, root, dataset, size),
+        ground_truth_path=None if truth is None else _present(truth, root, dataset, size),
         batch_size=batch_size,
         eval_batch_size=eval_batch_size,
         num_val=num_val,
@@ -224,6 +228,7 @@ def open_dataset(
         epoch_size=epoch_size,
         seed=seed,
         cache_dir=cache_dir,
+        metric=metric,
     )
 
 
@@ -236,6 +241,7 @@ def describe(
     limit_train: int | None = None,
     limit_database: int | None = None,
     epoch_size: int = 10_000_000,
+    metric: Metric = "l2",
     **_: Any,
 ) -> DataFacts:
     """Return what is known of a data set whose files may be missing; takes what `open_dataset` takes.
@@ -248,6 +254,8 @@ def describe(
     dataset, files = _found(name, size)
     paths = {file: Path(root) / file.path for file in (files.database, files.train)}
     opened = {file: open_vectors(path) for file, path in paths.items() if path.is_file()}
+    if metric == "cosine":
+        opened = {file: rows.unit() for file, rows in opened.items()}
     num_rows = {file: len(opened[file]) if file in opened else file.num_rows for file in paths}
     num_train = num_rows[files.train]
     num_train = limit_train if num_train is None else min(num_train - num_val, limit_train or num_train)
@@ -257,7 +265,7 @@ def describe(
     return DataFacts(
         name=name if len(dataset.sizes) == 1 else f"{name} {size}",
         dim=dataset.dim if rows is None else rows.shape[1],
-        dtype=dataset.dtype if rows is None else rows.dtype.name,
+        dtype=rows.dtype.name if rows is not None else "float32" if metric == "cosine" else dataset.dtype,
         num_database=num_database,
         num_train=num_train,
         epoch_size=epoch_size if num_train is None else min(epoch_size, num_train),

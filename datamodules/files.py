@@ -1,6 +1,7 @@
 """`data=files`: a user's own vectors."""
 
 from datamodules.vector_data_module import VectorDataModule
+from qinco_lit.vectors.metric import Metric
 
 
 def open_files(
@@ -18,6 +19,7 @@ def open_files(
     epoch_size: int = 10_000_000,
     seed: int = 0,
     cache_dir: str = "data/cache",
+    metric: Metric = "l2",
 ) -> VectorDataModule:
     """Return the data module of a user's own files, in any format of `open_vectors`; only `train` is required.
 
@@ -47,4 +49,5 @@ def open_files(
         epoch_size=epoch_size,
         seed=seed,
         cache_dir=cache_dir,
+        metric=metric,
     )

@@ -4,11 +4,13 @@ import hashlib
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
 from qinco_lit.vectors import VectorFile, exact_neighbours, open_vectors, write_vectors
+from qinco_lit.vectors.metric import Metric, comparison
 
 NUM_NEIGHBOURS = 100
 
@@ -39,24 +41,34 @@ def read_ground_truth(path: str, *, num_queries: int, num_database: int) -> Int6
 
 
 def exact_ground_truth(
-    queries: VectorFile, database: VectorFile, *, first_row: int, cache_dir: str
+    queries: VectorFile, database: VectorFile, *, first_row: int, cache_dir: str, metric: Metric = "l2"
 ) -> Int64[np.ndarray, "num_queries k"]:
-    """Return the 100 (or all) nearest database rows of each query by squared L2, from the cache or by brute force.
+    """Return the 100 (or all) nearest database rows of each query, from the cache or by brute force.
 
     Args:
-        queries: (num_queries, dim).
-        database: (num_database, dim), a row range of its file.
+        queries: (num_queries, dim); of unit length for cosine.
+        database: (num_database, dim), a row range of its file; of unit length for cosine.
         first_row: where that range starts; with the paths, sizes and times of the files it is the key of the cache.
         cache_dir: folder of the cache, made when needed.
+        metric: what nearest means; part of the key.
     """
     k = min(NUM_NEIGHBOURS, len(database))
-    facts = [_file_facts(queries.path), len(queries), _file_facts(database.path), first_row, len(database), k]
+    facts: list[Any] = [
+        _file_facts(queries.path),
+        len(queries),
+        _file_facts(database.path),
+        first_row,
+        len(database),
+        k,
+    ]
+    if metric != "l2":  # keys of squared L2 stay what they were before there were others
+        facts.append(metric)
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     cached = Path(cache_dir) / f"ground_truth-{key}.npy"
     if not cached.exists():
         _log.info("computing the %d nearest of %d rows for %d queries, once", k, len(database), len(queries))
         cached.parent.mkdir(parents=True, exist_ok=True)
-        write_vectors(cached, exact_neighbours(queries, database, k)[1])
+        write_vectors(cached, exact_neighbours(queries, database, k, metric=comparison(metric))[1])
     return read_ground_truth(str(cached), num_queries=len(queries), num_database=len(database))
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from datamodules.photo_build import build_photo_sift, photo_sift_folder
 from datamodules.vector_data_module import VectorDataModule
+from qinco_lit.vectors.metric import Metric
 
 
 class PhotoSiftDataModule(VectorDataModule):
@@ -41,6 +42,7 @@ class PhotoSiftDataModule(VectorDataModule):
         epoch_size: int = 10_000_000,
         seed: int = 0,
         cache_dir: str = "data/cache",
+        metric: Metric = "l2",
     ) -> None:
         self.root = root
         self.num_train = num_train
@@ -61,7 +63,8 @@ class PhotoSiftDataModule(VectorDataModule):
             train_path=str(folder / "train.bvecs"),
             database_path=str(folder / "database.bvecs"),
             queries_path=str(folder / "queries.bvecs"),
-            ground_truth_path=str(folder / "groundtruth.ivecs"),
+            # by squared L2; by another metric they are computed
+            ground_truth_path=str(folder / "groundtruth.ivecs") if metric == "l2" else None,
             batch_size=batch_size,
             eval_batch_size=eval_batch_size,
             num_val=num_val,
@@ -70,6 +73,7 @@ class PhotoSiftDataModule(VectorDataModule):
             epoch_size=epoch_size,
             seed=seed,
             cache_dir=cache_dir,
+            metric=metric,
         )
 
     def prepare_data(self) -> None:

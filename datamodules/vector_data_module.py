@@ -7,21 +7,23 @@ from jaxtyping import Int64
 from datamodules.ground_truth import exact_ground_truth, read_ground_truth
 from datamodules.loader import SequentialLoader, StreamLoader
 from qinco_lit.vectors import VectorFile, open_vectors
+from qinco_lit.vectors.metric import METRICS, Metric
 
 
 class VectorDataModule(pl.LightningDataModule):
     """Training rows streamed from a file, validation rows from its end, a database, queries and their true neighbours.
 
     After `setup()`: `dim`; `train_vectors`, `val_vectors`, `database` and `queries`, each a VectorFile with the rows as
-    stored; `ground_truth`. Nothing is read into memory but the batches in flight and the ground truth.
+    stored, or of unit length where `metric` is cosine; `ground_truth`. Nothing is read into memory but the batches in
+    flight and the ground truth.
 
     Args:
         name: of the data set, for run folders and reports.
         train_path: file whose last `num_val` rows are for validation and whose other rows are for training.
         database_path: file to compress and search; None: the validation rows.
         queries_path: file of queries; None: there are none, and no recall can be computed.
-        ground_truth_path: ids of the true neighbours (ivecs, ibin, npy); they are computed when this is None or
-            `limit_database` cuts the database.
+        ground_truth_path: ids of the true neighbours (ivecs, ibin, npy) by `metric`, taken as they are; they are
+            computed when this is None or `limit_database` cuts the database.
         batch_size: training rows per batch and device.
         eval_batch_size: largest validation and test batch per device; None: `batch_size`.
         num_val: validation rows.
@@ -30,9 +32,12 @@ class VectorDataModule(pl.LightningDataModule):
         epoch_size: training rows per epoch over all devices; the next epoch goes on in the file where this one stopped.
         seed: of the streaming order.
         cache_dir: where computed ground truth is kept.
+        metric: what nearest means: l2 (squared L2), ip (the largest inner products), cosine: all rows are divided by
+            their L2 norm when they are read, float32, and the inner product of those compares them.
     """
 
     dim: int
+    metric: Metric
     train_vectors: VectorFile
     val_vectors: VectorFile
     database: VectorFile
@@ -54,12 +59,17 @@ class VectorDataModule(pl.LightningDataModule):
         epoch_size: int = 10_000_000,
         seed: int = 0,
         cache_dir: str = "data/cache",
+        metric: str = "l2",
     ) -> None:
         super().__init__()
         limits = {"limit_train": limit_train, "limit_database": limit_database, "eval_batch_size": eval_batch_size}
         for option, value in {"batch_size": batch_size, "num_val": num_val, "epoch_size": epoch_size, **limits}.items():
             if value is not None and value < 1:
                 raise ValueError(f"data.{option}={value}: give at least 1")
+        known = next((each for each in METRICS if each == metric), None)
+        if known is None:
+            raise ValueError(f"data.metric={metric}: give one of {', '.join(METRICS)}")
+        self.metric = known
         self.name: str = name
         self.train_path = train_path
         self.database_path = database_path
@@ -85,7 +95,7 @@ class VectorDataModule(pl.LightningDataModule):
             FileNotFoundError: a file is missing.
             ValueError: files of different dimensions, too few training rows, or a ground truth of other files.
         """
-        train = open_vectors(self.train_path)
+        train = self._open(self.train_path)
         num_train = len(train) - self.num_val
         if num_train < 1:
             raise ValueError(
@@ -96,9 +106,9 @@ class VectorDataModule(pl.LightningDataModule):
         self.val_vectors = train.view(num_train, len(train))
         self.train_vectors = train.view(0, min(num_train, self.limit_train or num_train))
         self._first_database_row = num_train if self.database_path is None else 0
-        database = self.val_vectors if self.database_path is None else self._open(self.database_path)
+        database = self.val_vectors if self.database_path is None else self._open_like_train(self.database_path)
         self.database = database.view(0, self.limit_database or len(database))
-        self.queries = None if self.queries_path is None else self._open(self.queries_path)
+        self.queries = None if self.queries_path is None else self._open_like_train(self.queries_path)
         self._ground_truth = None
         if self.queries is not None and self.ground_truth_path is not None and len(self.database) == len(database):
             self._ground_truth = read_ground_truth(
@@ -107,7 +117,7 @@ class VectorDataModule(pl.LightningDataModule):
 
     @property
     def ground_truth(self) -> Int64[np.ndarray, "num_queries k"]:
-        """Ids of the nearest database rows of each query by squared L2, nearest first.
+        """Ids of the nearest database rows of each query by `metric`, nearest first.
 
         Without a file they are computed at the first use, as training needs none, and kept in `cache_dir`.
 
@@ -118,12 +128,16 @@ class VectorDataModule(pl.LightningDataModule):
             if self.queries is None:
                 raise ValueError(f"data set {self.name} has no queries, so no true neighbours: give data.queries=FILE")
             self._ground_truth = exact_ground_truth(
-                self.queries, self.database, first_row=self._first_database_row, cache_dir=self.cache_dir
+                self.queries,
+                self.database,
+                first_row=self._first_database_row,
+                cache_dir=self.cache_dir,
+                metric=self.metric,
             )
         return self._ground_truth
 
     def train_dataloader(self) -> StreamLoader:
-        """Shuffled training batches (batch, dim) of this rank in the stored type, resumable in mid-epoch."""
+        """Shuffled training batches (batch, dim) of this rank in the type of the rows, resumable in mid-epoch."""
         rank, world_size = self._place()
         self._train_loader = StreamLoader(
             self.train_vectors,
@@ -175,6 +189,10 @@ class VectorDataModule(pl.LightningDataModule):
 
     def _open(self, path: str) -> VectorFile:
         vectors = open_vectors(path)
+        return vectors.unit() if self.metric == "cosine" else vectors
+
+    def _open_like_train(self, path: str) -> VectorFile:
+        vectors = self._open(path)
         if vectors.shape[1] != self.dim:
             raise ValueError(
                 f"{path} has dimension {vectors.shape[1]}, {self.train_path} has {self.dim}: give files of one data set"

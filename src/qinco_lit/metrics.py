@@ -109,19 +109,20 @@ def code_entropy(codes: Integer[np.ndarray, "n num_steps"], codebook_size: int) 
 class NearestSoFar:
     """The k nearest database vectors of every query, over blocks of the database that arrive in order.
 
-    `squared_l2` (nq, k) float32 ascending, inf where there is none yet; `ids` (nq, k) int64, -1 there.
-    Of equal squared L2 the earlier vector comes first.
+    `scores` (nq, k) float32, the nearest first: squared L2 ascending, inf where there is none yet; with `largest`
+    inner products descending, -inf there. `ids` (nq, k) int64, -1 there. Of equal scores the earlier one comes first.
     """
 
-    def __init__(self, num_queries: int, k: int) -> None:
-        self.squared_l2: Float32[np.ndarray, "nq k"] = np.full((num_queries, k), np.inf, dtype=np.float32)
+    def __init__(self, num_queries: int, k: int, *, largest: bool = False) -> None:
+        self._sign = np.float32(-1 if largest else 1)
+        self.scores: Float32[np.ndarray, "nq k"] = np.full((num_queries, k), self._sign * np.inf, dtype=np.float32)
         self.ids: Int64[np.ndarray, "nq k"] = np.full((num_queries, k), -1, dtype=np.int64)
 
-    def add(self, squared_l2: Float[np.ndarray, "nq n"], ids: Int64[np.ndarray, "nq n"]) -> None:
-        """Take in the nearest of one block: squared L2 ascending, ids in the whole database."""
+    def add(self, scores: Float[np.ndarray, "nq n"], ids: Int64[np.ndarray, "nq n"]) -> None:
+        """Take in the nearest of one block, the nearest first: their scores, and their ids in the whole database."""
         k = self.ids.shape[1]
-        all_squared_l2 = np.concatenate([self.squared_l2, squared_l2.astype(np.float32)], axis=1)
+        all_scores = np.concatenate([self.scores, scores.astype(np.float32)], axis=1)
         all_ids = np.concatenate([self.ids, ids], axis=1)
-        order = np.argsort(all_squared_l2, axis=1, kind="stable")[:, :k]
-        self.squared_l2 = np.take_along_axis(all_squared_l2, order, axis=1)
+        order = np.argsort(self._sign * all_scores, axis=1, kind="stable")[:, :k]
+        self.scores = np.take_along_axis(all_scores, order, axis=1)
         self.ids = np.take_along_axis(all_ids, order, axis=1)

@@ -57,6 +57,23 @@ def test_miniature_files_open_through_the_config(name: str, size: str, tmp_path:
     np.testing.assert_array_equal(np.unique(rows.numpy(), axis=0), np.unique(train[:50], axis=0))
 
 
+@pytest.mark.parametrize("metric", ["ip", "cosine"])
+def test_the_lists_of_neighbours_that_come_with_a_set_are_for_squared_l2(metric: str, tmp_path: Path):
+    files, root = CATALOGUE["bigann"].sizes["1M"], tmp_path / "bigann"
+    rows = {file: _write_miniature(root, file, 60, 128) for file in (files.train, files.database, files.queries)}
+    data = instantiate(_config("bigann", tmp_path, metric=metric, num_val=20))
+    data.setup()
+    database, queries = (rows[file].astype(np.float64) for file in (files.database, files.queries))
+    if metric == "cosine":
+        database /= np.linalg.norm(database, axis=1, keepdims=True)
+    np.testing.assert_array_equal(data.ground_truth[:, :5], np.argsort(-queries @ database.T, axis=1)[:, :5])
+
+
+@pytest.mark.parametrize("name", [*CATALOGUE, "files", "photo_sift"])
+def test_every_set_is_compared_by_squared_l2_unless_asked_otherwise(name: str, tmp_path: Path):
+    assert _config(name, tmp_path).metric == "l2"
+
+
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_configs_hold_the_defaults_of_the_papers(name: str, tmp_path: Path):
     config = _config(name, tmp_path)

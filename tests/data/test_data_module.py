@@ -1,5 +1,7 @@
 """Laws of the data module: the split, the types, the ground truth, the errors."""
 
+import hashlib
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +13,7 @@ from datamodules import ground_truth as ground_truth_module
 from datamodules.files import open_files
 from datamodules.vector_data_module import VectorDataModule
 from qinco_lit.vectors import write_vectors
+from qinco_lit.vectors.unit_rows import unit_rows
 
 RNG = np.random.default_rng(5)
 TRAIN = RNG.integers(0, 256, (1000, 16)).astype(np.uint8)
@@ -142,6 +145,7 @@ def test_hdf5_datasets_are_files_too(make, tmp_path: Path):
         ({"batch_size": 0}, "data.batch_size=0: give at least 1"),
         ({"num_val": 0}, "data.num_val=0: give at least 1"),
         ({"limit_train": -1}, "data.limit_train=-1: give at least 1"),
+        ({"metric": "dot"}, "data.metric=dot: give one of l2, ip, cosine"),
         (
             {"num_val": 1000},
             "train.bvecs: 1000 rows, data.num_val=1000 leaves none to train on: lower data.num_val to 100",
@@ -177,6 +181,74 @@ def test_mistakes(make, tmp_path: Path, changes: dict[str, object], message: str
         make(**filled)
     assert str(error.value).endswith(message.format(tmp_path))
     assert "\n" not in str(error.value)
+
+
+def _paths(folder: Path) -> list[Path]:
+    return [folder / "queries.bvecs", folder / "database.bvecs"]
+
+
+def test_squared_l2_is_the_default_and_its_cache_keeps_its_names(make, tmp_path: Path):
+    """A cache from before there were other metrics is found; its key is a hash of these facts."""
+    assert make().metric == "l2"
+    computed = make(metric="l2").ground_truth
+    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in _paths(tmp_path)]
+    facts = [files[0], 20, files[1], 0, 300, 100]
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [f"ground_truth-{key}.npy"]
+    np.testing.assert_array_equal(computed, _neighbours(DATABASE))
+
+
+def test_inner_products_compare_the_rows_as_stored(make):
+    data = make(metric="ip")
+    assert data.metric == "ip"
+    np.testing.assert_array_equal(data.database[:], DATABASE)
+    products = QUERIES.astype(np.int64) @ DATABASE.T.astype(np.int64)
+    expected = np.argsort(-products, axis=1, kind="stable")[:, :100]
+    np.testing.assert_array_equal(data.ground_truth, expected)
+    assert (expected != _neighbours(DATABASE)).any()
+    limited = make(metric="ip", limit_database=150)
+    np.testing.assert_array_equal(limited.ground_truth, np.argsort(-products[:, :150], axis=1, kind="stable")[:, :100])
+
+
+def test_cosine_reads_unit_vectors_everywhere(make):
+    data = make(metric="cosine", batch_size=50, limit_train=800)
+    rows = {"train_vectors": TRAIN[:800], "val_vectors": TRAIN[900:], "database": DATABASE, "queries": QUERIES}
+    for name, raw in rows.items():
+        vectors = getattr(data, name)
+        assert (vectors.dtype, vectors.shape) == (np.float32, raw.shape)
+        np.testing.assert_array_equal(vectors[:], unit_rows(raw))
+    batches = list(data.train_dataloader())
+    assert {batch.dtype for batch in batches} == {torch.float32}
+    expected = np.unique(unit_rows(TRAIN[:800]), axis=0)
+    np.testing.assert_array_equal(np.unique(torch.cat(batches).numpy(), axis=0), expected)
+    np.testing.assert_array_equal(torch.cat(list(data.val_dataloader())).numpy(), unit_rows(TRAIN[900:]))
+    np.testing.assert_array_equal(torch.cat(list(data.test_dataloader())).numpy(), unit_rows(DATABASE))
+
+
+def test_the_true_neighbours_by_cosine(make):
+    query_norms, norms = (np.linalg.norm(rows.astype(np.float64), axis=1) for rows in (QUERIES, DATABASE))
+    cosines = (QUERIES.astype(np.float64) @ DATABASE.T) / query_norms[:, None] / norms
+    data = make(metric="cosine")
+    found = np.take_along_axis(cosines, data.ground_truth, axis=1)
+    # float32 components of unit vectors: pairs closer than this may change places
+    np.testing.assert_allclose(found, -np.sort(-cosines, axis=1)[:, :100], atol=3e-7)
+    validation = make(metric="cosine", database_path=None)
+    np.testing.assert_array_equal(validation.database[:], unit_rows(TRAIN[900:]))
+    assert validation.ground_truth.shape == (20, 100)
+
+
+def test_metrics_never_share_true_neighbours(make, tmp_path: Path):
+    truths = [make(metric=metric).ground_truth for metric in ("l2", "ip", "cosine")]
+    assert len(list((tmp_path / "cache").iterdir())) == 3
+    for metric, truth in zip(("l2", "ip", "cosine"), truths, strict=True):
+        np.testing.assert_array_equal(make(metric=metric).ground_truth, truth)
+        assert sum(np.array_equal(truth, other) for other in truths) == 1
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
+def test_a_given_ground_truth_is_taken_by_every_metric(make, tmp_path: Path, metric: str):
+    data = make(metric=metric, ground_truth_path=str(tmp_path / "truth.ivecs"))
+    np.testing.assert_array_equal(data.ground_truth, _neighbours(DATABASE, 10))
 
 
 def test_no_queries_no_neighbours(make):

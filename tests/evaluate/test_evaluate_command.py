@@ -15,6 +15,7 @@ from qinco_lit.commands.evaluate import evaluate
 from qinco_lit.commands.measure import TestSet, measure
 from qinco_lit.quantizers import QINCo
 from qinco_lit.search.baselines import SETTINGS
+from qinco_lit.vectors.unit_rows import unit_rows
 
 DIM, STEPS, CODEBOOK = 6, 3, 16
 FIGURES = ("mse", "mse_per_step", "recall_at_1", "recall_at_10", "recall_at_100", "entropy_bits", "unused_share")
@@ -59,13 +60,21 @@ def _neighbours(queries: Any, database: Any) -> Int64[np.ndarray, "nq n"]:
     return np.argsort(squared_l2, axis=1, kind="stable")
 
 
+def _largest_products(queries: Any, database: Any) -> Int64[np.ndarray, "nq n"]:
+    products = (queries[:, None].astype(np.float64) * database).sum(axis=2)
+    return np.argsort(-products, axis=1, kind="stable")
+
+
+_NEAREST = {"l2": _neighbours, "ip": _largest_products, "cosine": _largest_products}
+
+
 class Data:
     """What docs/architecture.md asks of a data module, in memory."""
 
     name, batch_size = "normal", 7
 
-    def __init__(self, *, dim: int = DIM, with_queries: bool = True) -> None:
-        self._dim, self._with_queries = dim, with_queries
+    def __init__(self, *, dim: int = DIM, with_queries: bool = True, metric: str = "l2") -> None:
+        self._dim, self._with_queries, self.metric = dim, with_queries, metric
         self.prepared = False
 
     def prepare_data(self) -> None:
@@ -76,10 +85,12 @@ class Data:
         self.dim = self._dim
         self.train_vectors, self.database = _vectors(700, 1)[:, : self.dim], _vectors(250, 2)[:, : self.dim]
         self.queries = _vectors(30, 3)[:, : self.dim] if self._with_queries else None
+        if self.metric == "cosine":
+            self.database, self.queries = unit_rows(self.database), unit_rows(self.queries)
 
     @property
     def ground_truth(self) -> Int64[np.ndarray, "nq n"]:
-        return _neighbours(self.queries, self.database)[:, :100]
+        return _NEAREST[self.metric](self.queries, self.database)[:, :100]
 
 
 @pytest.fixture(autouse=True)
@@ -117,14 +128,19 @@ def run(codec_dir: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     return call
 
 
-def test_figures_equal_a_slow_loop_and_do_not_depend_on_the_blocks() -> None:
-    database, queries = _vectors(250, 2), _vectors(30, 3)
-    truth = _neighbours(queries, database)
+@pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
+def test_figures_equal_a_slow_loop_and_do_not_depend_on_the_blocks(metric: str) -> None:
+    data = Data(metric=metric)
+    data.prepare_data()
+    data.setup("")
+    database, queries = data.database, data.queries
+    truth = data.ground_truth
     codec = PlainCodec()
     results = []
     for batch_size in (250, 64, 3):
         seen: list[int] = []
-        results.append(measure(codec, TestSet(database, queries, truth), batch_size=batch_size, advance=seen.append))
+        test_set = TestSet(database, queries, truth, metric)
+        results.append(measure(codec, test_set, batch_size=batch_size, advance=seen.append))
         assert sum(seen) == 250
     for other in results[1:]:
         for name in FIGURES:
@@ -138,7 +154,7 @@ def test_figures_equal_a_slow_loop_and_do_not_depend_on_the_blocks() -> None:
             errors.append(sum((float(database[i, j]) - x_hat[j]) ** 2 for j in range(DIM)))
         assert results[0]["mse_per_step"][step] == pytest.approx(sum(errors) / 250, rel=1e-5)
     assert results[0]["mse"] == results[0]["mse_per_step"][-1]
-    found = _neighbours(queries, codec.decode(codes))
+    found = _NEAREST[metric](queries, codec.decode(codes))
     for k in (1, 10, 100):
         expected = np.mean([truth[query, 0] in found[query, :k] for query in range(30)])
         assert results[0][f"recall_at_{k}"] == pytest.approx(expected)
@@ -167,13 +183,14 @@ def test_metrics_json_is_recomputed_by_a_second_path(run: Callable[..., Any], co
     assert row["bytes_per_vector"] == 1.5
     assert record["methods"]["pq"]["bytes_per_vector"] == 2  # rounded up
     assert record["num_threads"] == {"torch": 1, "faiss": 1}
-    assert record["data"] == {"name": "normal", "dim": DIM, "num_train": 700, "num_database": 250, "num_queries": 30}
+    sizes = {"num_train": 700, "num_database": 250, "num_queries": 30}
+    assert record["data"] == {"name": "normal", "metric": "l2", "dim": DIM, **sizes}
 
 
 def test_the_fields_of_the_record_are_frozen(run: Callable[..., Any]) -> None:
     """A new or renamed field breaks readers of metrics.json: raise SCHEMA_VERSION with it."""
     record = run(baselines=["lsq"])
-    assert command.SCHEMA_VERSION == record["schema_version"] == 1
+    assert command.SCHEMA_VERSION == record["schema_version"] == 2
     assert set(record) == {
         "schema_version", "created", "codec", "data", "batch_size", "device", "num_threads", "versions", "git_revision",
         "hardware", "methods",
@@ -204,6 +221,23 @@ def test_other_queries_are_measured_anew(run: Callable[..., Any], monkeypatch: p
     first = run(baselines=["pq"])["methods"]["pq"]
     assert run(baselines=["pq"], data=Data(with_queries=False))["methods"]["pq"]["from_cache"] is False
     assert run(baselines=["pq"])["methods"]["pq"]["recall_at_10"] == first["recall_at_10"]
+
+
+def test_another_metric_is_measured_anew_and_on_record(run: Callable[..., Any], tmp_path: Path) -> None:
+    nearest = run(baselines=["pq"])
+    products = run(baselines=["pq"], data=Data(metric="ip"))
+    assert (nearest["data"]["metric"], products["data"]["metric"]) == ("l2", "ip")
+    assert "; nearest by inner product." in (tmp_path / "out" / "table.md").read_text()
+    assert products["methods"]["pq"]["from_cache"] is False
+    assert products["methods"]["pq"]["mse"] == nearest["methods"]["pq"]["mse"]
+    data = Data(metric="ip")
+    data.prepare_data()
+    data.setup("")
+    for method in ("codec", "pq"):
+        recalls = [record["methods"][method]["recall_at_10"] for record in (nearest, products)]
+        assert recalls[0] != recalls[1]
+    assert run(baselines=["pq"])["methods"]["pq"]["from_cache"] is True
+    assert run(baselines=["pq"], data=Data(metric="ip"))["methods"]["pq"]["from_cache"] is True
 
 
 def test_a_wider_search_lowers_the_error_and_is_on_record(run: Callable[..., Any]) -> None:
@@ -271,7 +305,9 @@ def test_a_database_vector_with_nan_is_named(run: Callable[..., Any]) -> None:
     data.setup("")
     broken = data.database.copy()
     broken[70, 2] = np.nan
-    facts = {name: getattr(data, name) for name in ("name", "dim", "train_vectors", "queries", "ground_truth")}
+    facts = {
+        name: getattr(data, name) for name in ("name", "metric", "dim", "train_vectors", "queries", "ground_truth")
+    }
     stubs = {"prepare_data": lambda: None, "setup": lambda stage: None}
     for batch_size in (250, 64):
         with pytest.raises(ValueError, match=r"^database vector 70 holds NaN or infinity$"):

@@ -98,8 +98,24 @@ def test_merged_blocks_equal_one_sort_and_earlier_ids_win_ties() -> None:
     np.testing.assert_array_equal(nearest.ids, np.argsort(squared_l2, axis=1, kind="stable")[:, :25])
 
 
+def test_the_largest_are_the_nearest_where_larger_is_better() -> None:
+    products = rng.integers(-15, 15, size=(6, 90)).astype(np.float32)
+    nearest = NearestSoFar(6, 25, largest=True)
+    for start in range(0, 90, 40):
+        block = products[:, start : start + 40]
+        order = np.argsort(-block, axis=1, kind="stable")[:, :25]
+        nearest.add(np.take_along_axis(block, order, axis=1), order + start)
+    expected = np.argsort(-products, axis=1, kind="stable")[:, :25]
+    np.testing.assert_array_equal(nearest.ids, expected)
+    np.testing.assert_array_equal(nearest.scores, np.take_along_axis(products, expected, axis=1))
+    few = NearestSoFar(1, 3, largest=True)
+    few.add(np.array([[-7.0]], dtype=np.float32), np.array([[5]]))
+    np.testing.assert_array_equal(few.ids, [[5, -1, -1]])
+    np.testing.assert_array_equal(few.scores, [[-7.0, -np.inf, -np.inf]])
+
+
 def test_fewer_vectors_than_asked_leave_places_empty() -> None:
     nearest = NearestSoFar(1, 4)
     nearest.add(np.array([[1.0, 2.0]], dtype=np.float32), np.array([[5, 3]]))
     np.testing.assert_array_equal(nearest.ids, [[5, 3, -1, -1]])
-    np.testing.assert_array_equal(nearest.squared_l2, [[1.0, 2.0, np.inf, np.inf]])
+    np.testing.assert_array_equal(nearest.scores, [[1.0, 2.0, np.inf, np.inf]])

@@ -24,7 +24,7 @@ def _row(mse_per_step: list[float] | None, mse: float, **more: Any) -> dict[str,
 def record() -> dict[str, Any]:
     return {
         "codec": {"model": {"outer_skip": True}, "beam_size": 32, "num_candidates": 16, "candidate_budget": None},
-        "data": {"name": "photo_sift", "dim": 128, "num_database": 20000, "num_queries": 1000},
+        "data": {"name": "photo_sift", "metric": "l2", "dim": 128, "num_database": 20000, "num_queries": 1000},
         "device": "cpu",
         "num_threads": {"torch": 2, "faiss": 1},
         "methods": {
@@ -51,6 +51,19 @@ def test_notes_name_threads_search_and_cached_methods(record: dict[str, Any]) ->
     budget = {**record, "codec": {**record["codec"], "num_candidates": None, "candidate_budget": 64}}
     assert "beam 32, 64 candidates a step, on cpu" in table_notes(budget)
     assert "From the cache, with the speeds of then: PQ." in notes
+
+
+def test_notes_say_what_nearest_means_where_it_is_not_squared_l2(record: dict[str, Any]) -> None:
+    sentences = {}
+    for metric in ("l2", "ip", "cosine"):
+        record["data"]["metric"] = metric
+        sentences[metric] = table_notes(record).splitlines()[1]
+    search = "R@k: true nearest neighbour among the first k of exact search in the reconstructions, 1,000 queries"
+    assert sentences == {
+        "l2": f"{search}.",
+        "ip": f"{search}; nearest by inner product.",
+        "cosine": f"{search}; nearest by cosine: vectors were normalised to unit length, then the inner product.",
+    }
 
 
 def test_the_terminal_table_fits_80_columns_untruncated(record: dict[str, Any]) -> None:

@@ -268,6 +268,25 @@ def test_data_module_build_seed_and_training_order_are_separate(tmp_path):
     assert sorted(map(bytes, first)) == sorted(map(bytes, other_order)) != sorted(map(bytes, other_rows))
 
 
+@pytest.mark.usefixtures("few_views")
+def test_the_built_neighbours_are_for_squared_l2_and_computed_for_other_metrics(tmp_path):
+    def truth(metric):
+        data = PhotoSiftDataModule(
+            root=str(tmp_path / "root"), **TINY, cache_dir=str(tmp_path / "cache"), metric=metric
+        )
+        data.prepare_data()
+        data.setup()
+        return data.ground_truth
+
+    folder = photo_sift_folder(tmp_path / "root", **TINY, seed=0)
+    np.testing.assert_array_equal(truth("l2"), rows(folder, "groundtruth.ivecs"))
+    queries, database = (rows(folder, f"{name}.bvecs").astype(np.float64) for name in ("queries", "database"))
+    products = queries @ database.T
+    np.testing.assert_array_equal(truth("ip"), np.argsort(-products, axis=1, kind="stable"))
+    cosines = products / np.linalg.norm(database, axis=1)
+    np.testing.assert_array_equal(truth("cosine"), np.argsort(-cosines, axis=1, kind="stable"))
+
+
 def test_data_module_names_a_bad_size_before_anything_is_built(tmp_path):
     with pytest.raises(ValueError, match=r"^photo_sift: num_queries=0: give at least 1$"):
         PhotoSiftDataModule(root=str(tmp_path / "root"), num_queries=0)

@@ -7,6 +7,7 @@ import pytest
 
 from datamodules.catalogue import CATALOGUE, describe
 from qinco_lit.vectors import write_vectors
+from qinco_lit.vectors.unit_rows import unit_rows
 
 
 @pytest.mark.parametrize(("name", "size"), [(name, size) for name, each in CATALOGUE.items() for size in each.sizes])
@@ -40,6 +41,17 @@ def test_a_file_that_is_there_counts(tmp_path: Path):
     assert (facts.num_database, facts.database_bytes) == (40, 40 * 132)
     assert facts.rows is not None
     np.testing.assert_array_equal(facts.rows[:], rows[:40])
+
+
+def test_cosine_plans_with_unit_vectors(tmp_path: Path):
+    options = {"name": "bigann", "root": str(tmp_path), "metric": "cosine"}
+    assert (describe(**options).dtype, describe(**{**options, "metric": "ip"}).dtype) == ("float32", "uint8")
+    rows = np.random.default_rng(0).integers(256, size=(40, 128), dtype=np.uint8)
+    write_vectors(tmp_path / "bigann1M.bvecs", rows)
+    facts = describe(**options)
+    assert (facts.dtype, facts.database_bytes) == ("float32", 40 * 132)
+    assert facts.rows is not None
+    np.testing.assert_array_equal(facts.rows[:], unit_rows(rows))
 
 
 def test_unknown_sets_and_sizes_are_refused(tmp_path: Path):

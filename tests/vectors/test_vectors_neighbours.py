@@ -19,6 +19,20 @@ def slow_neighbours(queries, database, k):
     return np.array(squared_l2), np.array(ids)
 
 
+def slow_inner_products(queries, database, k):
+    """One float64 loop: the largest inner products, ties by smaller id."""
+    largest, ids = [], []
+    for query in queries.astype(np.float64):
+        products = [float((query * row).sum()) for row in database.astype(np.float64)]
+        order = sorted(range(len(database)), key=lambda row: (-products[row], row))[:k]
+        ids.append(order)
+        largest.append([products[row] for row in order])
+    return np.array(largest), np.array(ids)
+
+
+SLOW = {"l2": slow_neighbours, "ip": slow_inner_products}
+
+
 @settings(max_examples=120, deadline=None)
 @given(
     data=st.data(),
@@ -29,17 +43,19 @@ def slow_neighbours(queries, database, k):
     dtype=st.sampled_from(["u1", "i1", "i8", "f2", "f4", "f8"]),
     batch_rows=st.integers(1, 70),
     seed=st.integers(0, 99),
+    metric=st.sampled_from(["l2", "ip"]),
 )
-def test_equals_the_slow_loop_with_many_ties(data, num_queries, num_rows, dim, values, dtype, batch_rows, seed):
+def test_equals_the_slow_loop_with_many_ties(data, num_queries, num_rows, dim, values, dtype, batch_rows, seed, metric):
     rng = np.random.default_rng(seed)
-    queries = rng.integers(0, values, (num_queries, dim)).astype(dtype)
-    database = rng.integers(0, values, (num_rows, dim)).astype(dtype)
+    lowest = 0 if dtype == "u1" else -values // 2
+    queries = rng.integers(lowest, lowest + values, (num_queries, dim)).astype(dtype)
+    database = rng.integers(lowest, lowest + values, (num_rows, dim)).astype(dtype)
     k = data.draw(st.integers(1, num_rows))
-    squared_l2, ids = exact_neighbours(queries, database, k, batch_rows=batch_rows)
-    expected_l2, expected_ids = slow_neighbours(queries, database, k)
-    assert (squared_l2.dtype, ids.dtype) == (np.float32, np.int64)
+    scores, ids = exact_neighbours(queries, database, k, metric=metric, batch_rows=batch_rows)
+    expected_scores, expected_ids = SLOW[metric](queries, database, k)
+    assert (scores.dtype, ids.dtype) == (np.float32, np.int64)
     np.testing.assert_array_equal(ids, expected_ids)
-    np.testing.assert_array_equal(squared_l2, expected_l2)
+    np.testing.assert_array_equal(scores, expected_scores)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -55,18 +71,63 @@ def test_neighbours_survive_cancellation_underflow_and_overflow(scale, offset, d
         np.testing.assert_allclose(squared_l2, expected_l2.astype(np.float32), rtol=2e-7)
 
 
-def test_duplicates_come_by_smaller_id_however_they_are_batched():
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("scale", "offset", "query_scale"),
+    [
+        (1, 0, 1),
+        (1, 1e6, 1),
+        (1e-3, 100, 1),
+        (1e-24, 0, 1),
+        (1e18, 0, 1),
+        (1e25, 0, 1),
+        (1e-24, 0, 1e-24),
+        (1e30, 0, 1e-30),
+    ],
+)
+def test_inner_products_survive_cancellation_underflow_and_overflow(scale, offset, query_scale, dtype):
+    rng = np.random.default_rng(0)
+    queries = (query_scale * rng.standard_normal((20, 24))).astype(dtype)
+    database = (scale * rng.standard_normal((500, 24)) + offset).astype(dtype)
+    products, ids = exact_neighbours(queries, database, 10, metric="ip", batch_rows=100)
+    expected, expected_ids = slow_inner_products(queries, database, 10)
+    np.testing.assert_array_equal(ids, expected_ids)
+    with np.errstate(over="ignore"):
+        np.testing.assert_allclose(products, expected.astype(np.float32), rtol=2e-7, atol=1e-45)
+
+
+def test_components_below_float32_count_in_inner_products_with_large_ones():
+    rng = np.random.default_rng(0)
+    queries, database = 1e-60 * rng.standard_normal((9, 24)), 1e30 * rng.standard_normal((200, 24))
+    for some, others in ((queries, database), (database[:9], 1e-30 * queries[:5])):
+        _, ids = exact_neighbours(some, others, 5, metric="ip", batch_rows=50)
+        np.testing.assert_array_equal(ids, slow_inner_products(some, others, 5)[1])
+
+
+def test_the_largest_inner_products_are_not_the_nearest_vectors():
+    database = np.array([[1, 0], [10, 9], [-20, 0]], dtype=np.float32)
+    queries = np.array([[1, 0]], dtype=np.float32)
+    products, ids = exact_neighbours(queries, database, 3, metric="ip")
+    np.testing.assert_array_equal(ids, [[1, 0, 2]])
+    np.testing.assert_array_equal(products, [[10, 1, -20]])
+    np.testing.assert_array_equal(exact_neighbours(queries, database, 3)[1], [[0, 1, 2]])
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip"])
+def test_duplicates_come_by_smaller_id_however_they_are_batched(metric):
     rng = np.random.default_rng(0)
     database = np.tile(rng.standard_normal((7, 13)).astype(np.float32), (30, 1))
     queries = rng.standard_normal((5, 13)).astype(np.float32)
-    expected = exact_neighbours(queries, database, 50)
-    assert (np.diff(expected[0], axis=1) >= 0).all()
+    expected = exact_neighbours(queries, database, 50, metric=metric)
+    order = np.diff(expected[0], axis=1)
+    assert (order >= 0).all() if metric == "l2" else (order <= 0).all()
     for query in range(5):
         same = np.diff(expected[0][query]) == 0
         assert (np.diff(expected[1][query])[same] == 7).all()
         assert same.sum() >= 48
     for batch_rows in (1, 8, 50, 209):
-        for got, want in zip(exact_neighbours(queries, database, 50, batch_rows=batch_rows), expected, strict=True):
+        found = exact_neighbours(queries, database, 50, metric=metric, batch_rows=batch_rows)
+        for got, want in zip(found, expected, strict=True):
             np.testing.assert_array_equal(got, want)
 
 
@@ -81,18 +142,19 @@ def test_a_file_gives_what_its_array_gives(tmp_path):
         np.testing.assert_array_equal(got, want)
 
 
-def test_more_queries_than_one_block_and_a_second_of_work():
+@pytest.mark.parametrize("metric", ["l2", "ip"])
+def test_more_queries_than_one_block_and_a_second_of_work(metric):
     rng = np.random.default_rng(0)
     database = rng.integers(0, 256, (20_000, 128), dtype=np.uint8)
     queries = rng.integers(0, 256, (1100, 128), dtype=np.uint8)
     started = time.process_time()
-    squared_l2, ids = exact_neighbours(queries, database, 3)
+    scores, ids = exact_neighbours(queries, database, 3, metric=metric)
     # 0.3 s on one core of an unloaded machine.
     assert time.process_time() - started < 5
     some = [0, 1023, 1024, 1099]
-    expected_l2, expected_ids = slow_neighbours(queries[some], database, 3)
+    expected_scores, expected_ids = SLOW[metric](queries[some], database, 3)
     np.testing.assert_array_equal(ids[some], expected_ids)
-    np.testing.assert_array_equal(squared_l2[some], expected_l2)
+    np.testing.assert_array_equal(scores[some], expected_scores)
 
 
 def test_mistakes_are_one_line_with_numbers():
@@ -108,8 +170,11 @@ def test_mistakes_are_one_line_with_numbers():
         ((rows, np.concatenate([rows, bad]), 1), "database vector 8 holds NaN or infinity; remove such vectors first"),
     ]
     for arguments, message in cases:
-        with pytest.raises(ValueError) as raised:
-            exact_neighbours(*arguments, batch_rows=2)
-        assert str(raised.value) == message
+        for metric in ("l2", "ip"):
+            with pytest.raises(ValueError) as raised:
+                exact_neighbours(*arguments, metric=metric, batch_rows=2)
+            assert str(raised.value) == message
+    with pytest.raises(ValueError, match=r"^metric=cosine: give l2, or ip \(for cosine, of vectors of unit length\)$"):
+        exact_neighbours(rows, rows, 1, metric="cosine")
     with pytest.raises(ValueError, match=r"^batch_rows must be at least 1, not 0$"):
         exact_neighbours(rows, rows, 1, batch_rows=0)

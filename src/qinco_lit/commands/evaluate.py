@@ -25,7 +25,9 @@ from qinco_lit.search import baselines as faiss_baselines
 from qinco_lit.search.baseline_cache import fingerprint, trained_baseline
 from qinco_lit.training.run_log import environment
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# Of what `measure` returns: results of baselines that are kept from earlier evaluations hold it.
+_FIGURES_VERSION = 1
 # The papers train OPQ and RQ on 500k vectors; the error barely falls beyond, and time grows in proportion.
 MAX_BASELINE_TRAINING_ROWS = 500_000
 DEFAULT_CACHE_DIR = Path("outputs/cache/baselines")
@@ -117,7 +119,8 @@ def evaluate(
     if codec.dim != data.dim:
         raise ValueError(f"{codec_dir} encodes vectors of dimension {codec.dim}, data set {data.name} has {data.dim}")
     queries = None if data.queries is None else np.asarray(data.queries[:])
-    test_set = TestSet(data.database, queries, None if queries is None else np.asarray(data.ground_truth))
+    truth = None if queries is None else np.asarray(data.ground_truth)
+    test_set = TestSet(data.database, queries, truth, data.metric)
     console = Console()
     with _threads(num_threads), _progress(console) as progress:
         quantizer = _CodecQuantizer(codec, beam_size, num_candidates, candidate_budget)
@@ -152,10 +155,12 @@ class _Baselines:
         hashes = {"database": fingerprint(test_set.database)}
         for name, rows in {"queries": test_set.queries, "ground_truth": test_set.ground_truth}.items():
             hashes[name] = "none" if rows is None else fingerprint(rows)
+        if test_set.metric != "l2":  # the names of results by squared L2 are those from before there were others
+            hashes["metric"] = test_set.metric
         # speeds depend on all of this
         self._circumstances = {
             **hashes,
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": _FIGURES_VERSION,
             "num_threads": faiss_baselines.get_num_threads(),
             "batch_size": batch_size,
             "hardware": {key: environment()["hardware"][key] for key in ("machine", "processor", "cpu_count")},
@@ -227,6 +232,7 @@ def _codec_facts(quantizer: _CodecQuantizer, codec_dir: Path) -> dict[str, Any]:
 def _data_facts(data: Any) -> dict[str, Any]:
     return {
         "name": data.name,
+        "metric": data.metric,
         "dim": data.dim,
         "num_train": int(data.train_vectors.shape[0]),
         "num_database": int(data.database.shape[0]),

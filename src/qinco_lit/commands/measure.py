@@ -10,6 +10,7 @@ from jaxtyping import Integer, Shaped
 
 from qinco_lit.metrics import CodeCounts, NearestSoFar, SquaredError, recall_at
 from qinco_lit.vectors import exact_neighbours
+from qinco_lit.vectors.metric import Metric, comparison
 
 RECALL_AT = (1, 10, 100)
 _WARM_UP_ROWS = 256
@@ -54,7 +55,7 @@ class TestSet:
     """What is compressed and searched.
 
     database: (n, dim) raw vectors; queries: (nq, dim) or None; ground_truth: (nq, >= 1) ids in the database, nearest
-    first, or None.
+    first, or None; metric: what nearest means. For cosine, database and queries have unit length.
     """
 
     __test__ = False  # not a test class for pytest
@@ -62,6 +63,7 @@ class TestSet:
     database: Rows
     queries: Shaped[np.ndarray, "nq dim"] | None
     ground_truth: Integer[np.ndarray, "nq k"] | None
+    metric: Metric = "l2"
 
 
 def measure(
@@ -82,8 +84,9 @@ def measure(
     Returns:
         `mse` (mean over vectors, sum over dimensions, raw space), `mse_per_step` (the same after 1..num_steps codes,
         None where prefixes cannot be decoded), `recall_at_1/10/100` (share of queries whose true neighbour is among the
-        first k by exact search in the reconstructions; None without queries), per step `entropy_bits` and the
-        `unused_share` of codewords, `encode_vectors_per_s`, `decode_vectors_per_s`.
+        first k by exact search in the reconstructions, by squared L2 or, for ip and cosine, by inner product; None
+        without queries), per step `entropy_bits` and the `unused_share` of codewords, `encode_vectors_per_s`,
+        `decode_vectors_per_s`.
 
     Raises:
         ValueError: NaN or infinity in the database, or what the quantizer refuses.
@@ -91,7 +94,10 @@ def measure(
     counts = CodeCounts(quantizer.num_steps, quantizer.codebook_size)
     errors: list[SquaredError] = []
     queries = test_set.queries
-    nearest = None if queries is None else NearestSoFar(len(queries), max(RECALL_AT))
+    compared_by = comparison(test_set.metric)
+    nearest = None
+    if queries is not None:
+        nearest = NearestSoFar(len(queries), max(RECALL_AT), largest=compared_by == "ip")
     num_rows = int(test_set.database.shape[0])
     encode_s = decode_s = 0.0
     for start in range(0, num_rows, batch_size):
@@ -108,8 +114,8 @@ def measure(
         counts.add(codes[:, -quantizer.num_steps :])
         _add_errors(errors, x, quantizer.decode_steps(codes))
         if queries is not None and nearest is not None:
-            squared_l2, ids = exact_neighbours(queries, x_hat, min(max(RECALL_AT), len(x_hat)))
-            nearest.add(squared_l2, ids + start)
+            scores, ids = exact_neighbours(queries, x_hat, min(max(RECALL_AT), len(x_hat)), metric=compared_by)
+            nearest.add(scores, ids + start)
         advance(len(x))
     mse_per_step = [error.mean for error in errors]
     return {

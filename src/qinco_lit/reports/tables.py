@@ -11,6 +11,13 @@ _HEADER = (
     ("entropy", "bits"), ("unused", "%"), ("encode", "vec/s"), ("decode", "vec/s"),
 )  # fmt: skip
 
+# What the sentence on recall says of the metric; squared L2 goes without saying.
+_COMPARED = {
+    "l2": "",
+    "ip": "; nearest by inner product",
+    "cosine": "; nearest by cosine: vectors were normalised to unit length, then the inner product",
+}
+
 
 def method_label(record: dict[str, Any], method: str) -> str:
     """Return the name of a method for readers: PQ, RQ, QINCo2."""
@@ -55,7 +62,7 @@ def table_notes(record: dict[str, Any]) -> str:
     sentences = [
         "MSE: mean over vectors of the sum over dimensions, raw space.",
         "R@k: true nearest neighbour among the first k of exact search in the reconstructions, "
-        f"{record['data']['num_queries']:,} queries.",
+        f"{record['data']['num_queries']:,} queries{_COMPARED[record['data']['metric']]}.",
         f"Codec: beam {codec['beam_size']}, {_candidates(codec)}, on {record['device']};"
         f" threads: torch {threads['torch']}, faiss {threads['faiss']}.",
     ]

@@ -38,7 +38,7 @@ class CodeInfo:
         codec_sha256: hash of the codec's weights.safetensors.
         dim, input_dtype, input_bytes: of the vectors and their file.
         input_path: as the user wrote it.
-        input_sample_sha256: hash of evenly spaced rows of the input.
+        input_sample_sha256: hash of evenly spaced rows of the input, as they are read: raw or of unit length.
         beam_size, num_candidates, candidate_budget: the search; what it does not use is None.
         precision: of the codec's arithmetic.
     """
@@ -151,7 +151,8 @@ class RowsDigest:
 def input_facts(vectors: VectorFile) -> dict[str, Any]:
     """Return the fields of `CodeInfo` that describe the input; reads at most 4096 rows of it."""
     num_rows, dim = vectors.shape
-    digest = hashlib.sha256(f"{num_rows} {dim} {vectors.dtype.str}".encode())
+    # normalised rows are other vectors than those of the file, even where the rows that are hashed have unit length
+    digest = hashlib.sha256(f"{num_rows} {dim} {vectors.dtype.str}{' unit' if vectors.is_unit else ''}".encode())
     if num_rows <= _SAMPLED_RUNS * _RUN_ROWS:
         digest.update(vectors[:].data)
     else:

@@ -4,6 +4,7 @@ import operator
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from jaxtyping import Int32, Integer
 
 from qinco_lit.vectors.code_info import CodeInfo, RowsDigest, StoredRows
 from qinco_lit.vectors.code_writer import ShardRecord
+from qinco_lit.vectors.read_ahead import read_ahead
 
 _MAX_OPEN_FILES = 32
 _VERIFIED_BYTES = 8 << 20  # read at a time
@@ -82,6 +84,25 @@ class CodeStore:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         for first in range(0, len(self), batch_size):
             yield self[first : first + batch_size]
+
+    def coded_batches(
+        self, start: int, stop: int, batch_size: int
+    ) -> Iterator[tuple[Integer[np.ndarray, "batch steps"], Int32[np.ndarray, " batch"] | None]]:
+        """Yield (codes, list_ids) of rows start..stop in order, `batch_size` at a time, the last ones possibly fewer.
+
+        Bounds are as in a slice; `list_ids` is None for a codec without lists. The next batch is read and unpacked in a
+        thread while the caller works with this one: three batches are in memory, whatever the size of the store.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        rows = range(*slice(start, stop).indices(len(self)))
+        pieces = (rows[first : first + batch_size] for first in range(0, len(rows), batch_size))
+        with closing(read_ahead(self._coded, pieces)) as batches:
+            yield from batches
+
+    def _coded(self, rows: range) -> tuple[Integer[np.ndarray, "batch steps"], Int32[np.ndarray, " batch"] | None]:
+        stored = self._rows.read(rows.start, rows.stop)
+        return self.info.unstored(stored.codes), stored.list_ids
 
     def stored_batches(self, start: int, stop: int) -> Iterator[StoredRows]:
         """Yield rows start..stop as they lie in the file, some megabytes at a time."""

@@ -12,7 +12,7 @@ class DataFacts:
     Attributes:
         name: of the data set.
         dim: of the vectors.
-        dtype: as stored, a name of numpy's: uint8, float32.
+        dtype: of the vectors as they are read, a name of numpy's: uint8, float32.
         num_database: vectors to encode.
         num_train: vectors to train on.
         epoch_size: training vectors per epoch, at most `num_train`.

@@ -3,6 +3,7 @@
 import operator
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from qinco_lit.vectors.formats import read_layout
 from qinco_lit.vectors.hdf5 import ChunkedRows
 from qinco_lit.vectors.layout import Layout
 from qinco_lit.vectors.mapped import MappedRows
+from qinco_lit.vectors.unit_rows import RowSource, UnitRows
 
 
 class VectorFile:
@@ -25,13 +27,18 @@ class VectorFile:
 
     ndim = 2
 
-    def __init__(self, layout: Layout, rows: MappedRows | ChunkedRows, start: int, stop: int) -> None:
+    def __init__(self, layout: Layout, rows: RowSource, start: int, stop: int) -> None:
         self._layout, self._rows, self._start, self._stop = layout, rows, start, stop
 
     @property
     def path(self) -> str:
         """The path as it was opened, `file.hdf5:dataset` included."""
         return self._layout.path
+
+    @property
+    def is_unit(self) -> bool:
+        """Whether rows are normalised as they are read: `unit()` made this object."""
+        return isinstance(self._rows, UnitRows)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -47,7 +54,8 @@ class VectorFile:
         return self._stop - self._start
 
     def __repr__(self) -> str:
-        return f"VectorFile({self.path!r}, rows {self._start}..{self._stop}, dim {self._layout.dim}, {self.dtype})"
+        rows = f"{'unit ' if self.is_unit else ''}rows {self._start}..{self._stop}"
+        return f"VectorFile({self.path!r}, {rows}, dim {self._layout.dim}, {self.dtype})"
 
     def __getitem__(self, key: Any) -> np.ndarray:
         if isinstance(key, slice):
@@ -72,6 +80,13 @@ class VectorFile:
         """Rows start..stop as a VectorFile over the same mapping; bounds as in a slice, nothing is read."""
         rows = range(*slice(start, stop).indices(len(self)))
         return VectorFile(self._layout, self._rows, self._start + rows.start, self._start + rows.start + len(rows))
+
+    def unit(self) -> "VectorFile":
+        """The same rows in float32, each divided by its L2 norm when it is read; rows of zeros stay zero."""
+        if self.is_unit:
+            return self
+        layout = replace(self._layout, dtype=np.dtype(np.float32))
+        return VectorFile(layout, UnitRows(self._rows), self._start, self._stop)
 
     def iter_batches(self, batch_size: int) -> Iterator[Shaped[np.ndarray, "batch dim"]]:
         """Yield all rows in order as fresh arrays (batch_size, dim), the last one possibly shorter; flat memory."""
@@ -107,5 +122,5 @@ def open_vectors(path: str | os.PathLike[str]) -> VectorFile:
     for a missing file, ValueError for anything that is not a well-formed file of vectors, each one line with numbers.
     """
     layout = read_layout(path)
-    rows = ChunkedRows(layout) if layout.offset is None else MappedRows(layout)
+    rows: RowSource = ChunkedRows(layout) if layout.offset is None else MappedRows(layout)
     return VectorFile(layout, rows, 0, layout.num_rows)
