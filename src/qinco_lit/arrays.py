@@ -1,11 +1,15 @@
 """Rows from the user, numpy or torch, as tensors that are safe to compute with."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
+
+# raw rows (rows, dim) of any dtype of vectors, on any device, to the list of each (rows,) of an IVF model, int64
+AssignLists = Callable[[Tensor], Tensor]
 
 _VECTOR_DTYPES = (torch.uint8, torch.int8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -49,6 +53,36 @@ def as_int64(values: Any, device: torch.device, what: str, expected: str) -> Ten
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise ValueError(f"{what} of dtype {tensor.dtype} are refused: expected {expected}")
     return tensor.to(device).to(torch.int64)
+
+
+def check_one_each(list_ids: ArrayLike, what: str, shape: tuple[int, ...]) -> None:
+    """Check that there is one list id for each row of an array of this shape; `what` it is goes into the message.
+
+    Raises:
+        ValueError: another shape.
+    """
+    if tuple(list_ids.shape) != shape[:1]:
+        raise ValueError(f"list_ids of shape {tuple(list_ids.shape)} do not fit {what} of shape {shape}")
+
+
+def check_range(values: Int[Tensor, "rows columns"], limit: int, *, word: str, option: str, first_row: int) -> None:
+    """Check that integers are from 0 to below the limit.
+
+    Args:
+        values: codes, or list ids.
+        limit: the value of `option`.
+        word: what one of the values is called.
+        option: whose value the limit is.
+        first_row: number of the first row, for the message.
+
+    Raises:
+        ValueError: names the first value out of range, by row, and that of a code by step.
+    """
+    bad = (values < 0) | (values >= limit)
+    if bool(bad.any()):
+        row, column = (int(i) for i in bad.nonzero()[0])
+        where = f"row {first_row + row}" + (f", step {column}" if word == "code" else "")
+        raise ValueError(f"{word} {int(values[row, column])} at {where} is out of range: {option} is {limit}")
 
 
 def _as_tensor(rows: Any) -> Tensor:

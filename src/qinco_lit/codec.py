@@ -4,17 +4,17 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from qinco_lit.arrays import ArrayLike, as_float32, as_int64
+from qinco_lit.arrays import ArrayLike, as_float32, as_int64, check_one_each, check_range
 from qinco_lit.atomic import replacing_directory
 from qinco_lit.quantizers import QINCo
 from qinco_lit.quantizers.precision import precision_for
@@ -26,9 +26,6 @@ _VERSION = 1
 _DEFAULT_BLOCK_BYTES = 64 << 20  # float32 copies of the input live for one block at a time
 _PAIR_TABLE_BYTES = 64 << 20
 _ROWS_PER_THREAD = 2048  # of such a block on a CPU; decoding is fastest from 1,024 to 4,096
-
-
-_Codec = TypeVar("_Codec", bound="Codec")
 
 
 class Codec:
@@ -79,6 +76,12 @@ class Codec:
         return self.quantizer.num_lists
 
     @property
+    def coarse_centroids(self) -> Float32[np.ndarray, "lists dim"] | None:
+        """Centroids of an IVF codec's lists, in raw space, a copy; None for a plain codec."""
+        centroids = self.quantizer.coarse_centroids
+        return None if centroids is None else self.quantizer.denormalize(centroids).cpu().numpy()
+
+    @property
     def precision(self) -> str:
         """In which candidates are scored on this device: float32, screened, bfloat16 or float16."""
         return precision_for(self._precision, self.device).name
@@ -108,7 +111,7 @@ class Codec:
         """Where the weights are."""
         return self.quantizer.data_mean.device
 
-    def to(self: _Codec, device: str | torch.device) -> _Codec:
+    def to(self, device: str | torch.device) -> "Codec":
         """Move the weights; returns the codec itself."""
         self.quantizer.to(device)
         self._prepare()
@@ -122,6 +125,7 @@ class Codec:
         beam_size: int | None = None,
         num_candidates: int | None = None,
         candidate_budget: int | None = None,
+        list_ids: ArrayLike | None = None,
     ) -> Any:
         """Codes (n, num_steps) of raw vectors; from an IVF codec a pair: list ids (n,) int32, and codes.
 
@@ -130,9 +134,11 @@ class Codec:
             beam_size: hypotheses kept between steps; None takes the model's.
             num_candidates: codewords pre-selected per hypothesis, 0 for all; None takes the model's.
             candidate_budget: instead, the pairs of hypothesis and codeword tried per step over the whole beam.
+            list_ids: (n,) of an IVF codec: the vectors' lists, taken as they are; None finds the nearest centroids.
 
         Raises:
-            ValueError: wrong dimension or dtype, NaN or infinity in a row, a search the model cannot do.
+            ValueError: wrong dimension or dtype, NaN or infinity in a row, a search the model cannot do, list ids that
+                are no integers, have the wrong shape, are out of range, or are given to a plain codec.
         """
         if len(x.shape) != 2 or x.shape[1] != self.dim:
             raise ValueError(f"vectors of shape {tuple(x.shape)} do not fit this codec: expected (n, {self.dim})")
@@ -144,10 +150,15 @@ class Codec:
         code_dtype = torch.uint8 if self.codebook_size <= 256 else torch.uint16
         out = torch.empty((x.shape[0], self.num_steps), dtype=code_dtype, device=device)
         lists = None if self.num_lists is None else torch.empty(x.shape[0], dtype=torch.int32, device=device)
+        if list_ids is not None:
+            if self.num_lists is None:
+                raise ValueError("list_ids are given, but this codec has no lists: only an IVF codec takes them")
+            check_one_each(list_ids, "vectors", tuple(x.shape))
         for start, stop in self._blocks(x.shape[0]):
             codes = self.quantizer.encode(
                 self.quantizer.normalize(as_float32(x[start:stop], self.device, start)),
                 search,
+                list_ids=None if list_ids is None else self._checked_lists(list_ids, start, stop),
                 workspace_bytes=self.workspace_bytes,
                 tables=self._tables,
             )
@@ -249,9 +260,15 @@ class Codec:
             raise ValueError(f"codes of shape {shape} do not fit this codec: expected (n, 1 to {self.num_steps})")
         if (list_ids is None) != (self.num_lists is None):
             raise ValueError("an IVF codec decodes codes with their list_ids, and only an IVF codec does")
-        if list_ids is not None and tuple(list_ids.shape) != shape[:1]:
-            raise ValueError(f"list_ids of shape {tuple(list_ids.shape)} do not fit codes of shape {shape}")
+        if list_ids is not None:
+            check_one_each(list_ids, "codes", shape)
         return shape[0], shape[1]
+
+    def _checked_lists(self, list_ids: ArrayLike, start: int, stop: int) -> Int[Tensor, " rows"]:
+        assert self.num_lists is not None
+        lists = as_int64(list_ids[start:stop], self.device, "list_ids", "int32")
+        check_range(lists[:, None], self.num_lists, word="list id", option="num_lists", first_row=start)
+        return lists
 
     def _blocks(self, num_rows: int) -> Iterator[tuple[int, int]]:
         """Row ranges whose intermediate results fit the workspace and, on a CPU, mostly its caches."""
@@ -267,21 +284,10 @@ class Codec:
     ) -> Int[Tensor, "rows columns"]:
         """Codes of a block of rows as int64, after their list ids where there are any."""
         columns = as_int64(codes[start:stop], self.device, "codes", str(self.code_dtype))
-        self._check_range(columns, self.codebook_size, "code", "codebook_size", start)
-        if list_ids is None or self.num_lists is None:
+        check_range(columns, self.codebook_size, word="code", option="codebook_size", first_row=start)
+        if list_ids is None:
             return columns
-        lists = as_int64(list_ids[start:stop], self.device, "list_ids", "int32")[:, None]
-        self._check_range(lists, self.num_lists, "list id", "num_lists", start)
-        return torch.cat([lists, columns], dim=1)
-
-    def _check_range(
-        self, values: Int[Tensor, "rows columns"], limit: int, word: str, option: str, first_row: int
-    ) -> None:
-        bad = (values < 0) | (values >= limit)
-        if bool(bad.any()):
-            row, column = (int(i) for i in bad.nonzero()[0])
-            where = f"row {first_row + row}" + (f", step {column}" if word == "code" else "")
-            raise ValueError(f"{word} {int(values[row, column])} at {where} is out of range: {option} is {limit}")
+        return torch.cat([self._checked_lists(list_ids, start, stop)[:, None], columns], dim=1)
 
     def save(self, directory: str | Path) -> None:
         """Write `config.json` and `weights.safetensors`; the directory appears complete or not at all.
@@ -306,14 +312,14 @@ class Codec:
 
     @classmethod
     def load(
-        cls: type[_Codec],
+        cls,
         directory: str | Path,
         *,
         device: str | torch.device = "cpu",
         workspace_bytes: int | None = None,
         precision: str = "auto",
         compile: bool = False,
-    ) -> _Codec:
+    ) -> "Codec":
         """Read a codec directory; the other arguments are those of the class.
 
         Raises:

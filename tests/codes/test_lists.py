@@ -36,6 +36,38 @@ def test_lists_and_codes_are_those_of_the_codec(job, ivf_dir, vectors_path, opti
         assert file["list_ids"].dtype == np.dtype("<i4")
 
 
+@pytest.mark.parametrize("options", [{}, {"merge": True}, {"packed": True}])
+@pytest.mark.parametrize("lists", [True, False])
+def test_batches_of_a_range_of_rows_are_its_codes_and_lists(job, ivf_dir, codec_dir, options, lists):
+    store = open_codes(job(codec_dir=ivf_dir if lists else codec_dir, **options))
+    for start, stop in [(0, 1000), (290, 905), (-5, 5000), (300, 300), (7, 2)]:
+        for batch_size in (1, 77, 300, 5000):
+            batches = list(store.coded_batches(start, stop, batch_size))
+            expected = store[start:stop]
+            sizes = [len(codes) for codes, _ in batches]
+            assert sum(sizes) == len(expected)
+            assert sizes[:-1] == [batch_size] * (len(sizes) - 1)
+            for position, (codes, list_ids) in enumerate(batches):
+                rows = slice(position * batch_size, (position + 1) * batch_size)
+                np.testing.assert_array_equal(codes, expected[rows])
+                assert (list_ids is not None) == lists
+                if lists:
+                    np.testing.assert_array_equal(list_ids, store.list_ids(start, stop)[rows])
+    with pytest.raises(ValueError, match=r"^batch_size must be at least 1, not 0$"):
+        next(store.coded_batches(0, 1, 0))
+
+
+def test_batches_are_read_ahead_and_no_further(job, ivf_dir, monkeypatch):
+    store, reads = open_codes(job(codec_dir=ivf_dir)), []
+    read = type(store._rows).read
+    monkeypatch.setattr(type(store._rows), "read", lambda rows, *place: reads.append(place) or read(rows, *place))
+    batches = store.coded_batches(0, 1000, 10)
+    for _ in range(3):
+        next(batches)
+    batches.close()
+    assert reads == [(start, start + 10) for start in range(0, 40, 10)]
+
+
 def test_decode_takes_the_lists_into_account(job, ivf_dir, tmp_path):
     path = job(codec_dir=ivf_dir)
     store = open_codes(path)

@@ -87,14 +87,6 @@ def test_doublings_are_those_measured_and_the_assumed_ones_say_so():
     assert lines["num_devices"]["encode"]["seconds"] == pytest.approx(500)
 
 
-def test_a_model_that_is_not_trained_has_no_training():
-    rates = _rates(training=None)
-    planned = times(rates, **SET)
-    assert planned["epoch"] is planned["training"] is None
-    assert all(line["training"] is None for line in doublings(rates, planned, 1))
-    assert rates.record()["training"] is None
-
-
 @pytest.mark.parametrize(
     ("num_rows", "sizes"),
     [

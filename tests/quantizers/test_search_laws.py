@@ -85,13 +85,18 @@ def test_a_workspace_bounds_the_chunk(make_quantizer: Make) -> None:
     assert quantizer.vectors_per_chunk(wide, 1_000_000, cpu) < small
 
 
-def test_many_lists_make_smaller_chunks(make_quantizer: Make) -> None:
-    """The scores of all centroids are held for every vector of a chunk."""
-    narrow = {**CONFIG, "num_candidates": 1, "beam_size": 1}
-    few, many = (make_quantizer(8, **narrow, num_lists=lists) for lists in (10, 1 << 20))
-    chunks = [q.vectors_per_chunk(q.default_search, None, torch.device("cpu")) for q in (few, many)]
-    assert 1 < chunks[1] < chunks[0]
-    assert chunks[1] * 4 * (1 << 20) <= 64 << 20
+def test_a_large_first_codebook_makes_smaller_chunks(make_quantizer: Make) -> None:
+    """The scores of all its codewords are held for every vector of a chunk; those of centroids are not."""
+    narrow = {"num_steps": 2, "hidden_dim": 8, "num_blocks": 1, "num_candidates": 1, "beam_size": 1}
+
+    def chunk(**sizes: int) -> int:
+        quantizer = make_quantizer(8, **narrow, **sizes)
+        return quantizer.vectors_per_chunk(quantizer.default_search, None, torch.device("cpu"))
+
+    small, large = chunk(codebook_size=16), chunk(codebook_size=65536)
+    assert 1 < large < small
+    assert large * 4 * 65536 <= 64 << 20
+    assert chunk(codebook_size=16, num_lists=1 << 17) == small
 
 
 def test_untrained_exact_network_returns_the_codeword() -> None:

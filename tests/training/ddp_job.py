@@ -1,6 +1,6 @@
 """Run by test_ddp.py in a process of its own: train on two CPU ranks and write down what each rank holds.
 
-Arguments: file of vectors, output folder.
+Arguments: file of vectors, output folder, number of lists (0: a model without).
 """
 
 import sys
@@ -14,6 +14,7 @@ from qinco_lit.commands.train import _initial_codebooks, quiet_lightning
 from qinco_lit.quantizers import QINCo
 from qinco_lit.training import Recipe
 from qinco_lit.training.module import QuantizerTraining
+from qinco_lit.vectors import open_vectors
 from tests.training.recipes import RECIPE
 
 
@@ -46,13 +47,17 @@ class WriteState(Callback):
         self._save(trainer, pl_module, "end")
 
 
-def main(vectors: str, folder: str) -> None:
+def main(vectors: str, folder: str, num_lists: str) -> None:
     quiet_lightning()
     torch.set_num_threads(1)
     recipe = Recipe(**RECIPE)
     data = VectorDataModule(name="small", train_path=vectors, batch_size=64, num_val=256, cache_dir=folder)
-    quantizer = QINCo(12, num_steps=3, codebook_size=16, hidden_dim=16, num_candidates=4, beam_size=3)
-    module = QuantizerTraining(quantizer, recipe, initial_codebooks=_initial_codebooks(recipe), seed=0)
+    centroids = open_vectors(vectors)[: int(num_lists)] if int(num_lists) else None
+    lists = None if centroids is None else len(centroids)
+    quantizer = QINCo(12, num_steps=3, codebook_size=16, hidden_dim=16, num_candidates=4, beam_size=3, num_lists=lists)
+    module = QuantizerTraining(
+        quantizer, recipe, initial_codebooks=_initial_codebooks(recipe), seed=0, centroids=centroids
+    )
     trainer = Trainer(
         accelerator="cpu",
         devices=2,

@@ -14,8 +14,11 @@ from qinco_lit.vectors import open_vectors
 
 @pytest.fixture(scope="module")
 def states(vectors_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, torch.Tensor]]:
-    folder = tmp_path_factory.mktemp("ddp")
-    command = [sys.executable, "-m", "tests.training.ddp_job", str(vectors_path), str(folder)]
+    return _trained(vectors_path, tmp_path_factory.mktemp("ddp"), num_lists=0)
+
+
+def _trained(vectors_path: Path, folder: Path, *, num_lists: int) -> dict[str, dict[str, torch.Tensor]]:
+    command = [sys.executable, "-m", "tests.training.ddp_job", str(vectors_path), str(folder), str(num_lists)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=300, env=environment, cwd=Path(__file__).parents[2]
@@ -54,3 +57,14 @@ def test_ranks_see_disjoint_rows_that_make_up_the_set(
     both = np.concatenate([rows[:1024] for rows in seen])  # the first epoch
     expected = open_vectors(vectors_path)[:2048]
     np.testing.assert_array_equal(both[np.lexsort(both.T)], expected[np.lexsort(expected.T)])
+
+
+def test_frozen_centroids_are_on_every_rank_and_stay(vectors_path: Path, tmp_path: Path) -> None:
+    states = _trained(vectors_path, tmp_path, num_lists=9)
+    start, end, other = (states[name]["weights"] for name in ("start-rank1", "end-rank1", "end-rank0"))
+    for name, value in end.items():  # type: ignore[attr-defined]
+        assert torch.equal(value, other[name]), name
+    raw = torch.from_numpy(open_vectors(vectors_path)[:9])
+    for state in (start, end):
+        assert torch.equal(state["coarse_centroids"], (raw - state["data_mean"]) / state["data_std"])
+    assert not torch.equal(start["steps.0.codebook"], end["steps.0.codebook"])

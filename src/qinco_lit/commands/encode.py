@@ -11,6 +11,7 @@ import numpy as np
 from pytorch_lightning import Trainer
 
 from qinco_lit.codec import Codec
+from qinco_lit.commands.lists import list_assigner
 from qinco_lit.commands.train import quiet_lightning
 from qinco_lit.encoding import Encoding, ShardFolder, default_shard_rows
 from qinco_lit.encoding.progress import Progress, duration
@@ -88,7 +89,16 @@ def encode(
     if fitter.is_global_zero:
         folder.create()
         folder.forget_failure()
-    module = Encoding(codec, vectors, folder, search=search, batch_size=batch_size, num_threads=num_threads)
+    centroids = codec.coarse_centroids
+    module = Encoding(
+        codec,
+        vectors,
+        folder,
+        search=search,
+        batch_size=batch_size,
+        num_threads=num_threads,
+        assign_lists=None if centroids is None else list_assigner(centroids, vectors, codec.device),
+    )
     _run(fitter, module, folder, merge=merge)
 
 

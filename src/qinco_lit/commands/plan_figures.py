@@ -21,17 +21,17 @@ _BATCHES_IN_FLIGHT = 3  # encoded, ready, being read
 
 
 def times(rates: Rates, *, num_rows: int, epoch_size: int, max_epochs: int, num_devices: int) -> dict[str, Any]:
-    """Seconds for all rows: `encode`, `decode`, `epoch`, `training` (None for models that are not trained)."""
+    """Seconds for all rows: `encode`, `decode`, `epoch`, `training`."""
 
     def on_devices(timing: Timing, rows: int) -> dict[str, float]:
         return _time(timing, rows, num_devices)
 
-    training = rates.training
+    training = rates.training.plain
     return {
         "encode": on_devices(rates.encode.plain, num_rows),
         "decode": on_devices(rates.decode, num_rows),
-        "epoch": None if training is None else on_devices(training.plain, epoch_size),
-        "training": None if training is None else on_devices(training.plain, max_epochs * epoch_size),
+        "epoch": on_devices(training, epoch_size),
+        "training": on_devices(training, max_epochs * epoch_size),
     }
 
 
@@ -53,9 +53,7 @@ def doublings(rates: Rates, planned: dict[str, Any], num_devices: int) -> list[d
     `planned` is what `times` has returned. Each line has `option`, `basis`, and for `encode` and `training` the values
     `from` and `to`, the `time_ratio` and the new `seconds`; None where the option plays no role.
     """
-    works: dict[str, Searched] = {"encode": rates.encode}
-    if rates.training is not None:
-        works["training"] = rates.training
+    works: dict[str, Searched] = {"encode": rates.encode, "training": rates.training}
     lines: dict[str, dict[str, Any]] = {}
 
     def change(option: str, work: str, value: int, ratio: float, basis: str) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from jaxtyping import Shaped
 
+from qinco_lit.arrays import AssignLists
 from qinco_lit.codec import Codec
+from qinco_lit.commands.lists import list_assigner
 from qinco_lit.commands.rates import Timing, TrainingSteps, decoding, encoding, read_rate, time_by_turns
 from qinco_lit.encoding.module import BLOCK_ROWS
 from qinco_lit.quantizers import QINCo
@@ -42,7 +44,7 @@ class Rates:
     Attributes:
         encode: with the search asked for.
         decode: of random codes.
-        training: with the model's own search; None for models with lists, which are not trained.
+        training: with the model's own search.
         batch_size: vectors of a training step.
         fixed_s: seconds of a training step that do not depend on its vectors.
         read: vectors per second from the file; None without one.
@@ -51,7 +53,7 @@ class Rates:
 
     encode: Searched
     decode: Timing
-    training: Searched | None
+    training: Searched
     batch_size: int
     fixed_s: float
     read: float | None
@@ -59,14 +61,11 @@ class Rates:
 
     def record(self) -> dict[str, Any]:
         """Plain values for `plan.json`: seconds, vectors per second."""
-        training = None
-        if self.training is not None:
-            steps = {"batch_size": self.batch_size, "fixed_s": self.fixed_s}
-            training = {**_record(self.training.plain), **steps}
+        steps = {"batch_size": self.batch_size, "fixed_s": self.fixed_s}
         return {
             "encode": _record(self.encode.plain),
             "decode": _record(self.decode),
-            "training": training,
+            "training": {**_record(self.training.plain), **steps},
             "read_vectors_per_s": self.read,
         }
 
@@ -88,11 +87,13 @@ def measure_rates(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     block, searches = rows[:BLOCK_ROWS], _with_doubled(search)
-    works = {name: encoding(codec, block, each) for name, each in searches.items()}
+    centroids = codec.coarse_centroids
+    assign_lists = None if centroids is None else list_assigner(centroids, rows, device)
+    works = {name: encoding(codec, block, each, assign_lists) for name, each in searches.items()}
     encode = _searched(search, time_by_turns(works, seconds, device))
     peak_bytes = _peak_bytes(device)
     codes = decoding(codec, BLOCK_ROWS, np.random.default_rng(0))
-    training, fixed_s = (None, 0.0) if codec.num_lists is not None else _training(codec, recipe, rows, seconds)
+    training, fixed_s = _training(codec, recipe, rows, seconds, assign_lists)
     return Rates(
         encode=encode,
         decode=time_by_turns({"decode": codes}, seconds, device)["decode"],
@@ -105,11 +106,15 @@ def measure_rates(
 
 
 def _training(
-    codec: Codec, recipe: Recipe, rows: Shaped[np.ndarray, "n dim"], seconds: float
+    codec: Codec,
+    recipe: Recipe,
+    rows: Shaped[np.ndarray, "n dim"],
+    seconds: float,
+    assign_lists: AssignLists | None,
 ) -> tuple[Searched, float]:
     copy = QINCo(codec.dim, **codec.quantizer.config)  # type: ignore[arg-type]  # what the constructor has put there
     copy.load_state_dict(codec.quantizer.state_dict())
-    steps = TrainingSteps(copy, recipe, rows, codec.device)
+    steps = TrainingSteps(copy, recipe, rows, codec.device, assign_lists)
     own = codec.quantizer.default_search
     works = {name: steps.by(search) for name, search in _with_doubled(own).items()}
     timings = time_by_turns(works, seconds, codec.device)

@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from jaxtyping import Shaped
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning import Trainer
 
+from qinco_lit.arrays import AssignLists
 from qinco_lit.codec import Codec
 from qinco_lit.commands.train import trains_in_bfloat16
 from qinco_lit.quantizers import QINCo
@@ -113,11 +115,18 @@ def _synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def encoding(codec: Codec, rows: Shaped[np.ndarray, "n dim"], search: Search) -> Work:
-    """Encode rows by a search, from main memory to main memory."""
-    options = search.record()
+def encoding(
+    codec: Codec, rows: Shaped[np.ndarray, "n dim"], search: Search, assign_lists: AssignLists | None = None
+) -> Work:
+    """Encode rows by a search, from main memory to main memory, as `qinco encode` does."""
+    options: dict[str, Any] = {**search.record()}
+
+    def run(num_rows: int) -> None:
+        list_ids = None if assign_lists is None else assign_lists(torch.from_numpy(rows[:num_rows]))
+        codec.encode(rows[:num_rows], list_ids=list_ids, **options)
+
     chunk = codec.quantizer.vectors_per_chunk(search, codec.workspace_bytes, codec.device)
-    return Work(lambda n: codec.encode(rows[:n], **options), min(chunk, len(rows)), len(rows))
+    return Work(run, min(chunk, len(rows)), len(rows))
 
 
 def decoding(codec: Codec, num_rows: int, generator: np.random.Generator) -> Work:
@@ -138,15 +147,23 @@ class TrainingSteps:
         recipe: how it is trained.
         rows: at least a batch.
         device: to train on.
+        assign_lists: of an IVF model; None: by brute force.
     """
 
     def __init__(
-        self, quantizer: QINCo, recipe: Recipe, rows: Shaped[np.ndarray, "n dim"], device: torch.device
+        self,
+        quantizer: QINCo,
+        recipe: Recipe,
+        rows: Shaped[np.ndarray, "n dim"],
+        device: torch.device,
+        assign_lists: AssignLists | None = None,
     ) -> None:
         # the rate does not depend on the weights, and those of an untrained model would diverge
         self._recipe, self._device = replace(recipe, lr=1e-12), device
         self._quantizer = quantizer.train().requires_grad_(True)
-        self._module = QuantizerTraining(quantizer, self._recipe, initial_codebooks=lambda *_: (), seed=0).to(device)
+        self._module = QuantizerTraining(
+            quantizer, self._recipe, initial_codebooks=lambda *_: (), seed=0, assign_lists=assign_lists
+        ).to(device)
         self._module.trainer = _trainer(device)
         self._module.setup("validate")  # moves the statistics; the model has been initialised
         chosen = self._module.configure_optimizers()

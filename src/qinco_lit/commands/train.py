@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningDataModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
-from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from qinco_lit.atomic import write_atomically
 from qinco_lit.codec import Codec
+from qinco_lit.commands.lists import list_assigner
+from qinco_lit.published import read_centroids
 from qinco_lit.quantizers import QINCo
 from qinco_lit.training.callbacks import LastCheckpoint, Reporter, TrainingInterruptedError
 from qinco_lit.training.initialization import kmeans_codebooks
@@ -36,6 +37,7 @@ def train(
     *,
     data: LightningDataModule,
     model: Mapping[str, Any],
+    centroids_path: Path | None = None,
     recipe: Mapping[str, Any],
     trainer: Mapping[str, Any],
     logger: Mapping[str, Any] | None,
@@ -49,7 +51,8 @@ def train(
 
     Args:
         data: a data module with `dim` and `train_vectors` after setup (docs/architecture.md).
-        model: arguments of `QINCo` but `dim`.
+        model: arguments of `QINCo` but `dim` and `num_lists`.
+        centroids_path: npy file of coarse centroids, in raw space: trains an IVF model.
         recipe: fields of `Recipe`.
         trainer: arguments of `pl.Trainer`, plus `checkpoint_every_s`.
         logger: arguments of `start_wandb`, None for no W&B.
@@ -70,7 +73,11 @@ def train(
         )
     quiet_lightning()
     started = time.time()
-    module, fitter, loggers = _build(data, model, recipe, dict(trainer), logger, seed, run_dir, config)
+    typed_recipe = Recipe(**recipe)
+    fitter = _trainer(dict(trainer), typed_recipe, run_dir)
+    module = _module(data, model, centroids_path, typed_recipe, seed, fitter.strategy.root_device)
+    if logger is not None and fitter.is_global_zero:  # at last: everything before may be refused
+        fitter.loggers.append(start_wandb(run_dir, config=config, **logger))
     earlier_s = float(read_summary(run_dir).get("wall_s", 0.0)) if resume else 0.0
     record = {"overrides": list(overrides), "seed": seed, "parameters": _num_parameters(module.quantizer)}
     if fitter.is_global_zero:
@@ -97,36 +104,49 @@ def train(
             done = {"epochs": fitter.current_epoch, "steps": fitter.global_step}
             last_metrics = {name: float(value) for name, value in fitter.callback_metrics.items()}
             write_summary(run_dir, state=state, wall_s=wall_s, **done, best_val_mse=best, last_metrics=last_metrics)
-        finish_wandb(loggers, failed=state == "failed")
+        finish_wandb(fitter.loggers, failed=state == "failed")
     if fitter.is_global_zero:
         log.info("validation MSE %.6g; codec: %s", best, run_dir / "codec")
     assert best is not None
     return best
 
 
-def _build(
+def _module(
     data: LightningDataModule,
     model: Mapping[str, Any],
-    recipe: Mapping[str, Any],
-    trainer: dict[str, Any],
-    logger: Mapping[str, Any] | None,
+    centroids_path: Path | None,
+    recipe: Recipe,
     seed: int,
-    run_dir: Path,
-    config: Mapping[str, Any],
-) -> tuple[QuantizerTraining, Trainer, list[Logger]]:
-    typed_recipe = Recipe(**recipe)
+    device: torch.device,
+) -> QuantizerTraining:
+    centroids = None if centroids_path is None else read_centroids(centroids_path)
     data.prepare_data()
     data.setup("fit")
-    quantizer = QINCo(data.dim, **model)  # type: ignore[attr-defined]
-    module = QuantizerTraining(quantizer, typed_recipe, initial_codebooks=_initial_codebooks(typed_recipe), seed=seed)
+    dim: int = data.dim  # type: ignore[attr-defined]
+    assign_lists = None
+    if centroids is not None:
+        if centroids.shape[1] != dim:
+            given = f"coarse.centroids={centroids_path} has dimension {centroids.shape[1]}"
+            raise ValueError(f"{given}, the training vectors have {dim}: give centroids of this data set")
+        assign_lists = list_assigner(centroids, data.train_vectors, device)  # type: ignore[attr-defined]
+    return QuantizerTraining(
+        QINCo(dim, **model, num_lists=None if centroids is None else len(centroids)),
+        recipe,
+        initial_codebooks=_initial_codebooks(recipe),
+        seed=seed,
+        centroids=centroids,
+        assign_lists=assign_lists,
+    )
+
+
+def _trainer(trainer: dict[str, Any], recipe: Recipe, run_dir: Path) -> Trainer:
     every_s = trainer.pop("checkpoint_every_s")
     every_s = math.inf if every_s is None else every_s
     if trainer.get("precision") is None:
         trainer["precision"] = _precision(str(trainer.get("accelerator")))
-    loggers: list[Logger] = [JsonLinesLogger(run_dir / "metrics.jsonl")]
     callbacks: list[Callback] = [
         Reporter(show=bool(trainer.pop("enable_progress_bar", True))),
-        EarlyStopping("val/mse", patience=typed_recipe.patience_epochs, check_finite=False),
+        EarlyStopping("val/mse", patience=recipe.patience_epochs, check_finite=False),
         ModelCheckpoint(
             run_dir / "checkpoints",
             "best",
@@ -137,9 +157,9 @@ def _build(
         # the last of all, so that it keeps the state the others have reached
         LastCheckpoint(run_dir / "checkpoints" / "last.ckpt", every_s=every_s),
     ]
-    fitter = Trainer(
+    return Trainer(
         **trainer,
-        logger=loggers,
+        logger=JsonLinesLogger(run_dir / "metrics.jsonl"),
         callbacks=callbacks,
         default_root_dir=run_dir,
         num_sanity_val_steps=0,
@@ -147,10 +167,6 @@ def _build(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    if logger is not None and fitter.is_global_zero:  # after the Trainer, which may refuse its options
-        loggers.append(start_wandb(run_dir, config=config, **logger))
-        fitter.loggers = loggers
-    return module, fitter, loggers
 
 
 def _initial_codebooks(recipe: Recipe) -> InitialCodebooks:
@@ -188,7 +204,8 @@ def _write_codec(quantizer: QINCo, best: Path, some_vectors: Any, target: Path) 
     state = {
         name.removeprefix(prefix): value for name, value in checkpoint["state_dict"].items() if name.startswith(prefix)
     }
-    quantizer.cpu().load_state_dict(state)
+    own = quantizer.cpu().state_dict()
+    quantizer.load_state_dict({name: state.get(name, own[name]) for name in own})
     codec = Codec(quantizer)
     if not quantizer.config["preselector"]:  # QINCo1: lets `num_candidates` be chosen at encoding time
         log.info("fitting a pre-selector on %d vectors", len(some_vectors))
@@ -201,9 +218,10 @@ def _num_parameters(quantizer: QINCo) -> int:
 
 
 def quiet_lightning() -> None:
-    """Keep Lightning's adverts and advice off the user's terminal; its errors still raise."""
+    """Keep the adverts and advice of Lightning and faiss off the user's terminal; their errors still raise."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it says which variants it did not find
     # our loaders are one background thread by design, and the process count is the user's choice
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")

@@ -13,6 +13,7 @@ from jaxtyping import Integer, Shaped
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
+from qinco_lit.arrays import AssignLists
 from qinco_lit.codec import Codec
 from qinco_lit.encoding.shards import ShardFolder
 from qinco_lit.vectors import VectorFile
@@ -83,6 +84,7 @@ class Encoding(LightningModule):
         search: keyword arguments of `Codec.encode`.
         batch_size: rows read and moved to the device at once, in whole blocks.
         num_threads: of torch on the CPU; None leaves them.
+        assign_lists: of an IVF codec, the lists of raw rows; None: the codec finds them by brute force.
 
     Attributes:
         shards: what this rank has to do; known when the loader has been made.
@@ -97,12 +99,14 @@ class Encoding(LightningModule):
         search: Mapping[str, Any],
         batch_size: int,
         num_threads: int | None,
+        assign_lists: AssignLists | None = None,
     ) -> None:
         super().__init__()
         # Lightning's: a rank may find that all of its shards are finished
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.codec, self.vectors, self.folder = codec, vectors, folder
         self._search, self._batch_size, self._num_threads = search, batch_size, num_threads
+        self._assign_lists = assign_lists
         self.shards: list[int] = []
 
     def predict_dataloader(self) -> ShardLoader:
@@ -119,12 +123,16 @@ class Encoding(LightningModule):
 
     def predict_step(self, batch: Batch) -> EncodedBatch:
         """Encode a batch, block by block."""
-        blocks = [self.codec.encode(x, **self._search) for x in torch.split(batch.x, BLOCK_ROWS)]
+        blocks = [self._encode(x) for x in torch.split(batch.x, BLOCK_ROWS)]
         if self.codec.num_lists is None:
             codes, list_ids = _in_one(blocks), None
         else:
             codes, list_ids = _in_one([codes for _, codes in blocks]), _in_one([ids for ids, _ in blocks])
         return EncodedBatch(batch.shard, StoredRows(self.folder.info.stored(codes), list_ids))
+
+    def _encode(self, x: Shaped[Tensor, "block dim"]) -> Any:
+        list_ids = None if self._assign_lists is None else self._assign_lists(x)
+        return self.codec.encode(x, list_ids=list_ids, **self._search)
 
 
 def _in_one(blocks: list[Tensor]) -> Integer[np.ndarray, "..."]:

@@ -7,13 +7,28 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 _ROWS_PER_CHUNK = 16_384
+_CODEWORDS_PER_TILE = 16_384
+_SCORES_BYTES = 64 << 20
 
 
 def nearest_codeword(x: Float[Tensor, "rows dim"], codebook: Float[Tensor, "codebook dim"]) -> Int[Tensor, " rows"]:
-    """Index of the codeword with the smallest squared L2 to each row."""
-    half_norms = 0.5 * codebook.square().sum(-1)
-    parts = [torch.addmm(half_norms, part, codebook.T, alpha=-1).argmin(1) for part in torch.split(x, _ROWS_PER_CHUNK)]
-    return torch.cat(parts)
+    """Index of the codeword with the smallest squared L2 to each row; of equal ones the first, where a tile has one.
+
+    A million codewords (coarse centroids) are compared tile by tile: at most 64 MB of scores at a time.
+    """
+    tiles = torch.split(codebook, _CODEWORDS_PER_TILE)
+    rows = max(1, min(_ROWS_PER_CHUNK, _SCORES_BYTES // (4 * len(tiles[0]))))
+    nearest = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    lowest = torch.full((len(x),), torch.inf, device=x.device)
+    for number, tile in enumerate(tiles):
+        half_norms = 0.5 * tile.square().sum(-1)
+        for start in range(0, len(x), rows):
+            chunk = slice(start, start + rows)
+            score, index = torch.addmm(half_norms, x[chunk], tile.T, alpha=-1).min(1)
+            closer = score < lowest[chunk]
+            nearest[chunk] = torch.where(closer, index + number * _CODEWORDS_PER_TILE, nearest[chunk])
+            lowest[chunk] = torch.where(closer, score, lowest[chunk])
+    return nearest
 
 
 def kmeans(

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from qinco_lit.quantizers.allocation import keep_freed_memory
 from qinco_lit.quantizers.beam import SEARCHES, Beam, Search
+from qinco_lit.quantizers.kmeans import nearest_codeword
 from qinco_lit.quantizers.network import CodewordNetwork
 from qinco_lit.quantizers.precision import FLOAT32, Precision
 from qinco_lit.quantizers.step import ResidualStep, StepTables
@@ -20,7 +21,7 @@ from qinco_lit.quantizers.step import ResidualStep, StepTables
 # should not depend on a machine's cores. A GPU wants many more.
 _ROWS = 2048
 _HALF_ROWS = 8192
-_FIRST_SCORES_BYTES = 64 << 20  # of the scores of the first column: a coarse codebook may have a million rows
+_FIRST_SCORES_BYTES = 64 << 20  # of the scores of the first codebook, which may have 65,536 rows
 _WORKSPACE_BYTES_GPU = 1 << 30
 
 
@@ -160,6 +161,11 @@ class QINCo(nn.Module):
         """The steps that own a network, typed (iterating a ModuleList gives plain modules): 1..M-1, IVF 1..M."""
         return [step for step in self.steps if isinstance(step, ResidualStep)]
 
+    def network_step(self, index: int) -> ResidualStep | None:
+        """The step of code `index` (from 0); None where that is the plain first codebook."""
+        steps = self.residual_steps()
+        return steps[index] if self.num_lists is not None else steps[index - 1] if index > 0 else None
+
     @property
     def num_columns(self) -> int:
         """Columns of codes: one per step, after the list id of an IVF model."""
@@ -190,11 +196,19 @@ class QINCo(nn.Module):
         return x * self.data_std + self.data_mean
 
     @torch.no_grad()
+    def assign_lists(self, x: Float[Tensor, "batch dim"]) -> Int[Tensor, " batch"]:
+        """List of each normalised vector (int64): that of the nearest centroid, by brute force in bounded memory."""
+        assert self.coarse_centroids is not None
+        with torch.autocast(x.device.type, enabled=False):
+            return nearest_codeword(x, self.coarse_centroids)
+
+    @torch.no_grad()
     def encode(
         self,
         x: Float[Tensor, "batch dim"],
         search: Search | None = None,
         *,
+        list_ids: Int[Tensor, " batch"] | None = None,
         workspace_bytes: int | None = None,
         tables: list[StepTables] | None = None,
     ) -> Int[Tensor, "batch columns"]:
@@ -203,6 +217,7 @@ class QINCo(nn.Module):
         Args:
             x: vectors in normalised space, float32.
             search: from `search_for`; None is the model's own.
+            list_ids: of an IVF model: the list of each vector, taken as it is; None is `assign_lists`.
             workspace_bytes: bound on the memory of intermediate results, at least one vector at a time.
             tables: from `tables()`, which set the precision, to share them between calls; None is float32.
         """
@@ -210,11 +225,16 @@ class QINCo(nn.Module):
         tables = self.tables() if tables is None else tables
         if x.device.type == "cpu":
             keep_freed_memory()
+        if self.num_lists is not None and list_ids is None:
+            list_ids = self.assign_lists(x)
         half = any(table.scoring.terms.stream.dtype != torch.float32 for table in tables)
         chunk = self.vectors_per_chunk(search, workspace_bytes, x.device, half_precision=half)
         with torch.autocast(x.device.type, enabled=False):  # the tables say what is rounded, and nothing else is
-            half_norms = 0.5 * self.first_table.square().sum(-1)
-            parts = [self._search(part, search, tables, half_norms) for part in torch.split(x, chunk)]
+            first = self._first_codes(x, search, list_ids, chunk)
+            parts = [
+                self._search(part, codes, search, tables)
+                for part, codes in zip(torch.split(x, chunk), first, strict=True)
+            ]
         return torch.cat(parts) if parts else x.new_zeros((0, self.num_columns), dtype=torch.int64)
 
     def vectors_per_chunk(
@@ -224,25 +244,36 @@ class QINCo(nn.Module):
         pairs = search.pairs_per_vector
         if workspace_bytes is None and device.type == "cpu":
             fast = (_HALF_ROWS if half_precision else _ROWS) // pairs
-            return max(1, min(fast, _FIRST_SCORES_BYTES // (4 * len(self.first_table))))
+            if self.num_lists is None:
+                fast = min(fast, _FIRST_SCORES_BYTES // (4 * self.codebook_size))
+            return max(1, fast)
         # per pair: stream, hidden and codeword of both halves, added, difference; float32
         row_bytes = 4 * (3 * self.embed_dim + 2 * self.hidden_dim + 3 * self.dim)
         per_vector = pairs * row_bytes + 4 * search.beam_size * (2 * self.codebook_size + 3 * self.dim)
-        per_vector += 4 * (self.num_lists or 0)
         return max(1, (workspace_bytes or _WORKSPACE_BYTES_GPU) // per_vector)
+
+    def _first_codes(
+        self, x: Float[Tensor, "batch dim"], search: Search, list_ids: Int[Tensor, " batch"] | None, chunk: int
+    ) -> Iterator[Int[Tensor, "part first"]]:
+        """What each chunk's hypotheses start with: the lists, or the best codes of the first codebook."""
+        if list_ids is not None:
+            yield from torch.split(list_ids[:, None], chunk)
+            return
+        first = self.first_table
+        half_norms = 0.5 * first.square().sum(-1)
+        keep = min(search.beam_size, len(first)) if self.num_columns > 1 else 1
+        for part in torch.split(x, chunk):
+            yield torch.addmm(half_norms, part, first.T, alpha=-1).topk(keep, largest=False).indices
 
     def _search(
         self,
         x: Float[Tensor, "batch dim"],
+        codes: Int[Tensor, "batch first"],
         search: Search,
         tables: list[StepTables],
-        half_norms: Float[Tensor, " first"],
     ) -> Int[Tensor, "batch columns"]:
-        first = self.first_table
-        score = torch.addmm(half_norms, x, first.T, alpha=-1)
-        keep = 1 if self.num_lists is not None or not tables else min(search.beam_size, len(first))
-        codes = score.topk(keep, largest=False).indices
-        beam = Beam(first[codes], codes[..., None])
+        """Best codes of vectors whose hypotheses start with `codes`."""
+        beam = Beam(self.first_table[codes], codes[..., None])
         for index, (step, table) in enumerate(zip(self.residual_steps(), tables, strict=True), start=1):
             if index == len(tables):
                 keep, own = 1, search.for_last_step()

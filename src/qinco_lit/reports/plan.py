@@ -66,8 +66,6 @@ def _times(record: dict[str, Any]) -> Grid:
     rows = []
     for name, label in _WORK.items():
         time, rate = record["times"][name], rates[name]
-        if time is None:
-            continue
         rows.append(
             (
                 label.format(settings["max_epochs"]),
@@ -176,8 +174,6 @@ def notes(record: dict[str, Any]) -> str:
 
 def _training_notes(record: dict[str, Any]) -> list[str]:
     data, training = record["data"], record["measured"]["training"]
-    if training is None:
-        return ["Training: not planned, models with lists come from published checkpoints."]
     batch = f"batches of {training['batch_size']:,} per device, {_search(record['settings']['training_search'])}"
     if training["rows"] < training["batch_size"]:
         batch += f"; measured in steps of {training['rows']:,}, their fixed part counted once a batch"

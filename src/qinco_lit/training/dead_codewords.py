@@ -78,17 +78,22 @@ def redraw_dead(
 
 
 def _tables(quantizer: QINCo, index: int) -> list[Tensor]:
-    if index == 0:
+    step = quantizer.network_step(index)
+    if step is None:
         return [quantizer.first_table]
-    step = quantizer.residual_steps()[index - 1]
     return [step.codebook] if step.preselector is None else [step.codebook, step.preselector]
 
 
 @torch.no_grad()
 def target_statistics(
-    quantizer: QINCo, x: Float[Tensor, "batch dim"], codes: Int[Tensor, "batch steps"]
+    quantizer: QINCo, x: Float[Tensor, "batch dim"], codes: Int[Tensor, "batch columns"]
 ) -> tuple[Float[Tensor, "steps dim"], Float[Tensor, "steps dim"]]:
-    """Mean and standard deviation per dimension of every step's target x - x_hat_{m-1}, normalised space."""
-    previous = [torch.zeros_like(x), *quantizer.reconstructions(codes[:, :-1])] if codes.shape[1] > 1 else [x * 0]
+    """Mean and standard deviation per dimension of every step's target x - x_hat_{m-1}, normalised space.
+
+    The first step of an IVF model aims at x minus its centroid.
+    """
+    previous = list(quantizer.reconstructions(codes[:, :-1]))
+    if quantizer.num_lists is None:
+        previous.insert(0, torch.zeros_like(x))
     targets = [x - x_hat for x_hat in previous]
     return torch.stack([t.mean(0) for t in targets]), torch.stack([t.std(0, correction=0) for t in targets])

@@ -81,10 +81,10 @@ def set_codebooks(
         return codebook + noise * codebook.std() * draw
 
     for index, codebook in enumerate(codebooks):
-        if index == 0:
+        step = quantizer.network_step(index)
+        if step is None:
             quantizer.first_table.copy_(noisy(codebook))
             continue
-        step = quantizer.residual_steps()[index - 1]
         step.codebook.copy_(noisy(codebook) * (0.5 if exact and _doubles(step.network) else 1.0))
         if step.preselector is not None:
             step.preselector.copy_(noisy(codebook))
@@ -102,7 +102,7 @@ def kmeans_codebooks(
     iterations: int,
     split_empty: bool,
 ) -> Iterable[Float[Tensor, "codebook dim"]]:
-    """Greedy residual k-means of normalised training vectors, one codebook per step."""
+    """Greedy residual k-means, one codebook per step, of what the steps have to code: `x` is in normalised space."""
     log.info("residual k-means: %d codebooks on %d vectors", quantizer.num_steps, len(x))
     return residual_kmeans(
         x,

@@ -1,15 +1,18 @@
 """The training of a quantizer as a LightningModule."""
 
 from collections.abc import Callable, Iterable
+from hashlib import sha256
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Float32, Int, Shaped
 from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from qinco_lit.arrays import AssignLists
 from qinco_lit.metrics import entropy_bits
 from qinco_lit.quantizers import QINCo
 from qinco_lit.quantizers.precision import precision_for
@@ -19,9 +22,11 @@ from qinco_lit.training.initialization import init_networks, set_codebooks, set_
 from qinco_lit.training.recipe import Recipe
 from qinco_lit.training.schedule import cosine_factor
 
-# training rows (raw) and the quantizer, normalised and on the device, to one codebook per step in normalised space
+# what the steps have to code (training rows, less their centroids), in normalised space and on the device, to one
+# codebook per step
 InitialCodebooks = Callable[[QINCo, Tensor, torch.Generator], Iterable[Tensor]]
 
+_CENTROIDS = "quantizer.coarse_centroids"  # in state dicts
 _TARGET_MOMENTUM = 0.1  # of the running target statistics that dead codewords are redrawn from (algorithm.md)
 
 
@@ -36,14 +41,29 @@ class QuantizerTraining(LightningModule):
         recipe: how it is trained.
         initial_codebooks: gives the codebooks to start from.
         seed: of initial weights and of everything redrawn.
+        centroids: of an IVF model, in raw space; None: the model has them. They are frozen, and the same in every
+            process and checkpoint: neither is sent or saved, checkpoints keep a hash.
+        assign_lists: list ids of raw rows; None: by brute force.
     """
 
-    def __init__(self, quantizer: QINCo, recipe: Recipe, *, initial_codebooks: InitialCodebooks, seed: int) -> None:
+    def __init__(
+        self,
+        quantizer: QINCo,
+        recipe: Recipe,
+        *,
+        initial_codebooks: InitialCodebooks,
+        seed: int,
+        centroids: Float32[np.ndarray, "lists dim"] | None = None,
+        assign_lists: AssignLists | None = None,
+    ) -> None:
         super().__init__()
         self.quantizer = quantizer
         self.recipe = recipe
         self.seed = seed
         self._initial_codebooks = initial_codebooks
+        self._centroids, self._assign_lists = centroids, assign_lists
+        self._centroids_sha256 = None if centroids is None else sha256(centroids.tobytes()).hexdigest()
+        self._ddp_params_and_buffers_to_ignore = [_CENTROIDS]  # DDP would send them at every forward
         shape = (quantizer.num_steps, quantizer.codebook_size)
         # plain tensors, equal on every rank: as buffers, DDP would overwrite them at every forward
         self._state = {
@@ -67,8 +87,17 @@ class QuantizerTraining(LightningModule):
             return
         if self.trainer.is_global_zero:
             self._initialize(device)
-        state = self.trainer.strategy.broadcast(self.quantizer.state_dict())
-        self.quantizer.load_state_dict(state)
+        own = self.quantizer.state_dict()
+        frozen = {name: own.pop(name) for name in ("coarse_centroids",) if name in own}
+        self.quantizer.load_state_dict(self.trainer.strategy.broadcast(own) | frozen)
+        self._place_centroids()
+
+    @torch.no_grad()
+    def _place_centroids(self) -> None:
+        """Normalise the centroids, as soon as it is known how."""
+        if self._centroids is not None:
+            assert self.quantizer.coarse_centroids is not None
+            self.quantizer.coarse_centroids.copy_(self.quantizer.normalize(torch.from_numpy(self._centroids)))
 
     @torch.no_grad()
     def _initialize(self, device: torch.device) -> None:
@@ -77,11 +106,16 @@ class QuantizerTraining(LightningModule):
         rows = self.trainer.datamodule.train_vectors  # type: ignore[attr-defined]
         set_normalization(quantizer, torch.from_numpy(rows[: recipe.normalization_rows]).float(), recipe.normalization)
         init_networks(quantizer, recipe.network_init, generator)
+        self._place_centroids()
         quantizer.to(device)
-        x = torch.from_numpy(rows[: recipe.kmeans_rows]).to(device)
+        batch = torch.from_numpy(rows[: recipe.kmeans_rows]).to(device)
+        x = quantizer.normalize(batch)
+        list_ids = self._lists(batch, x)
+        if list_ids is not None:
+            x -= quantizer.first_table[list_ids]
         set_codebooks(
             quantizer,
-            self._initial_codebooks(quantizer, quantizer.normalize(x), generator),
+            self._initial_codebooks(quantizer, x, generator),
             noise=recipe.codebook_noise,
             exact=recipe.network_init == "exact",
             generator=generator,
@@ -135,7 +169,8 @@ class QuantizerTraining(LightningModule):
     def training_step(self, batch: Shaped[Tensor, "batch dim"], batch_idx: int) -> Tensor:
         """One batch of raw vectors: find codes, then the loss along them."""
         x = self.quantizer.normalize(batch)
-        codes = self.quantizer.encode(x, tables=self._tables(self.recipe.search_precision))
+        tables = self._tables(self.recipe.search_precision)
+        codes = self.quantizer.encode(x, list_ids=self._lists(batch, x), tables=tables)
         losses = self.quantizer(x, codes)
         loss: Tensor = losses.reconstruction.sum() + losses.preselector.sum()
         self._count(x, codes, losses.reconstruction[-1].detach())
@@ -144,12 +179,18 @@ class QuantizerTraining(LightningModule):
             raise ValueError(self._not_finite(batch, batch_idx))
         return loss
 
+    def _lists(self, batch: Shaped[Tensor, "batch dim"], x: Float[Tensor, "batch dim"]) -> Int[Tensor, " batch"] | None:
+        """List ids of a raw batch, of which x is the normalised form; None for a model without lists."""
+        if self.quantizer.num_lists is None:
+            return None
+        return self.quantizer.assign_lists(x) if self._assign_lists is None else self._assign_lists(batch).to(x.device)
+
     @torch.no_grad()
     def _tables(self, precision: str) -> list[StepTables]:
         return self.quantizer.tables(precision_for(precision, self.device), compiled=self.recipe.compile_search)
 
-    def _count(self, x: Tensor, codes: Int[Tensor, "batch steps"], error: Tensor) -> None:
-        usage = self._sum(count_codes(codes, self.quantizer.codebook_size))
+    def _count(self, x: Tensor, codes: Int[Tensor, "batch columns"], error: Tensor) -> None:
+        usage = self._sum(self._code_counts(codes))
         self._state["usage_since_split"] += usage
         self._state["usage_in_epoch"] += usage
         rows = torch.ones((), device=x.device, dtype=torch.float64) * len(x)
@@ -158,6 +199,9 @@ class QuantizerTraining(LightningModule):
             mean, std = target_statistics(self.quantizer, x, codes)
             for name, value in (("target_mean", self._mean(mean)), ("target_std", self._mean(std))):
                 self._state[name].lerp_(value, _TARGET_MOMENTUM)
+
+    def _code_counts(self, columns: Int[Tensor, "batch columns"]) -> Int[Tensor, "steps codebook"]:
+        return count_codes(columns[:, -self.quantizer.num_steps :], self.quantizer.codebook_size)
 
     def _not_finite(self, batch: Tensor, batch_idx: int) -> str:
         bad = (~torch.isfinite(batch.float()).all(1)).nonzero().flatten().tolist()
@@ -199,21 +243,24 @@ class QuantizerTraining(LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Clear the sums."""
         self._validation_tables = self._tables("auto")
-        self._validation = torch.zeros(self.quantizer.num_steps + 1, dtype=torch.float64, device=self.device)
+        self._validation = torch.zeros(self.quantizer.num_columns + 1, dtype=torch.float64, device=self.device)
         self._validation_usage = torch.zeros_like(self._state["usage_in_epoch"])
 
     def validation_step(self, batch: Shaped[Tensor, "batch dim"], batch_idx: int) -> None:  # noqa: ARG002
-        """Add a batch's squared errors after every step and its code counts."""
+        """Add a batch's squared errors after every column of codes and its code counts."""
         x = self.quantizer.normalize(batch)
-        codes = self.quantizer.encode(x, tables=self._validation_tables)
+        codes = self.quantizer.encode(x, list_ids=self._lists(batch, x), tables=self._validation_tables)
         errors = [(x_hat - x).square().sum().double() for x_hat in self.quantizer.reconstructions(codes)]
         scale = self.quantizer.data_std.double() ** 2
         rows = torch.ones((), device=x.device, dtype=torch.float64) * len(x)
         self._validation += torch.cat([torch.stack(errors) * scale, rows[None]])
-        self._validation_usage += count_codes(codes, self.quantizer.codebook_size)
+        self._validation_usage += self._code_counts(codes)
 
     def on_validation_epoch_end(self) -> None:
-        """MSE (raw space, sum over dimensions) of every prefix and entropy of the codes, over all ranks."""
+        """MSE (raw space, sum over dimensions) of every prefix and entropy of the codes, over all ranks.
+
+        That of an IVF model's centroids alone is `val/mse_coarse`; list ids have no part in the entropy.
+        """
         sums, usage = self._sum(self._validation).cpu(), self._sum(self._validation_usage).cpu()
         mse = sums[:-1] / sums[-1]
         if not bool(torch.isfinite(mse).all()):
@@ -221,7 +268,9 @@ class QuantizerTraining(LightningModule):
                 "the validation error is NaN or infinite: the validation vectors hold NaN, or training diverged"
             )
         entropy = entropy_bits(usage.numpy())
-        metrics = {f"val/mse_step_{step}": float(value) for step, value in enumerate(mse, start=1)}
+        metrics = {} if self.quantizer.num_lists is None else {"val/mse_coarse": float(mse[0])}
+        steps = enumerate(mse[-self.quantizer.num_steps :], start=1)
+        metrics |= {f"val/mse_step_{step}": float(value) for step, value in steps}
         metrics |= {f"val/entropy_bits_step_{step}": float(value) for step, value in enumerate(entropy, start=1)}
         metrics |= {"val/mse": float(mse[-1]), "val/entropy_bits": float(entropy.mean())}
         self.log_dict(metrics, rank_zero_only=False, sync_dist=False)
@@ -233,11 +282,26 @@ class QuantizerTraining(LightningModule):
         self._check_error()
         checkpoint["codeword_statistics"] = {name: value.cpu() for name, value in self._state.items()}
         checkpoint["quantizer"] = {"dim": self.quantizer.dim, **self.quantizer.config}
+        if self._centroids is not None:
+            del checkpoint["state_dict"][_CENTROIDS]
+            checkpoint["centroids_sha256"] = self._centroids_sha256
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the codeword statistics back."""
+        """Take the codeword statistics back, and give the model its centroids.
+
+        Raises:
+            ValueError: the centroids are others than those of the checkpoint.
+        """
         device = self._state["train_error"].device
         self._state = {name: value.to(device) for name, value in checkpoint["codeword_statistics"].items()}
+        if self._centroids is None:
+            return
+        if checkpoint["centroids_sha256"] != self._centroids_sha256:
+            raise ValueError("coarse.centroids: the file is not the one that the run was started with: restore it")
+        for name in ("data_mean", "data_std"):
+            self.quantizer.get_buffer(name).copy_(checkpoint["state_dict"][f"quantizer.{name}"])
+        self._place_centroids()
+        checkpoint["state_dict"][_CENTROIDS] = self.quantizer.coarse_centroids
 
     def _optimizer(self) -> Optimizer:
         return self.trainer.optimizers[0]

@@ -44,7 +44,7 @@ class Recipe:
         dead_codewords: what becomes of codewords that were not chosen: `split` (take half of the most chosen one's
             vectors), `redraw` (uniform noise with the mean and std of the step's targets; QINCo2), `keep`.
         split_every_batches: in the first epoch dead codewords are also split every so many batches; 0 for not.
-        search_precision: in which the codes of training vectors are searched (docs/search.md): `auto`, `fast`,
+        search_precision: in which the codes of training vectors are searched (docs/encoding.md): `auto`, `fast`,
             `float32`, `screened`, `bfloat16` or `float16`. The loss along the codes is trainer.precision's affair.
         compile_search: run the evaluation of candidates through torch.compile.
     """
