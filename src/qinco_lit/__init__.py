@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qinco_lit.codec import Codec
+    from qinco_lit.search.searcher import Searcher
     from qinco_lit.vectors import open_codes, open_vectors
 
     __version__: str
 
-__all__ = ["Codec", "__version__", "open_codes", "open_vectors"]
+__all__ = ["Codec", "Searcher", "__version__", "open_codes", "open_vectors"]
 
-_HOMES = {"Codec": "qinco_lit.codec", "open_codes": "qinco_lit.vectors", "open_vectors": "qinco_lit.vectors"}
+_HOMES = {
+    "Codec": "qinco_lit.codec",
+    "Searcher": "qinco_lit.search.searcher",
+    "open_codes": "qinco_lit.vectors",
+    "open_vectors": "qinco_lit.vectors",
+}
 
 
 def __getattr__(name: str) -> object:

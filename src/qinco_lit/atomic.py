@@ -40,8 +40,11 @@ def replacing_directory(final: Path) -> Iterator[Path]:
     try:
         temporary.chmod(0o755)
         yield temporary
-        for path in (*temporary.iterdir(), temporary):
+        for path in temporary.iterdir():
+            if path.is_file():
+                path.chmod(0o644)  # some writers, as of safetensors, keep everyone but the owner out
             _fsync(path)
+        _fsync(temporary)
         if final.exists():
             aside = final.with_name(f".{final.name}.old-{os.getpid()}")
             final.rename(aside)

@@ -8,10 +8,13 @@ from omegaconf import OmegaConf
 
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = {
-    "train": ["data", "model", "recipe", "trainer", "logger"],
+    "train": ["data", "model", "coarse", "recipe", "trainer", "logger"],
     "evaluate": ["data"],
+    "centroids": ["data"],
     "encode": ["data"],
     "decode": [],
+    "index": ["data"],
+    "search": ["data", "logger"],
     "plan": ["data", "model", "recipe"],
 }
 

@@ -27,9 +27,12 @@ def test_help_and_configs_import_nothing_heavy():
         "--version",
         "train --help",
         "evaluate --help",
+        "centroids --help",
         "encode --help",
         "encode data=bigann --help",
         "decode --help",
+        "index --help",
+        "search --help",
         "plan --help",
         "plan data=bigann model=qinco2_l --cfg job",
         "import --help",
@@ -56,8 +59,11 @@ def test_overview_has_one_line_per_command(qinco, arguments):
     assert [line.split()[0] for line in outcome.out.splitlines() if line.startswith("  ")] == [
         "train",
         "evaluate",
+        "centroids",
         "encode",
         "decode",
+        "index",
+        "search",
         "plan",
         "import",
         "export",
@@ -75,7 +81,13 @@ def test_version(qinco):
     [
         (
             "train",
-            ["data      bigann, ", "model     qinco1, qinco2", "recipe    paper, tuned", "logger    none, wandb"],
+            [
+                "data      bigann, ",
+                "model     qinco1, qinco2",
+                "coarse    ivf, none",
+                "recipe    paper, tuned",
+                "logger    none, wandb",
+            ],
         ),
         (
             "train",
@@ -83,10 +95,22 @@ def test_version(qinco):
         ),
         ("evaluate", ["data      bigann, ", "codec=DIR", "baselines=[pq,opq,rq,lsq]", "Examples:", "beam_size: null"]),
         (
+            "centroids",
+            ["data      bigann, ", "num_lists=N", "output=FILE.npy", "Examples:", "max_training_rows: null"],
+        ),
+        (
             "encode",
             ["data      bigann, ", "codec=DIR", "merge=true", "Examples:", "  devices: auto", "shard_rows: null"],
         ),
         ("decode", ["codes=FILE.h5", "num_steps=M", "Examples:", "stop: null"]),
+        (
+            "index",
+            ["data      bigann, ", "codes=FILE.h5", "parts=P", "on_disk=true", "Examples:", "num_training: 200000"],
+        ),
+        (
+            "search",
+            ["data      bigann, ", "logger    none, wandb", "index=DIR", "baselines=[ivf_pq,", "nprobe: null"],
+        ),
         ("plan", ["model     qinco1, ", "codec=DIR or model=CHOICE", "Examples:", "seconds: 3.0", "max_epochs: 60"]),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from qinco_lit.cli.table import JOBS, Job
+from qinco_lit.commands.checks import NO_OPTIONS
 from qinco_lit.mistakes import in_one_line, remove_if_unused, users_mistake
 from qinco_lit.options import unknown, unknown_key
 
@@ -183,6 +184,9 @@ def _checked_config(hydra: "Hydra", config_name: str, overrides: list[str]) -> d
         value = "null" if override.value() is None else override.value()
         if isinstance(value, str | int | float) and value not in options[override.key_or_group]:
             raise unknown("choice", f"{override.key_or_group}={value}", options[override.key_or_group])
+    for override in parsed:
+        if override.key_or_group in NO_OPTIONS:
+            raise ValueError(f"{override.key_or_group} is no option: {NO_OPTIONS[override.key_or_group]}")
     try:
         return _plain(_compose(hydra, config_name, overrides))
     except HydraException:

@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from qinco_lit.commands import export_checkpoint, fit_preselector, import_checkpoint, verify
-from qinco_lit.commands.checks import check_decode, check_encode, check_evaluate, check_plan, check_train
+from qinco_lit.commands.checks import (
+    check_centroids,
+    check_decode,
+    check_encode,
+    check_evaluate,
+    check_index,
+    check_plan,
+    check_search,
+    check_train,
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,7 @@ def _train(config: dict[str, Any], run_dir: Path) -> float | None:
     return train(
         data=_data_module(config, batch_size=config["recipe"]["batch_size"], seed=config["seed"]),
         model=config["model"],
+        centroids_path=None if config.get("coarse") is None else Path(config["coarse"]["centroids"]),
         recipe=config["recipe"],
         trainer=config["trainer"],
         logger=config["logger"],
@@ -71,6 +81,21 @@ def _evaluate(config: dict[str, Any], run_dir: Path) -> None:
     )
 
 
+def _centroids(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all of it goes to output=)
+    from qinco_lit.commands.centroids import centroids
+    from qinco_lit.vectors import open_vectors
+
+    if config["input"] is not None:
+        vectors = open_vectors(config["input"])
+    else:
+        data = _data_module(config)
+        data.prepare_data()
+        data.setup("fit")
+        vectors = data.train_vectors
+    options = {name: value for name, value in config.items() if name not in ("input", "data", "data_dir", "output")}
+    centroids(vectors=vectors, output=Path(config["output"]), **options)
+
+
 def _encode(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all of it goes to output=)
     from qinco_lit.commands.encode import encode
     from qinco_lit.vectors import open_vectors
@@ -92,6 +117,46 @@ def _decode(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all
 
     options = {name: value for name, value in config.items() if name not in ("codec", "codes", "output")}
     decode(codec_dir=Path(config["codec"]), codes=Path(config["codes"]), output=Path(config["output"]), **options)
+
+
+def _index(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all of it goes to output=)
+    from qinco_lit.commands.index import index
+
+    names = ("training_codes", "ids")
+    paths: dict[str, Any] = {name: None if config[name] is None else Path(config[name]) for name in names}
+    others = ("codec", "codes", "data", "data_dir", "output", *paths)
+    options = {name: value for name, value in config.items() if name not in others}
+    index(
+        codec_dir=Path(config["codec"]),
+        codes=Path(config["codes"]),
+        data=_data_module(config),
+        output=Path(config["output"]),
+        **paths,
+        **options,
+    )
+
+
+def _search(config: dict[str, Any], run_dir: Path) -> None:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from qinco_lit.commands.search import search
+
+    settings, logger = HydraConfig.get(), config["logger"]
+    if logger is not None:
+        if logger["job_type"] == "train":  # of conf/logger
+            logger["job_type"] = "search"
+        if settings.mode == RunMode.MULTIRUN and logger["group"] is None:
+            logger["group"] = Path(settings.sweep.dir).name
+    options = {name: value for name, value in config.items() if name not in ("index", "data", "data_dir", "cache_dir")}
+    search(
+        index_dir=Path(config["index"]),
+        data=_data_module(config),
+        output_dir=run_dir,
+        cache_dir=Path(config["cache_dir"]),
+        config=config,
+        **options,
+    )
 
 
 def _plan(config: dict[str, Any], run_dir: Path) -> None:
@@ -129,8 +194,11 @@ def _data_facts(config: dict[str, Any]) -> Any:
 JOBS = {
     "train": Job("train a quantizer on vectors (python train.py is the same)", check_train, _train),
     "evaluate": Job("measure a trained codec next to PQ, OPQ, RQ and LSQ", check_evaluate, _evaluate),
+    "centroids": Job("find the centroids of an index's lists by k-means, resumable", check_centroids, _centroids),
     "encode": Job("turn a file of vectors into a store of codes, resumable, on many devices", check_encode, _encode),
     "decode": Job("turn a store of codes back into vectors", check_decode, _decode),
+    "index": Job("build an index to search from a store of codes, resumable", check_index, _index),
+    "search": Job("recall against speed of an index, next to those of faiss, resumable", check_search, _search),
     "plan": Job("time, disk and memory for a whole data set, from short measurements", check_plan, _plan),
 }
 TOOLS = {

@@ -6,6 +6,9 @@ from typing import Any
 
 from qinco_lit.options import check_arguments
 
+# Parameters of what receives the options that are none themselves, and what to give instead.
+NO_OPTIONS = {"model.num_lists": "the lists are the rows of coarse.centroids=FILE.npy, with coarse=ivf"}
+
 
 def check_train(config: Mapping[str, Any]) -> None:
     """Check the options of `qinco train` (plain nested values) against what will receive them. Raises ValueError."""
@@ -19,6 +22,10 @@ def check_train(config: Mapping[str, Any]) -> None:
     check_arguments("", lambda: None, {name: config[name] for name in types}, extra=types)
     _check_data(config["data"])
     check_arguments("model", QINCo, config["model"], given=("dim", "num_lists"))
+    if config.get("coarse") is not None:  # runs of before there were lists lack it
+        if config["coarse"].get("centroids") is None:
+            raise ValueError("coarse=ivf needs coarse.centroids=FILE.npy: `qinco centroids` writes one")
+        check_arguments("coarse", lambda: None, config["coarse"], extra={"centroids": str})
     check_arguments("recipe", Recipe, config["recipe"])
     check_arguments("trainer", Trainer, config["trainer"], extra={"checkpoint_every_s": float | None})
     epochs = config["trainer"].get("max_epochs")
@@ -38,6 +45,21 @@ def check_evaluate(config: Mapping[str, Any]) -> None:
     given, extra = ("codec_dir", "data", "output_dir"), {"codec": str, "data_dir": str}
     check_arguments("", evaluate, options, given=given, extra=extra)
     _check_data(config["data"])
+
+
+def check_centroids(config: Mapping[str, Any]) -> None:
+    """Check the options of `qinco centroids` (plain nested values) against their receivers. Raises ValueError."""
+    for name, what in {"num_lists": "num_lists=N", "output": "output=FILE.npy"}.items():
+        if config[name] is None:
+            raise ValueError(f"{what} is required: qinco centroids data=CHOICE num_lists=N output=FILE.npy")
+    if (config["input"] is None) == (config.get("data") is None):
+        raise ValueError("give either input=FILE, any file of vectors, or data=CHOICE, the training rows of a data set")
+    from qinco_lit.commands.centroids import centroids
+
+    options = {name: value for name, value in config.items() if name != "data"}
+    check_arguments("", centroids, options, given=("vectors",), extra={"input": str | None, "data_dir": str})
+    if config["input"] is None:
+        _check_data(config["data"])
 
 
 def check_encode(config: Mapping[str, Any]) -> None:
@@ -69,6 +91,20 @@ def check_decode(config: Mapping[str, Any]) -> None:
     check_arguments("", decode, config, given=("codec_dir",), extra={"codec": str})
 
 
+def check_index(config: Mapping[str, Any]) -> None:
+    """Check the options of `qinco index` (plain nested values) against what will receive them. Raises ValueError."""
+    for name, what in {"codec": "codec=DIR", "codes": "codes=FILE.h5", "output": "output=DIR"}.items():
+        if config[name] is None:
+            raise ValueError(f"{what} is required: qinco index codec=DIR codes=FILE.h5 data=CHOICE output=DIR")
+    if config.get("data") is None:
+        raise ValueError("data=CHOICE is required: the data set whose training vectors fit the decoders")
+    from qinco_lit.commands.index import index
+
+    options = {name: value for name, value in config.items() if name != "data"}
+    check_arguments("", index, options, given=("codec_dir", "data"), extra={"codec": str, "data_dir": str})
+    _check_data(config["data"])
+
+
 def check_plan(config: Mapping[str, Any]) -> None:
     """Check the options of `qinco plan` (plain nested values) against what will receive them. Raises ValueError."""
     if (config["codec"] is None) == (config.get("model") is None):
@@ -89,6 +125,21 @@ def check_plan(config: Mapping[str, Any]) -> None:
         check_arguments("model", QINCo, config["model"], given=("dim", "num_lists"))
     if config["input"] is None:
         _check_data(config["data"])
+
+
+def check_search(config: Mapping[str, Any]) -> None:
+    """Check the options of `qinco search` (plain nested values) against what will receive them. Raises ValueError."""
+    if config["index"] is None:
+        raise ValueError("index=DIR is required: what `qinco index` wrote")
+    from qinco_lit.commands.search import search
+    from qinco_lit.training.wandb_run import start_wandb
+
+    options = {name: value for name, value in config.items() if name not in ("data", "logger")}
+    given, extra = ("index_dir", "data", "output_dir", "logger", "config"), {"index": str, "data_dir": str}
+    check_arguments("", search, options, given=given, extra=extra)
+    _check_data(config["data"])
+    if config["logger"] is not None:
+        check_arguments("logger", start_wandb, config["logger"], given=("run_dir", "config"))
 
 
 def _check_data(options: Mapping[str, Any]) -> None:

@@ -52,7 +52,7 @@ def decode(
     """
     store = open_codes(codes)
     codec = Codec.load(codec_dir, device=chosen_device(device))
-    _check_codec(store, codec_dir)
+    check_codec(store, codec_dir)
     steps = store.shape[1] if num_steps is None else num_steps
     last = len(store) if stop is None else stop
     if not 1 <= steps <= store.shape[1]:
@@ -94,7 +94,8 @@ def _decoded(store: CodeStore, codec: Codec, rows: range, num_steps: int) -> Flo
     return x_hat
 
 
-def _check_codec(store: CodeStore, codec_dir: Path) -> None:
+def check_codec(store: CodeStore, codec_dir: Path) -> None:
+    """Raise ValueError unless the codes of a store are of the codec in this folder."""
     there, here = store.info.codec_sha256, codec_sha256(codec_dir)
     if there != here:
         raise ValueError(

@@ -1,0 +1,343 @@
+"""`index`: from codes to an index that answers queries: decoders, lists, and the directory that holds them."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+from rich.console import Console
+
+from qinco_lit.codec import Codec
+from qinco_lit.commands.decode import check_codec
+from qinco_lit.commands.device import chosen_device
+from qinco_lit.commands.index_fit import fit_decoders
+from qinco_lit.commands.training_codes import CodedRows, encoded_rows, sample_sha256, store_sha256
+from qinco_lit.commands.user_ids import UserIds
+from qinco_lit.encoding.progress import duration, progress_line
+from qinco_lit.reports.index import index_table
+from qinco_lit.search import bundle as bundles
+from qinco_lit.search.faiss_index import list_sizes
+from qinco_lit.search.index_lists import fill_lists, merge_in_memory, merge_on_disk
+from qinco_lit.search.index_work import Fit, IndexWork, remove_work
+from qinco_lit.search.threads import threads
+from qinco_lit.training.run_log import environment
+from qinco_lit.vectors import CodeStore, open_codes
+from qinco_lit.vectors.metric import Metric
+
+log = logging.getLogger(__name__)
+
+MAX_VALIDATION_ROWS = 10_000
+_LINE_EVERY_S = 15.0
+_LISTS_FILE = "lists.ivfdata"
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What an index is made of, opened and checked."""
+
+    codec: Codec
+    codec_dir: Path
+    store: CodeStore
+    data: Any
+    training_store: CodeStore | None
+    ids: UserIds | None
+    num_training: int
+    centroids: Float32[np.ndarray, "lists dim"]
+    metric: Metric
+
+
+def index(
+    *,
+    codec_dir: Path,
+    codes: Path,
+    data: Any,
+    output: Path,
+    num_training: int | None = 200_000,
+    training_codes: Path | None = None,
+    ids: Path | None = None,
+    pairwise: bool = True,
+    num_tables: int | None = None,
+    num_list_codes: int = 5,
+    pairwise_dtype: str = "float32",
+    parts: int = 1,
+    part: int | None = None,
+    on_disk: bool = False,
+    device: str = "auto",
+    num_threads: int | None = None,
+) -> dict[str, Any] | None:
+    """Build an index directory from stored codes; what an earlier call with the same arguments has finished is kept.
+
+    Until it is complete the work lies in `OUTPUT.work`. The lists take one pass over the codes.
+
+    Args:
+        codec_dir: the codec of the codes; it has lists.
+        codes: a complete store, of the database.
+        data: a data module (docs/architecture.md): its training and validation vectors fit the decoders.
+        output: the directory; one that is there is not overwritten.
+        num_training: training vectors, evenly spaced, that are encoded to fit the decoders; None: all.
+        training_codes: store of the codes of the first training vectors instead: its row k is training vector k.
+        ids: file of the ids of the vectors, one integer each; None: their positions in the store.
+        pairwise: fit a pairwise decoder.
+        num_tables: of the pairwise decoder; None: twice the number of steps.
+        num_list_codes: codes of a list id in it.
+        pairwise_dtype: of its tables: float32 or float16.
+        parts: row ranges whose lists are built one after the other, each kept when it is complete.
+        part: build this one only (0 to parts - 1), and stop; for machines that share the folder of the output.
+        on_disk: leave the lists in a file that is mapped into memory; takes the memory of one part.
+        device: of the codec and the fits: auto, cpu, cuda, cuda:1.
+        num_threads: of torch and faiss; None leaves theirs.
+
+    Returns:
+        The content of report.json; None when there was nothing to do, or only a part.
+
+    Raises:
+        FileNotFoundError: no codec, no store, or a file of the data set is missing.
+        ValueError: inputs that do not belong together, impossible options, bad vectors or ids.
+        OSError: the disk is full; what is finished is kept.
+    """
+    _check_options(output, num_training, parts, part, num_threads, num_tables, num_list_codes, pairwise_dtype)
+    chosen = str(chosen_device(device))
+    inputs = _open_inputs(codec_dir, codes, data, num_training, training_codes, ids, chosen)
+    pairwise_options = {"num_tables": num_tables, "num_list_codes": num_list_codes, "dtype": pairwise_dtype}
+    job = _job(inputs, pairwise_options if pairwise else None, on_disk)
+    if _is_complete(output, job):
+        return None
+    work = IndexWork(output, job)
+    with threads(num_threads):
+        fit = work.fit(inputs.codec.codebook_size)
+        if fit is None:
+            fit = _fit(inputs, work, pairwise_options if pairwise else None, chosen, num_threads)
+            work.save_fit(fit)
+        for number in range(parts) if part is None else [part]:
+            _build_part(inputs, work, fit, number, parts)
+        if part is not None:
+            log.info("part %d of %d is complete; the same command without part= ends the work", part, parts)
+            return None
+        return _finish(inputs, work, fit, job, output, parts, on_disk)
+
+
+def _open_inputs(
+    codec_dir: Path,
+    codes: Path,
+    data: Any,
+    num_training: int | None,
+    training_codes: Path | None,
+    ids: Path | None,
+    device: str,
+) -> _Inputs:
+    store = open_codes(codes)
+    codec = Codec.load(codec_dir, device=device)
+    check_codec(store, codec_dir)
+    centroids = codec.coarse_centroids
+    if centroids is None:
+        raise ValueError(f"{codec_dir} has no lists, so there is nothing to index by: train one with coarse=ivf")
+    data.prepare_data()
+    data.setup("predict")
+    if data.dim != codec.dim:
+        raise ValueError(f"{codec_dir} encodes vectors of dimension {codec.dim}, data set {data.name} has {data.dim}")
+    num_rows = len(data.train_vectors)
+    training_store = None if training_codes is None else open_codes(training_codes)
+    if training_store is not None:
+        check_codec(training_store, codec_dir)
+        if len(training_store) > num_rows:
+            raise ValueError(
+                f"training_codes={training_codes} has {len(training_store)} rows, data set {data.name} has {num_rows} "
+                "training vectors: give the store of its first ones"
+            )
+        CodedRows(data.train_vectors, training_store, centroids).check(codec)
+    return _Inputs(
+        codec=codec,
+        codec_dir=codec_dir,
+        store=store,
+        data=data,
+        training_store=training_store,
+        ids=None if ids is None else UserIds(ids, len(store)),
+        num_training=num_rows if num_training is None else min(num_training, num_rows),
+        centroids=centroids,
+        metric=data.metric,
+    )
+
+
+def _job(inputs: _Inputs, pairwise: dict[str, Any] | None, on_disk: bool) -> dict[str, Any]:
+    """What makes two calls the same work; parts, devices and threads do not."""
+    training = inputs.training_store
+    return {
+        "codec": inputs.store.info.codec_sha256,
+        "codes": store_sha256(inputs.store),
+        "num_vectors": len(inputs.store),
+        "ids": None if inputs.ids is None else inputs.ids.sha256,
+        "metric": inputs.metric,
+        "training": sample_sha256(inputs.data.train_vectors),
+        "validation": sample_sha256(inputs.data.val_vectors),
+        "num_training": inputs.num_training if training is None else len(training),
+        "training_codes": None if training is None else store_sha256(training),
+        "pairwise": pairwise,
+        "on_disk": on_disk,
+    }
+
+
+def _is_complete(output: Path, job: dict[str, Any]) -> bool:
+    """Whether the output is there already. Raises ValueError when it is of other work."""
+    if not output.exists():
+        return False
+    try:
+        config = bundles.read_config(output)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"output={output} exists and is no index: name another one") from None
+    there = config.get("inputs") or {}
+    different = [name for name in job if there.get(name) != job[name]]
+    if different:
+        raise ValueError(f"output={output} is an index of other work: {', '.join(different)} differ; name another one")
+    remove_work(output)  # of a job killed at its very end
+    log.info("%s is complete already: %s vectors", output, f"{config['num_vectors']:,}")
+    return True
+
+
+def _fit(
+    inputs: _Inputs, work: IndexWork, pairwise: dict[str, Any] | None, device: str, num_threads: int | None
+) -> Fit:
+    """Encode training and validation vectors, and fit the decoders to their codes."""
+    began = time.monotonic()
+
+    def encoded(vectors: Any, num_rows: int, name: str) -> CodedRows:
+        log.info("%s: encoding %s vectors as the database was", name, f"{num_rows:,}")
+        return encoded_rows(
+            vectors,
+            num_rows,
+            work.folder,
+            name,
+            codec_dir=inputs.codec_dir,
+            like=inputs.store.info,
+            centroids=inputs.centroids,
+            device=device,
+            num_threads=num_threads,
+        )
+
+    train_vectors, val_vectors = inputs.data.train_vectors, inputs.data.val_vectors
+    if inputs.training_store is None:
+        training = encoded(train_vectors, inputs.num_training, "training")
+    else:
+        training = CodedRows(train_vectors, inputs.training_store, inputs.centroids)
+    validation = encoded(val_vectors, min(MAX_VALIDATION_ROWS, len(val_vectors)), "validation")
+    encode_s = time.monotonic() - began
+    fit = fit_decoders(
+        training,
+        validation,
+        codec=inputs.codec,
+        store=inputs.store,
+        centroids=inputs.centroids,
+        metric=inputs.metric,
+        pairwise=pairwise,
+    )
+    fit.report["seconds"] = {"training codes": encode_s, **fit.report["seconds"]}
+    return fit
+
+
+def _build_part(inputs: _Inputs, work: IndexWork, fit: Fit, part: int, parts: int) -> None:
+    if work.part_record(part, parts) is not None:
+        log.info("part %d of %d is complete already", part, parts)
+        return
+    total = len(inputs.store)
+    start, stop = part * total // parts, (part + 1) * total // parts
+    began = time.monotonic()
+    fill_lists(
+        fit.index,
+        inputs.store,
+        start,
+        stop,
+        codebook_size=inputs.codec.codebook_size,
+        ids=inputs.ids,
+        progress=_progress(stop - start, "lists" if parts == 1 else f"lists, part {part} of {parts}"),
+    )
+    work.save_part(part, parts, fit.index, time.monotonic() - began)
+    fit.index.reset()
+
+
+def _progress(total: int, what: str) -> Callable[[int], None]:
+    """A line now and then that says how far the lists are."""
+    began = shown = time.monotonic()
+    done = 0
+
+    def advance(rows: int) -> None:
+        nonlocal done, shown
+        done += rows
+        now = time.monotonic()
+        if now - shown > _LINE_EVERY_S:
+            shown = now
+            log.info("%s: %s", what, progress_line(done, total, done, now - began))
+
+    return advance
+
+
+def _finish(
+    inputs: _Inputs, work: IndexWork, fit: Fit, job: dict[str, Any], output: Path, parts: int, on_disk: bool
+) -> dict[str, Any]:
+    """Merge the parts, write the bundle, and say what it is."""
+    began = time.monotonic()
+    records = [work.part_record(part, parts) for part in range(parts)]
+    files = [work.part_file(part, parts) for part in range(parts)]
+    if on_disk:
+        merge_on_disk(fit.index, files, work.folder / _LISTS_FILE)
+    else:
+        merge_in_memory(fit.index, files)
+    assert fit.index.ntotal == len(inputs.store)
+    seconds = {
+        **fit.report["seconds"],
+        "lists": sum(record["seconds"] for record in records if record is not None),
+        "merge": time.monotonic() - began,
+    }
+    report = {**_figures(inputs, fit), **fit.report, "seconds": seconds, "parts": parts, **environment()}
+    info = inputs.store.info
+    encoder = {name: getattr(info, name) for name in ("beam_size", "num_candidates", "candidate_budget", "precision")}
+    config = {"encoder": encoder, "search": {}, "on_disk": on_disk, "inputs": job}
+    bundle = bundles.Bundle(inputs.codec, fit.index, fit.additive, fit.pairwise, inputs.metric, config, report)
+    work.publish(output, lambda folder: bundles.save(bundle, folder))
+    Console().print(index_table(report, bundles.read_config(output)["parts"]))
+    log.info("%s: %s vectors, in %s", output, f"{len(inputs.store):,}", duration(sum(seconds.values())))
+    return report
+
+
+def _figures(inputs: _Inputs, fit: Fit) -> dict[str, Any]:
+    sizes = list_sizes(fit.index)
+    num_vectors, entry_bytes = int(fit.index.ntotal), int(fit.index.code_size) + 8
+    return {
+        "num_vectors": num_vectors,
+        "num_lists": len(sizes),
+        "empty_lists": int((sizes == 0).sum()),
+        "longest_list": int(sizes.max()),
+        "metric": inputs.metric,
+        "bytes": {
+            "per_entry": entry_bytes,
+            "lists": num_vectors * entry_bytes,
+            "centroids": int(inputs.centroids.nbytes),
+            "pairwise": 0 if fit.pairwise is None else int(fit.pairwise.num_bytes),
+        },
+    }
+
+
+def _check_options(
+    output: Path,
+    num_training: int | None,
+    parts: int,
+    part: int | None,
+    num_threads: int | None,
+    num_tables: int | None,
+    num_list_codes: int,
+    pairwise_dtype: str,
+) -> None:
+    counts = {"num_training": num_training, "parts": parts, "num_threads": num_threads, "num_tables": num_tables}
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: give at least 1")
+    if num_list_codes < 0:
+        raise ValueError(f"num_list_codes={num_list_codes}: give at least 0")
+    if part is not None and not 0 <= part < parts:
+        raise ValueError(f"part={part}: parts={parts} are numbered 0 to {parts - 1}")
+    if pairwise_dtype not in ("float32", "float16"):
+        raise ValueError(f"pairwise_dtype={pairwise_dtype}: give float32 or float16")
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"output={output}: the folder {output.parent} does not exist; make it first")

@@ -1,0 +1,106 @@
+"""Fit what an index is searched by: the additive decoder, the range of its norms, the pairwise decoder."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int32, Integer
+
+from qinco_lit.codec import Codec
+from qinco_lit.commands.training_codes import CodedRows
+from qinco_lit.search.additive import AdditiveDecoder, AdditiveFit
+from qinco_lit.search.faiss_index import NormRange, empty_index
+from qinco_lit.search.index_lists import list_populations
+from qinco_lit.search.index_work import Fit
+from qinco_lit.search.pairwise import PairwiseDecoder, fit_pairwise
+from qinco_lit.vectors import CodeStore
+from qinco_lit.vectors.metric import Metric
+
+log = logging.getLogger(__name__)
+
+Decode = Callable[[Int32[np.ndarray, " n"], Integer[np.ndarray, "n steps"]], Float32[np.ndarray, "n dim"]]
+
+
+def fit_decoders(
+    training: CodedRows,
+    validation: CodedRows,
+    *,
+    codec: Codec,
+    store: CodeStore,
+    centroids: Float32[np.ndarray, "lists dim"],
+    metric: Metric,
+    pairwise: dict[str, Any] | None,
+) -> Fit:
+    """Fit the decoders of an index and measure them on validation vectors.
+
+    Args:
+        training, validation: vectors with their codes.
+        codec: of the codes.
+        store: codes of the database; their list ids weight the lists.
+        centroids: of the lists, raw space.
+        metric: of the index.
+        pairwise: options of `fit_pairwise`; None: no pairwise decoder.
+    """
+    seconds: dict[str, float] = {}
+    began = time.monotonic()
+    log.info("additive decoder: fitting %s vectors", f"{len(training):,}")
+    additive, additive_report = _fit_additive(training, codec)
+    norm_limits = _norm_limits(training, additive)
+    seconds["additive"] = time.monotonic() - began
+    began = time.monotonic()
+    log.info("graph over the centroids of %s lists", f"{len(centroids):,}")
+    index = empty_index(centroids, additive.codebooks, norm_limits, metric=metric)
+    seconds["graph"] = time.monotonic() - began
+    decoder, pairwise_report = None, None
+    if pairwise is not None:
+        began = time.monotonic()
+        log.info("pairwise decoder: fitting %s vectors", f"{len(training):,}")
+        populations = list_populations(store, len(centroids), 0, len(store))
+        decoder, pairwise_report = fit_pairwise(
+            training, validation, additive, centroids, populations, device=codec.device, **pairwise
+        )
+        seconds["pairwise"] = time.monotonic() - began
+    report = {
+        "num_training": len(training),
+        "num_validation": len(validation),
+        "validation_mse": _errors(validation, codec, centroids, additive, decoder),
+        "additive": additive_report,
+        "pairwise": pairwise_report,
+        "seconds": seconds,
+    }
+    return Fit(index, additive, decoder, report)
+
+
+def _fit_additive(training: CodedRows, codec: Codec) -> tuple[AdditiveDecoder, dict[str, Any]]:
+    fit = AdditiveFit(codec.num_steps, codec.codebook_size, codec.dim, device=codec.device)
+    for codes, _, targets in training.blocks():
+        fit.add(codes, targets)
+    return fit.solve()
+
+
+def _norm_limits(training: CodedRows, additive: AdditiveDecoder) -> tuple[float, float]:
+    norms = NormRange()
+    for codes, _, _ in training.blocks():
+        norms.add(additive.decode(codes))
+    return norms.limits()
+
+
+def _errors(
+    validation: CodedRows,
+    codec: Codec,
+    centroids: Float32[np.ndarray, "lists dim"],
+    additive: AdditiveDecoder,
+    pairwise: PairwiseDecoder | None,
+) -> dict[str, float]:
+    """Mean over validation vectors of the squared error, summed over dimensions, of each decoder; raw space."""
+    decoders: dict[str, Decode] = {"additive": lambda _, codes: additive.decode(codes)}
+    if pairwise is not None:
+        decoders["pairwise"] = pairwise.decode
+    decoders["full"] = lambda list_ids, codes: codec.decode(codes, list_ids=list_ids) - centroids[list_ids]
+    sums = dict.fromkeys(decoders, 0.0)
+    for codes, list_ids, targets in validation.blocks():
+        for name, decode in decoders.items():
+            sums[name] += float(((targets - decode(list_ids, codes)) ** 2).sum(dtype=np.float64))
+    return {name: total / len(validation) for name, total in sums.items()}

@@ -1,0 +1,134 @@
+"""Codes of training and validation vectors, for the decoders of an index: encoded as the database was, or given."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int32, Int64, Integer, Shaped
+
+from qinco_lit.codec import Codec
+from qinco_lit.commands.encode import encode
+from qinco_lit.vectors import CodeStore, VectorFile, open_codes, open_vectors, write_vectors
+from qinco_lit.vectors.code_info import CodeInfo
+
+_BLOCK_BYTES = 32 << 20  # of float32 vectors
+_SAMPLED_ROWS = 64
+
+
+class CodedRows:
+    """Vectors with their codes and lists, block by block (`qinco_lit.search.additive.CodedVectors`).
+
+    Args:
+        vectors: (n, dim), those that the codes are of.
+        store: their codes; n rows.
+        centroids: of the lists, raw space.
+    """
+
+    def __init__(self, vectors: Any, store: CodeStore, centroids: Float32[np.ndarray, "lists dim"]) -> None:
+        self._vectors, self._store, self._centroids = vectors, store, centroids
+        self._block_rows = max(1, _BLOCK_BYTES // (4 * centroids.shape[1]))
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def blocks(
+        self,
+    ) -> Iterator[tuple[Integer[np.ndarray, "b steps"], Int32[np.ndarray, " b"], Float32[np.ndarray, "b dim"]]]:
+        """Yield (codes, list ids, x - centroid) of all rows, in order."""
+        for start in range(0, len(self), self._block_rows):
+            stop = min(start + self._block_rows, len(self))
+            list_ids = self._store.list_ids(start, stop)
+            x = np.asarray(self._vectors[start:stop], dtype=np.float32)
+            yield self._store[start:stop], list_ids, x - self._centroids[list_ids]
+
+    def check(self, codec: Codec) -> None:
+        """Raise ValueError unless the codes decode to these vectors better than to their neighbours in the file."""
+        rows = slice(0, min(1000, len(self)))
+        x = np.asarray(self._vectors[rows], dtype=np.float32)
+        x_hat = codec.decode(self._store[rows], list_ids=self._store.list_ids(0, rows.stop))
+        error, other = (float(((x - each) ** 2).sum(1).mean()) for each in (x_hat, np.roll(x_hat, 1, axis=0)))
+        if len(x) > 1 and not error < other:
+            raise ValueError(
+                f"{self._store.path} holds codes of other vectors: row k must be row k of the training vectors "
+                f"(mean squared error {error:.4g}, {other:.4g} from the next row's codes)"
+            )
+
+
+def encoded_rows(
+    vectors: Any,
+    num_rows: int,
+    folder: Path,
+    name: str,
+    *,
+    codec_dir: Path,
+    like: CodeInfo,
+    centroids: Float32[np.ndarray, "lists dim"],
+    device: str,
+    num_threads: int | None,
+) -> CodedRows:
+    """Encode evenly spaced rows with the search of a store; what an earlier call has finished is kept.
+
+    Args:
+        vectors: (n, dim).
+        num_rows: of them.
+        folder: where the rows (`NAME.npy`, unless they are all of a file) and their codes (`NAME.h5`) go.
+        name: of the files.
+        codec_dir: the codec of the store.
+        like: the search and the precision of the store.
+        centroids: of the lists.
+        device: cpu, cuda, cuda:1.
+        num_threads: of torch; None leaves them.
+
+    Raises:
+        ValueError: NaN or infinity in a row.
+        OSError: the disk is full; finished shards are kept.
+    """
+    chosen = vectors
+    if num_rows < len(vectors) or not isinstance(vectors, VectorFile):
+        path = folder / f"{name}.npy"
+        if not path.exists():
+            write_vectors(path, _spaced_rows(vectors, num_rows, name))
+        chosen = open_vectors(path)
+    kind, _, number = device.partition(":")
+    encode(
+        codec_dir=codec_dir,
+        vectors=chosen,
+        output=folder / f"{name}.h5",
+        trainer={"accelerator": kind, "devices": [int(number)] if number else 1},
+        beam_size=like.beam_size,
+        num_candidates=like.num_candidates,
+        candidate_budget=like.candidate_budget,
+        precision=like.precision,
+        num_threads=num_threads,
+    )
+    return CodedRows(chosen, open_codes(folder / f"{name}.h5"), centroids)
+
+
+def sample_sha256(vectors: Any) -> str:
+    """Hash of the shape, the dtype and a few evenly spaced rows."""
+    rows = np.ascontiguousarray(vectors[_spaced(len(vectors), min(_SAMPLED_ROWS, len(vectors)))])
+    return hashlib.sha256(f"{tuple(vectors.shape)} {rows.dtype.str}".encode() + rows.tobytes()).hexdigest()
+
+
+def store_sha256(store: CodeStore) -> str:
+    """Hash of all codes of a store, from the checksums of its shards."""
+    return hashlib.sha256(" ".join(shard.sha256 for shard in store.shards).encode()).hexdigest()
+
+
+def _spaced(total: int, num_rows: int) -> Int64[np.ndarray, " n"]:
+    return np.arange(num_rows, dtype=np.int64) * total // num_rows
+
+
+def _spaced_rows(vectors: Any, num_rows: int, name: str) -> Iterator[Shaped[np.ndarray, "b dim"]]:
+    rows = _spaced(len(vectors), num_rows)
+    step = max(1, _BLOCK_BYTES // (4 * int(vectors.shape[1])))
+    for start in range(0, num_rows, step):
+        ids = rows[start : start + step]
+        block = vectors[ids]
+        if block.dtype.kind == "f" and not (finite := np.isfinite(block).all(axis=1)).all():
+            row = int(ids[int(finite.argmin())])
+            where = getattr(vectors, "path", "the data set")
+            raise ValueError(f"{where}: {name} vector {row} holds NaN or infinity: repair or remove it")
+        yield block

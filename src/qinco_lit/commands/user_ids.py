@@ -1,0 +1,77 @@
+"""The user's own ids of the database vectors: a file of one integer per vector."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from qinco_lit.vectors import open_vectors
+
+_BLOCK = 1 << 22
+
+
+class UserIds:
+    """Ids of vectors, checked and mapped from their file.
+
+    Args:
+        path: npy of shape (n,) or (n, 1), ivecs or ibin of one column.
+        num_rows: vectors that need one.
+
+    Attributes:
+        sha256: of all ids.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not integers, another number of them, a negative one, or one that is there twice.
+    """
+
+    def __init__(self, path: Path, num_rows: int) -> None:
+        self._path, self._values = path, _open(path)
+        if len(self._values) != num_rows:
+            raise ValueError(f"ids={path} has {len(self._values)} ids, there are {num_rows} vectors: give one for each")
+        self.sha256 = self._check()
+
+    def __call__(self, start: int, stop: int) -> Int64[np.ndarray, " n"]:
+        """Ids of the rows start..stop."""
+        return np.asarray(self._values[start:stop]).reshape(-1).astype(np.int64)
+
+    def _check(self) -> str:
+        """Read all ids once, and sort them in memory unless they ascend already; return their hash."""
+        digest, last, ascends = hashlib.sha256(), -1, True
+        for start in range(0, len(self._values), _BLOCK):
+            block = self(start, min(start + _BLOCK, len(self._values)))
+            if block.min() < 0:
+                row = start + int((block < 0).argmax())
+                raise ValueError(f"ids={self._path}: id {block.min()} is negative (row {row}): ids are int64 from 0 on")
+            ascends = ascends and bool(block[0] > last and (np.diff(block) > 0).all())
+            last = int(block[-1])
+            digest.update(block.astype("<i8").tobytes())
+        if not ascends:
+            ids = np.sort(self(0, len(self._values)))
+            twice = ids[1:][ids[1:] == ids[:-1]]
+            if len(twice):
+                raise ValueError(f"ids={self._path}: id {twice[0]} is there twice: every vector needs its own")
+        return digest.hexdigest()
+
+
+def _open(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f"ids={path}: no such file")
+    values = np.load(path, mmap_mode="r") if _is_plain_npy(path) else open_vectors(path)
+    if values.dtype.kind not in "iu" or (values.dtype.kind == "u" and values.dtype.itemsize == 8):
+        raise ValueError(f"ids={path} holds {values.dtype}: give integers of at most 64 bits, signed")
+    if len(values.shape) == 2 and values.shape[1] != 1:
+        raise ValueError(f"ids={path} has {values.shape[1]} columns: give one id per vector")
+    return values
+
+
+def _is_plain_npy(path: Path) -> bool:
+    """Whether the file is an array of one dimension, which is no file of vectors."""
+    if path.suffix != ".npy":
+        return False
+    try:
+        return bool(np.load(path, mmap_mode="r").ndim == 1)
+    except ValueError:
+        return False

@@ -1,0 +1,305 @@
+"""An index as a directory: faiss index, codec and decoders, each with its checksum; written whole or not at all."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from jaxtyping import Int32, Integer
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+from safetensors.numpy import save as safetensors_bytes
+
+from qinco_lit.atomic import replacing_directory
+from qinco_lit.codec import Codec
+from qinco_lit.search.additive import AdditiveDecoder
+from qinco_lit.search.coarse import EXACT_LISTS, ListAssigner
+from qinco_lit.search.faiss_index import Index, Lists, additive_codebooks, is_mapped
+from qinco_lit.search.index_lists import copy_into_memory, faiss_file_errors
+from qinco_lit.search.pairwise import PairwiseDecoder
+from qinco_lit.vectors.metric import METRICS, Metric
+
+FORMAT = "qinco_lit index"
+VERSION = 1
+_CONFIG, _INDEX, _LISTS = "config.json", "index.faiss", "lists.ivfdata"
+_CODEC, _PAIRWISE, _ADDITIVE, _REPORT = "codec", "pairwise", "additive.safetensors", "report.json"
+_HASHED_BYTES = 16 << 20  # read at a time
+
+
+@dataclass
+class Bundle:
+    """The parts of an index, in memory or mapped.
+
+    Attributes:
+        codec: with lists.
+        index: IndexIVFResidualQuantizer with the codes of all vectors.
+        additive: decoder whose codebooks the index holds.
+        pairwise: decoder, where one was fitted.
+        metric: l2, ip or cosine.
+        config: plain values of config.json; `encoder` is the search that the codes come from, `inputs` what they were
+            made of. Counts and checksums are made anew by `save`.
+        report: of the job that built the index; goes into report.json.
+    """
+
+    codec: Codec
+    index: Index
+    additive: AdditiveDecoder
+    pairwise: PairwiseDecoder | None
+    metric: Metric
+    config: Mapping[str, Any] = field(default_factory=dict)
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the lists stay on the disk, and cannot be changed."""
+        return is_mapped(self.index)
+
+    def encode(self, x: Any) -> tuple[Int32[np.ndarray, " n"], Integer[np.ndarray, "n steps"]]:
+        """Lists and codes of raw vectors (n, dim), found by the same search as those in the index.
+
+        Raises:
+            ValueError: as `Codec.encode`.
+        """
+        search = {name: self.config.get("encoder", {}).get(name) for name in _SEARCH}
+        given = None if self._assigner is None else self._assigner(np.asarray(x))
+        list_ids, codes = self.codec.encode(np.asarray(x), list_ids=given, **search)
+        return list_ids, codes
+
+    @cached_property
+    def _assigner(self) -> ListAssigner | None:
+        """For so many lists that brute force would take most of the time."""
+        centroids = self.codec.coarse_centroids
+        if centroids is None or len(centroids) <= EXACT_LISTS or self.codec.device.type != "cpu":
+            return None
+        return ListAssigner(centroids)
+
+
+_FIRST = ("format", "version", "faiss", "metric", "num_vectors")  # what a reader of config.json wants to see
+_SEARCH = ("beam_size", "num_candidates", "candidate_budget")
+
+
+def save(bundle: Bundle, directory: str | Path) -> None:
+    """Write an index directory; it appears complete or not at all.
+
+    A directory that holds an earlier state of this index is replaced. Lists that are mapped from a file are linked, or
+    copied where the file system has no links; a file of lists is never changed after it was written.
+
+    Raises:
+        ValueError: the directory exists and is something else, or the index of another codec.
+        OSError: the disk is full.
+    """
+    target = Path(directory)
+    _check_target(target, bundle)
+    with replacing_directory(target) as temporary:
+        bundle.codec.save(temporary / _CODEC)
+        if bundle.pairwise is not None:
+            bundle.pairwise.save(temporary / _PAIRWISE)
+        codebooks = {"codebooks": np.ascontiguousarray(bundle.additive.codebooks)}
+        (temporary / _ADDITIVE).write_bytes(safetensors_bytes(codebooks))
+        (temporary / _REPORT).write_text(json.dumps(dict(bundle.report), indent=2) + "\n")
+        _write_index(bundle.index, temporary)
+        facts = {**_facts(bundle, temporary), "parts": dict(_checksums(temporary))}
+        config = {**{name: facts[name] for name in _FIRST}, **bundle.config, **facts}
+        (temporary / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def load(directory: str | Path, *, mmap: bool = False, device: str = "cpu", verify: bool | None = None) -> Bundle:
+    """Read an index directory.
+
+    Args:
+        directory: what `qinco index` or `save` wrote.
+        mmap: leave the lists on the disk. Those built with on_disk=true always are.
+        device: of the codec.
+        verify: compare every file with its checksum (True), or sizes only (False); None: checksums of all but a file of
+            lists, which may be far larger than the memory.
+
+    Raises:
+        FileNotFoundError: no index there, or a part is missing.
+        ValueError: another format, a part that is damaged, or one that belongs to another index.
+    """
+    source = Path(directory)
+    config = read_config(source)
+    for name, record in config["parts"].items():
+        _check_part(source / name, record, checksum=name != _LISTS if verify is None else verify)
+    encoder = config.get("encoder", {}).get("precision")
+    precision = encoder if encoder in ("bfloat16", "float16") else "auto"  # the other names all give float32's codes
+    codec = Codec.load(source / _CODEC, device=device, precision=precision)
+    bundle = Bundle(
+        codec=codec,
+        index=_read_index(source, mmap=mmap),
+        additive=AdditiveDecoder(_read_codebooks(source / _ADDITIVE)),
+        pairwise=PairwiseDecoder.load(source / _PAIRWISE) if (source / _PAIRWISE).is_dir() else None,
+        metric=config["metric"],
+        config=config,
+        report=json.loads((source / _REPORT).read_text()),
+    )
+    _check_parts_match(source, bundle)
+    return bundle
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """Return config.json of an index directory.
+
+    Raises:
+        FileNotFoundError: no index there.
+        ValueError: another format.
+    """
+    file = directory / _CONFIG
+    if not file.is_file():
+        raise FileNotFoundError(f"no index in {directory}: {_CONFIG} is missing (`qinco index` writes one)")
+    try:
+        config: dict[str, Any] = json.loads(file.read_text())
+        if config["format"] != FORMAT or config["version"] != VERSION:
+            raise ValueError(f"format {config['format']!r} version {config['version']!r}")
+        missing = {"metric", "num_vectors", "codec_sha256", "parts"} - set(config)
+        if missing:
+            raise ValueError(f"{', '.join(sorted(missing))} missing")
+        if config["metric"] not in METRICS:
+            raise ValueError(f"metric {config['metric']!r}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is no index this version reads: {error}") from None
+    return config
+
+
+def _facts(bundle: Bundle, folder: Path) -> dict[str, Any]:
+    index = bundle.index
+    num_steps, codebook_size, dim = bundle.additive.codebooks.shape
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "faiss": f"IVF{index.nlist}_HNSW32,RQ{num_steps}x{index.rq.nbits.at(0)}_Nqint8",
+        "metric": bundle.metric,
+        "dim": dim,
+        "num_vectors": int(index.ntotal),
+        "num_lists": int(index.nlist),
+        "num_steps": num_steps,
+        "codebook_size": codebook_size,
+        "codec_sha256": _codec_sha256(folder / _CODEC),
+    }
+
+
+def _codec_sha256(folder: Path) -> str:
+    return str(json.loads((folder / _CONFIG).read_text())["weights_sha256"])
+
+
+def _checksums(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            record = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+            yield path.relative_to(folder).as_posix(), record
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_HASHED_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _check_part(file: Path, record: Mapping[str, Any], *, checksum: bool) -> None:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: the index is not complete")
+    if (found := file.stat().st_size) != record["bytes"]:
+        raise ValueError(f"{file} has {found} bytes, {record['bytes']} are expected: it is damaged or of another index")
+    if checksum and _sha256(file) != record["sha256"]:
+        raise ValueError(f"{file} is damaged or of another index: its SHA-256 is not that of {_CONFIG}")
+
+
+def _check_target(target: Path, bundle: Bundle) -> None:
+    """Refuse to replace what is not an earlier state of this index."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    try:
+        config = read_config(target)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise ValueError(f"{target} exists and is no index: name another directory") from None
+    there, here = config.get("inputs"), bundle.config.get("inputs")
+    if there != here:
+        raise ValueError(f"{target} holds another index: name another directory, or remove it")
+
+
+def _check_parts_match(source: Path, bundle: Bundle) -> None:
+    codec, index, config = bundle.codec, bundle.index, bundle.config
+    codebooks = bundle.additive.codebooks
+    found: dict[str, tuple[Any, Any, str]] = {
+        "weights": (_codec_sha256(source / _CODEC)[:12], str(config["codec_sha256"])[:12], _CODEC),
+        "vectors": (int(index.ntotal), config["num_vectors"], _INDEX),
+        "lists": (int(index.nlist), codec.num_lists, _INDEX),
+        "dimension": (int(index.d), codec.dim, _INDEX),
+        "codebooks of shape": (codebooks.shape, (codec.num_steps, codec.codebook_size, codec.dim), _ADDITIVE),
+    }
+    for what, (there, expected, part) in found.items():
+        if there != expected:
+            raise ValueError(f"{source / part} does not fit the other parts: {what} {there}, expected {expected}")
+    if int(index.rq.M) != codec.num_steps or not np.array_equal(
+        additive_codebooks(index, codec.codebook_size), codebooks
+    ):
+        raise ValueError(f"{source / _INDEX} does not fit the other parts: its codebooks are not those of {_ADDITIVE}")
+    pairwise = bundle.pairwise
+    if pairwise is not None and (
+        len(pairwise.list_codes) != codec.num_lists or not np.array_equal(pairwise.additive.codebooks, codebooks)
+    ):
+        raise ValueError(f"{source / _PAIRWISE} does not fit the other parts: its additive decoder is not {_ADDITIVE}")
+
+
+def _write_index(index: Index, folder: Path) -> None:
+    path = folder / _INDEX
+    with faiss_file_errors(path):
+        if not is_mapped(index):
+            faiss.write_index(index, str(path))
+            return
+        lists: Lists = faiss.downcast_InvertedLists(index.invlists)
+        source = str(lists.filename)
+        if not source:  # mapped out of an index.faiss that has them inside
+            copy_into_memory(index)
+            faiss.write_index(index, str(path))
+            return
+        _link(Path(source), folder / _LISTS)
+        lists.filename = _LISTS  # as another faiss will look for it
+        try:
+            faiss.write_index(index, str(path))
+        finally:
+            lists.filename = source
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{source}: the file of the mapped lists is gone") from None
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+
+
+def _read_index(folder: Path, *, mmap: bool) -> Index:
+    path, lists_file = folder / _INDEX, folder / _LISTS
+    flags = faiss.IO_FLAG_SKIP_IVF_DATA if lists_file.is_file() else faiss.IO_FLAG_MMAP if mmap else 0
+    with faiss_file_errors(path):
+        index: Index = faiss.read_index(str(path), flags)  # of its own class; a downcast of it would dangle
+        if not isinstance(index, faiss.IndexIVFResidualQuantizer):
+            raise ValueError(f"{path} holds a {type(index).__name__}, not an IndexIVFResidualQuantizer")
+        if lists_file.is_file():
+            _map_lists(index, lists_file)
+    return index
+
+
+def _map_lists(index: Index, file: Path) -> None:
+    """Do as IO_FLAG_ONDISK_SAME_DIR does, which prints a line from C++ and maps the file writable."""
+    lists: Lists = faiss.downcast_InvertedLists(index.invlists)
+    lists.filename, lists.read_only = str(file.absolute()), True
+    lists.do_mmap()
+
+
+def _read_codebooks(path: Path) -> np.ndarray:
+    try:
+        return load_file(path)["codebooks"]
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"{path} holds no additive codebooks: {' '.join(str(error).split())}") from None

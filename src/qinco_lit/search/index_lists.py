@@ -1,0 +1,200 @@
+"""The lists of a faiss index, built from a store of codes: in parts made apart, merged in memory or on disk.
+
+The same rows give the same lists, entry for entry, whatever the parts.
+"""
+
+import ctypes
+import errno
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import faiss
+import numpy as np
+from jaxtyping import Int32, Int64, Integer
+
+from qinco_lit.atomic import replacing
+from qinco_lit.search.faiss_index import Index, Lists, append_codes
+
+_BLOCK_ROWS = 1 << 18
+_ALL_OF_A_RANGE = 0  # faiss.InvertedLists.SUBSET_TYPE_ID_RANGE, which its stubs lack
+_ID_BYTES = 8  # of an entry, next to its code
+_LIST_BYTES = 64  # what the file of a mapped index may take per list, above its entries
+
+
+@runtime_checkable
+class StoredCodes(Protocol):
+    """Codes with the list of each vector, read by row range: `qinco_lit.vectors.CodeStore`."""
+
+    def __len__(self) -> int:
+        """Vectors."""
+
+    def __getitem__(self, rows: slice, /) -> Integer[np.ndarray, "n steps"]:
+        """Codes of a row range."""
+
+    def list_ids(self, start: int, stop: int) -> Int32[np.ndarray, " n"]:
+        """Lists of a row range."""
+
+
+def list_populations(store: StoredCodes, num_lists: int, start: int, stop: int) -> Int64[np.ndarray, " lists"]:
+    """Return how many of the rows start..stop each list has; flat memory, the codes are not read.
+
+    Raises:
+        ValueError: a list id out of range, named by row.
+    """
+    counts = np.zeros(num_lists, dtype=np.int64)
+    for first, last in _blocks(start, stop):
+        list_ids = store.list_ids(first, last)
+        bad = (list_ids < 0) | (list_ids >= num_lists)
+        if bad.any():
+            row = int(bad.argmax())
+            raise ValueError(f"the list id of row {first + row} is {list_ids[row]}, the codec has {num_lists} lists")
+        counts += np.bincount(list_ids, minlength=num_lists)
+    return counts
+
+
+def fill_lists(
+    index: Index,
+    store: StoredCodes,
+    start: int,
+    stop: int,
+    *,
+    codebook_size: int,
+    ids: Callable[[int, int], Int64[np.ndarray, " n"]] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Replace the lists of the index by those of rows start..stop of a store, in one pass over their codes.
+
+    Memory is that of the lists, which get their final size at once, and a block of rows.
+
+    Args:
+        index: any; its vectors are dropped.
+        store: of codes.
+        start, stop: rows.
+        codebook_size: values that a code can have.
+        ids: of a row range; None: the positions in the store.
+        progress: is told the number of rows after each block.
+
+    Raises:
+        ValueError: a list id or a code out of range.
+    """
+    _set_lists(index, reserved_lists(index, list_populations(store, index.nlist, start, stop)))
+    for first, last in _blocks(start, stop):
+        codes = store[first:last]
+        if codes.size and codes.max() >= codebook_size:
+            row = int((codes.max(axis=1) >= codebook_size).argmax())
+            raise ValueError(f"row {first + row} has code {codes[row].max()}, the codec has {codebook_size} codewords")
+        block_ids = np.arange(first, last, dtype=np.int64) if ids is None else ids(first, last)
+        append_codes(index, store.list_ids(first, last), codes, block_ids)
+        if progress is not None:
+            progress(last - first)
+
+
+def reserved_lists(index: Index, populations: Int64[np.ndarray, " lists"]) -> Lists:
+    """Return empty lists that have the memory for so many entries each, and will take no more while they are filled."""
+    lists = faiss.ArrayInvertedLists(index.nlist, index.code_size)
+    for number in np.flatnonzero(populations):
+        lists.resize(int(number), int(populations[number]))
+        lists.resize(int(number), 0)
+    return lists
+
+
+def write_lists(index: Index, path: Path) -> None:
+    """Write the lists of the index, without the rest of it. Raises OSError when the disk is full."""
+    with replacing(path) as temporary, faiss_file_errors(path):
+        writer = faiss.FileIOWriter(str(temporary))
+        faiss.write_InvertedLists(index.invlists, writer)
+        del writer  # closes the file
+
+
+def merge_in_memory(index: Index, parts: Sequence[Path]) -> None:
+    """Replace the lists of the index by those of the parts, one after the other; memory: all lists and one part."""
+    if len(parts) == 1:
+        _set_lists(index, _read_lists(parts[0], mapped=False))
+        return
+    populations = np.zeros(index.nlist, dtype=np.int64)
+    for part in parts:
+        mapped = _read_lists(part, mapped=True)
+        populations += np.fromiter((mapped.list_size(number) for number in range(index.nlist)), np.int64, index.nlist)
+    lists = reserved_lists(index, populations)
+    for part in parts:
+        lists.merge_from(_read_lists(part, mapped=False), 0)
+    _set_lists(index, lists)
+
+
+def merge_on_disk(index: Index, parts: Sequence[Path], path: Path) -> None:
+    """Replace the lists of the index by those of the parts, written to a file that the index maps; memory is flat.
+
+    Raises:
+        OSError: the disk has not room for all entries.
+    """
+    mapped = [_read_lists(part, mapped=True) for part in parts]
+    needed = sum(lists.compute_ntotal() for lists in mapped) * (index.code_size + _ID_BYTES)
+    if shutil.disk_usage(path.parent).free < needed + index.nlist * _LIST_BYTES:
+        raise OSError(errno.ENOSPC, f"{path}: {os.strerror(errno.ENOSPC)}, the lists take {needed / 1e6:,.0f} MB")
+    pointers = faiss.InvertedListsPtrVector()  # type: ignore[attr-defined]
+    for lists in mapped:
+        pointers.push_back(lists)
+    merged: Lists = faiss.OnDiskInvertedLists(index.nlist, index.code_size, str(path.absolute()))
+    with quiet_faiss(), faiss_file_errors(path):
+        merged.merge_from_multiple(pointers.data(), pointers.size(), False)
+    _set_lists(index, merged)
+
+
+def copy_into_memory(index: Index) -> None:
+    """Replace memory-mapped lists of the index by copies in memory, which can be changed."""
+    lists = faiss.ArrayInvertedLists(index.nlist, index.code_size)
+    index.invlists.copy_subset_to(lists, _ALL_OF_A_RANGE, 0, np.iinfo(np.int64).max)
+    _set_lists(index, lists)
+
+
+@contextmanager
+def quiet_faiss() -> Iterator[None]:
+    """Keep what faiss' C++ code prints to the standard output off the user's terminal."""
+    flush = ctypes.CDLL(None).fflush
+    sys.stdout.flush()
+    flush(None)
+    terminal = os.dup(1)
+    try:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 (the descriptor is what counts)
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        flush(None)  # of C's own buffer, while its text still goes nowhere
+        os.dup2(terminal, 1)
+        os.close(terminal)
+
+
+@contextmanager
+def faiss_file_errors(path: Path) -> Iterator[None]:
+    """Turn faiss' RuntimeError over a file, many lines of C++, into one line: an OSError, ValueError for contents."""
+    try:
+        yield
+    except RuntimeError as error:
+        codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOENT, errno.EACCES)
+        code = next((code for code in codes if os.strerror(code) in str(error)), None)
+        if code is not None:
+            raise OSError(code, f"{path}: {os.strerror(code)}") from None
+        raise ValueError(f"{path}: faiss cannot read or write it ({' '.join(str(error).split())})") from None
+
+
+def _read_lists(path: Path, *, mapped: bool) -> Lists:
+    with faiss_file_errors(path):
+        reader = faiss.FileIOReader(str(path))
+        lists = faiss.read_InvertedLists(reader, faiss.IO_FLAG_MMAP if mapped else 0)
+    return faiss.downcast_InvertedLists(lists)
+
+
+def _set_lists(index: Index, lists: Lists) -> None:
+    """Give the lists to the index, which owns them from now on."""
+    index.replace_invlists(lists, True)
+    lists.this.disown()
+    index.ntotal = lists.compute_ntotal()
+
+
+def _blocks(start: int, stop: int) -> Iterator[tuple[int, int]]:
+    return ((first, min(first + _BLOCK_ROWS, stop)) for first in range(start, stop, _BLOCK_ROWS))

@@ -1,0 +1,69 @@
+"""The additive stage by faiss' own scan: for lists that stay on disk, mapped into memory."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import faiss
+import numpy as np
+from jaxtyping import Float, Int32, Int64, Integer, UInt8
+
+from qinco_lit.search.scan import Candidates, as_list_ids, ivf_parameters
+
+
+class PlainScan:
+    """Lists of the plain faiss index as they are: what `AdditiveScan` finds, in more time and no memory of its own.
+
+    Args:
+        index: IndexIVFResidualQuantizer.
+    """
+
+    def __init__(self, index: Any) -> None:
+        self.index = index
+        self.inner_product = index.metric_type == faiss.METRIC_INNER_PRODUCT
+        self.num_steps, self._bits = int(index.rq.M), int(faiss.vector_to_array(index.rq.nbits)[0])
+        self._list_id_bytes = int(index.coarse_code_size())
+
+    def __len__(self) -> int:
+        return int(self.index.ntotal)
+
+    @property
+    def entry_bytes(self) -> int:
+        """Size of a vector on the disk: codes, norm and id."""
+        return int(self.index.code_size) + 8
+
+    def search(
+        self, queries: Float[np.ndarray, "queries dim"], size: int, *, nprobe: int, ef_search: int
+    ) -> Candidates:
+        """As `AdditiveScan.search`; scores are off by what faiss' 8-bit norms are."""
+        parameters = ivf_parameters(min(nprobe, int(self.index.nlist)), ef_search)
+        scores, ids, found = self.index.search_and_return_codes(
+            np.ascontiguousarray(queries, dtype=np.float32), size, include_listnos=True, params=parameters
+        )
+        found = found.reshape(-1, found.shape[-1])
+        list_ids = as_list_ids(found[:, : self._list_id_bytes]).reshape(ids.shape)
+        codes = self._unpacked(found[:, self._list_id_bytes :]).reshape(*ids.shape, self.num_steps)
+        missing = ids < 0
+        codes[missing], list_ids[missing] = 0, 0
+        scores[missing] = -np.inf if self.inner_product else np.inf
+        return Candidates(scores, ids, list_ids, codes)
+
+    def contents(
+        self, *, empty: bool = False
+    ) -> Iterator[tuple[Int32[np.ndarray, " n"], Integer[np.ndarray, "n steps"], Int64[np.ndarray, " n"]]]:
+        """Yield (list_ids, codes, ids) of all vectors, list by list; `empty` gives up a list's memory after it."""
+        lists = self.index.invlists
+        for number in range(lists.nlist):
+            size = lists.list_size(number)
+            if size:
+                packed = faiss.rev_swig_ptr(lists.get_codes(number), size * lists.code_size).reshape(size, -1)
+                ids = faiss.rev_swig_ptr(lists.get_ids(number), size).copy()
+                yield np.full(size, number, np.int32), self._unpacked(packed), ids
+                if empty:
+                    lists.resize(number, 0)
+
+    def _unpacked(self, packed: UInt8[np.ndarray, "n bytes"]) -> Integer[np.ndarray, "n steps"]:
+        if self._bits == 8:
+            return packed[:, : self.num_steps].copy()
+        num_bytes = -(-self.num_steps * self._bits // 8)
+        codes = faiss.unpack_bitstrings(np.ascontiguousarray(packed[:, :num_bytes]), self.num_steps, self._bits)
+        return np.asarray(codes, dtype=np.uint8 if self._bits < 8 else np.uint16)

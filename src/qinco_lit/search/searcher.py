@@ -1,0 +1,354 @@
+"""Search an index: coarse lists, additive distances, the pairwise decoder, then the full decoder."""
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import faiss
+import numpy as np
+from jaxtyping import Float, Float32, Int32, Int64, Integer
+
+from qinco_lit.codec import Codec
+from qinco_lit.quantizers.precision import num_finalists
+from qinco_lit.search.bundle import Bundle, load, save
+from qinco_lit.search.faiss_index import add_codes
+from qinco_lit.search.plain_scan import PlainScan
+from qinco_lit.search.rerank import Decode, rerank
+from qinco_lit.search.scan import AdditiveScan, Candidates, centroids_of
+from qinco_lit.search.threads import threads
+from qinco_lit.vectors.unit_rows import unit_rows
+
+_MIN_SHORTLIST = 100
+_BATCH_QUERIES = 1024  # whose shortlists share decoded vectors
+_MIN_SCREENED = 256  # candidates in a batch; for fewer, decoding at once in float32 takes less time
+
+
+class Stage(NamedTuple):
+    """The ranking of one stage of a search, and the seconds it took; `additive` includes the search for the lists."""
+
+    ids: Int64[np.ndarray, "queries size"]
+    seconds: float
+
+
+class SearchTrace(NamedTuple):
+    """Result of a search with the results of its stages: additive, pairwise (where it is used), decode."""
+
+    distances: Float32[np.ndarray, "queries k"]
+    ids: Int64[np.ndarray, "queries k"]
+    stages: dict[str, Stage]
+
+
+class Searcher:
+    """An index in memory, or mapped from disk, that answers queries.
+
+    Args:
+        bundle: what `qinco index` wrote, loaded; the searcher takes its lists over.
+        num_threads: of torch and faiss during a search; None leaves theirs.
+        precision: of the full decoder, names as of `Codec`. `auto` gives the results of float32, in less time where
+            bfloat16 is fast: all candidates are decoded in bfloat16, the best of them again in float32 (`screened`).
+
+    Raises:
+        ValueError: an unknown precision.
+    """
+
+    def __init__(self, bundle: Bundle, *, num_threads: int | None = None, precision: str = "auto") -> None:
+        self._bundle, self.num_threads = bundle, num_threads
+        self._decoder = Codec(bundle.codec.quantizer, precision=precision)
+        self._rough = None
+        if self._decoder.precision == "screened":
+            self._decoder = Codec(bundle.codec.quantizer, precision="float32")
+            self._rough = Codec(bundle.codec.quantizer, precision="bfloat16")
+        self._known_ids: Int64[np.ndarray, " n"] | None = None
+        self._centroids = centroids_of(faiss.downcast_index(bundle.index.quantizer))
+        with threads(num_threads):
+            self._scan = PlainScan(bundle.index) if bundle.is_mapped else _take_over(bundle)
+
+    @classmethod
+    def load(
+        cls,
+        directory: str | Path,
+        *,
+        num_threads: int | None = None,
+        precision: str = "auto",
+        mmap: bool = False,
+        device: str = "cpu",
+    ) -> "Searcher":
+        """Read an index directory; `num_threads` and `precision` are those of the class.
+
+        Args:
+            directory: what `qinco index` wrote.
+            mmap: leave the lists on disk (lists built with on_disk=true always are): slower, for sets beyond RAM.
+            device: of the full decoder; the other stages run on the CPU.
+
+        Raises:
+            FileNotFoundError: no index there.
+            ValueError: parts that are damaged or do not belong together.
+        """
+        return cls(load(Path(directory), mmap=mmap, device=device), num_threads=num_threads, precision=precision)
+
+    def __len__(self) -> int:
+        return len(self._scan)
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the vectors."""
+        return self._bundle.codec.dim
+
+    @property
+    def num_lists(self) -> int:
+        """Lists of the coarse quantizer."""
+        return int(self._bundle.index.nlist)
+
+    @property
+    def metric(self) -> str:
+        """What is searched for: the smallest squared L2 (`l2`), the largest inner product (`ip`) or `cosine`."""
+        return self._bundle.metric
+
+    @property
+    def precision(self) -> str:
+        """Of the full decoder on its device: float32, screened, bfloat16 or float16."""
+        return self._decoder.precision if self._rough is None else "screened"
+
+    @property
+    def bytes_per_vector(self) -> dict[str, int]:
+        """What a vector takes in the lists: its codes, what is added for the norm, its id."""
+        codes = -(-self._bundle.codec.bits_per_vector // 8)
+        return {"codes": codes, "norm": self._scan.entry_bytes - 8 - codes, "id": 8}
+
+    @property
+    def has_pairwise(self) -> bool:
+        """Whether there is a pairwise decoder."""
+        return self._bundle.pairwise is not None
+
+    def search(
+        self,
+        queries: Any,
+        k: int = 10,
+        *,
+        nprobe: int | None = None,
+        ef_search: int | None = None,
+        num_additive: int | None = None,
+        num_pairwise: int | None = None,
+    ) -> tuple[Float32[np.ndarray, "queries k"], Int64[np.ndarray, "queries k"]]:
+        """The k nearest vectors of each query: (distances, ids), best first, both (num_queries, k).
+
+        Args:
+            queries: (num_queries, dim), float32, or any dtype of vectors.
+            k: results per query. Where fewer vectors are found the rest is id -1 with distance inf (-inf for `ip`
+                and `cosine`).
+            nprobe: lists visited; None: a sixteenth of them, from 8 to 64.
+            ef_search: breadth of the search for these lists in the HNSW graph; None: twice nprobe, at least 64.
+            num_additive: vectors with the best additive distances that go on; None: 100, or what follows if larger.
+            num_pairwise: of these, how many the pairwise decoder lets pass to the full decoder; 0: all of them
+                (None: all, too). Each number is raised to that of the following stage, and to k.
+
+        Returns:
+            distances: squared L2 between query and decoded vector; inner products for `ip` and `cosine` (of unit
+            queries, with decoded vectors), larger is better. ids: int64.
+
+        Raises:
+            ValueError: wrong dimension, NaN or infinity in a query, a parameter below 1, no pairwise decoder.
+        """
+        trace = self.trace(
+            queries, k, nprobe=nprobe, ef_search=ef_search, num_additive=num_additive, num_pairwise=num_pairwise
+        )
+        return trace.distances, trace.ids
+
+    def trace(
+        self,
+        queries: Any,
+        k: int = 10,
+        *,
+        nprobe: int | None = None,
+        ef_search: int | None = None,
+        num_additive: int | None = None,
+        num_pairwise: int | None = None,
+    ) -> SearchTrace:
+        """`search`, with the ranking and the seconds of every stage."""
+        for name, value in {"k": k, "nprobe": nprobe, "ef_search": ef_search, "num_additive": num_additive}.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: give at least 1")
+        if num_pairwise is not None and num_pairwise < 0:
+            raise ValueError(f"num_pairwise={num_pairwise}: give at least 0")
+        if num_pairwise and not self.has_pairwise:
+            raise ValueError(f"num_pairwise={num_pairwise}: the index has no pairwise decoder (num_pairwise=0)")
+        nprobe = nprobe or min(self.num_lists, max(8, min(64, self.num_lists // 16)))
+        ef_search = ef_search or max(64, 2 * nprobe)
+        num_pairwise = max(num_pairwise, k) if num_pairwise else 0
+        num_additive = max(num_additive or _MIN_SHORTLIST, num_pairwise, k)
+        x = self._queries(queries)
+        with threads(self.num_threads):
+            parts = [
+                self._search(x[start : start + _BATCH_QUERIES], k, nprobe, ef_search, num_additive, num_pairwise)
+                for start in range(0, max(1, len(x)), _BATCH_QUERIES)
+            ]
+        return parts[0] if len(parts) == 1 else _joined(parts)
+
+    def _queries(self, queries: Any) -> Float32[np.ndarray, "queries dim"]:
+        x = np.ascontiguousarray(queries, dtype=np.float32)
+        if x.ndim != 2 or x.shape[1] != self.dim:
+            raise ValueError(f"queries of shape {x.shape} do not fit this index: expected (n, {self.dim})")
+        finite = np.isfinite(x).all(axis=1)
+        if not finite.all():
+            raise ValueError(f"query {int(finite.argmin())} holds NaN or infinity")
+        return unit_rows(x) if self.metric == "cosine" else x
+
+    def _search(
+        self,
+        queries: Float[np.ndarray, "queries dim"],
+        k: int,
+        nprobe: int,
+        ef_search: int,
+        num_additive: int,
+        num_pairwise: int,
+    ) -> SearchTrace:
+        began = time.perf_counter()
+        found = self._scan.search(queries, num_additive, nprobe=nprobe, ef_search=ef_search)
+        stages = {"additive": Stage(found.ids, (now := time.perf_counter()) - began)}
+        if num_pairwise:
+            began, found = now, self._rerank(queries, found, num_pairwise, self._pairwise)
+            stages["pairwise"] = Stage(found.ids, (now := time.perf_counter()) - began)
+        began = now
+        if self._rough is not None and found.ids.size >= _MIN_SCREENED:
+            found = self._rerank(queries, found, num_finalists(k), self._decoding(self._rough))
+        found = self._rerank(queries, found, k, self._decoding(self._decoder))
+        stages["decode"] = Stage(found.ids, time.perf_counter() - began)
+        return SearchTrace(found.scores, found.ids, stages)
+
+    def _rerank(
+        self, queries: Float[np.ndarray, "queries dim"], found: Candidates, size: int, decode: Decode
+    ) -> Candidates:
+        return rerank(queries, found, size, decode, inner_product=self.metric != "l2")
+
+    @staticmethod
+    def _decoding(codec: Codec) -> Decode:
+        def decode(
+            codes: Integer[np.ndarray, "n steps"], list_ids: Int32[np.ndarray, " n"]
+        ) -> Float32[np.ndarray, "n dim"]:
+            x_hat: Float32[np.ndarray, "n dim"] = codec.decode(codes, list_ids=list_ids)
+            return x_hat
+
+        return decode
+
+    def _pairwise(
+        self, codes: Integer[np.ndarray, "n steps"], list_ids: Int32[np.ndarray, " n"]
+    ) -> Float32[np.ndarray, "n dim"]:
+        assert self._bundle.pairwise is not None
+        x_hat: Float32[np.ndarray, "n dim"] = self._bundle.pairwise.decode(list_ids, codes)
+        x_hat += self._centroids[list_ids]
+        return x_hat
+
+    # -- changing the index -------------------------------------------------------------------------------------------
+
+    def add(self, x: Any, ids: Any = None) -> Int64[np.ndarray, " n"]:
+        """Encode vectors and add them; `save` makes it last. Returns their ids.
+
+        Args:
+            x: (n, dim), float32 or uint8.
+            ids: (n,) integers >= 0 that the index does not have; None counts on from the largest.
+
+        Raises:
+            ValueError: bad vectors or ids (nothing is added then), or lists that are mapped from disk.
+        """
+        scan = self._writable()
+        known = self._all_ids()
+        x = np.asarray(x)
+        if ids is None:
+            ids = np.arange(len(x), dtype=np.int64) + (known[-1] + 1 if len(known) else 0)
+        new = _checked_ids(ids, len(x), known)
+        if len(x) == 0:
+            return new
+        rows = unit_rows(x) if self.metric == "cosine" else x
+        with threads(self.num_threads):
+            list_ids, codes = self._bundle.encode(rows)
+            scan.add(list_ids, codes, new)
+        self._known_ids = np.sort(np.concatenate([known, new]))
+        return new
+
+    def remove(self, ids: Any) -> int:
+        """Take vectors out of the lists; ids that are not there do not matter. Returns how many were taken out."""
+        scan = self._writable()
+        gone = np.atleast_1d(np.asarray(ids, dtype=np.int64))
+        with threads(self.num_threads):
+            number = scan.remove(gone)
+        if self._known_ids is not None:
+            self._known_ids = np.setdiff1d(self._known_ids, gone)
+        return number
+
+    def save(self, directory: str | Path) -> None:
+        """Write the index as it is now; a directory under that name is replaced when all of it is written.
+
+        The lists are in memory a second time meanwhile.
+        """
+        scan = self._writable()
+        index = self._bundle.index
+        try:
+            for list_ids, codes, ids in _in_blocks(scan.contents()):
+                add_codes(index, list_ids, codes, ids)
+            save(self._bundle, Path(directory))
+        finally:
+            index.reset()
+
+    def _writable(self) -> AdditiveScan:
+        if isinstance(self._scan, AdditiveScan):
+            return self._scan
+        raise ValueError("the lists are mapped from disk: they can be searched, not changed or saved")
+
+    def _all_ids(self) -> Int64[np.ndarray, " n"]:
+        if self._known_ids is None:
+            parts = [ids for _, _, ids in self._writable().contents()]
+            self._known_ids = np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
+        return self._known_ids
+
+
+def _take_over(bundle: Bundle) -> AdditiveScan:
+    """Move the lists of the plain index into a scan, list by list, so that they are in memory once."""
+    index = bundle.index
+    coarse = faiss.downcast_index(index.quantizer)
+    scan = AdditiveScan(coarse, bundle.additive.codebooks, inner_product=bundle.metric != "l2")
+    for list_ids, codes, ids in _in_blocks(PlainScan(index).contents(empty=True)):
+        scan.add(list_ids, codes, ids)
+    index.ntotal = 0
+    return scan
+
+
+def _in_blocks(lists: Any, rows: int = 32_768) -> Any:
+    """Join (list_ids, codes, ids) of many short lists into blocks."""
+    waiting: list[Any] = []
+    size = 0
+    for part in lists:
+        waiting.append(part)
+        size += len(part[2])
+        if size >= rows:
+            yield tuple(map(np.concatenate, zip(*waiting, strict=True)))
+            waiting, size = [], 0
+    if waiting:
+        yield tuple(map(np.concatenate, zip(*waiting, strict=True)))
+
+
+def _checked_ids(ids: Any, number: int, known: Int64[np.ndarray, " known"]) -> Int64[np.ndarray, " n"]:
+    given = np.asarray(ids)
+    if given.shape != (number,) or given.dtype.kind not in "iu":
+        raise ValueError(f"ids of shape {given.shape} and dtype {given.dtype}: expected ({number},) integers")
+    new = given.astype(np.int64)
+    if number and new.min() < 0:
+        raise ValueError(f"id {new.min()} is negative")
+    ordered = np.sort(new)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    there = new[np.isin(new, known)]
+    if len(twice) or len(there):
+        bad, why = (there[0], "is in the index already") if len(there) else (twice[0], "is given twice")
+        raise ValueError(f"id {bad} {why}: remove it first, or give another")
+    return new
+
+
+def _joined(parts: list[SearchTrace]) -> SearchTrace:
+    stages = {
+        name: Stage(
+            np.concatenate([part.stages[name].ids for part in parts]),
+            sum(part.stages[name].seconds for part in parts),
+        )
+        for name in parts[0].stages
+    }
+    distances, ids = (np.concatenate([getattr(part, field) for part in parts]) for field in ("distances", "ids"))
+    return SearchTrace(distances, ids, stages)

@@ -1,0 +1,86 @@
+"""Small indexes over random IVF codecs, with what they should contain."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from qinco_lit.codec import Codec
+from qinco_lit.search.additive import AdditiveDecoder, AdditiveFit
+from qinco_lit.search.bundle import Bundle
+from qinco_lit.search.faiss_index import add_codes, empty_index
+from qinco_lit.search.pairwise import PairwiseDecoder
+from qinco_lit.vectors.unit_rows import unit_rows
+from tests.models import random_quantizer
+
+DIM, LISTS = 16, 12
+
+
+@dataclass
+class Indexed:
+    """A bundle and its vectors: row i has ids[i], its list, codes and the codec's reconstruction."""
+
+    bundle: Bundle
+    ids: np.ndarray
+    list_ids: np.ndarray
+    codes: np.ndarray
+    x_hat: np.ndarray
+    x: np.ndarray
+    queries: np.ndarray
+
+
+def ivf_codec(*, codebook_size: int = 16, seed: int = 0, scale: float = 1.0) -> Codec:
+    quantizer = random_quantizer(
+        DIM, seed=seed, num_steps=4, codebook_size=codebook_size, embed_dim=12, hidden_dim=20, num_blocks=1,
+        num_candidates=4, beam_size=4, num_lists=LISTS,
+    )  # fmt: skip
+    assert quantizer.coarse_centroids is not None
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():  # codewords of the size of what they describe, which the networks move a little
+        quantizer.coarse_centroids.copy_(4 * torch.randn(LISTS, DIM, generator=generator))
+        for number, step in enumerate(quantizer.residual_steps()):
+            for weight in step.network.parameters():
+                weight.mul_(0.3)
+            step.codebook.mul_(0.8**number)
+            assert step.preselector is not None
+            step.preselector.copy_(step.codebook)
+        quantizer.data_mean.mul_(scale)
+        quantizer.data_std.mul_(scale)
+    return Codec(quantizer, precision="float32")
+
+
+def indexed(
+    num_rows: int = 400, *, metric: str = "l2", codebook_size: int = 16, pairwise: bool = True, seed: int = 0
+) -> Indexed:
+    """Vectors around the lists of a random codec, encoded, with decoders fitted to their codes."""
+    rng = np.random.default_rng(seed)
+    scale = 0.025 if metric == "cosine" else 1.0
+    codec = ivf_codec(codebook_size=codebook_size, seed=seed, scale=scale)
+    centroids = codec.coarse_centroids
+    assert centroids is not None
+    noise = scale * rng.normal(size=(num_rows + 40, DIM))
+    x = np.float32(centroids[rng.integers(0, LISTS, num_rows)] + 3 * noise[:num_rows])
+    queries = np.float32(x[rng.integers(0, num_rows, 40)] + noise[num_rows:])
+    if metric == "cosine":
+        x, queries = unit_rows(x), unit_rows(queries)
+    list_ids, codes = codec.encode(x)
+    ids = rng.permutation(5 * num_rows)[:num_rows].astype(np.int64)
+    fit = AdditiveFit(codec.num_steps, codec.codebook_size, DIM)
+    fit.add(codes, x - centroids[list_ids])
+    additive, _ = fit.solve()
+    index = empty_index(centroids, additive.codebooks, (0.0, 500.0), metric=metric)
+    add_codes(index, list_ids, codes, ids)
+    bundle = Bundle(codec, index, additive, _pairwise(additive, rng) if pairwise else None, metric, _config())
+    return Indexed(bundle, ids, list_ids, codes, codec.decode(codes, list_ids=list_ids), x, queries)
+
+
+def _pairwise(additive: AdditiveDecoder, rng: np.random.Generator) -> PairwiseDecoder:
+    size = additive.codebooks.shape[1]
+    tables = np.float32(0.1 * additive.codebooks.std() * rng.normal(size=(2, size**2, DIM)))
+    list_codes = rng.integers(0, size, (LISTS, 2)).astype(np.uint8)
+    return PairwiseDecoder([(0, 1), (2, 4)], tables, list_codes, additive)
+
+
+def _config() -> dict[str, Any]:
+    return {"encoder": {"beam_size": 4, "num_candidates": 4, "candidate_budget": None}}
