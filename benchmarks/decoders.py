@@ -27,8 +27,8 @@ from subjects import add_options, device_of, trained
 
 from datamodules.photo_sift import PhotoSiftDataModule
 from qinco_lit import Codec
-from qinco_lit.search.additive import AdditiveDecoder, AdditiveFit
-from qinco_lit.search.pairwise import PairwiseDecoder, fit_pairwise
+from qinco_lit.search.decoders.additive import AdditiveDecoder, AdditiveFit
+from qinco_lit.search.decoders.pairwise import PairwiseDecoder, fit_pairwise
 
 BLOCK_ROWS = 16_384
 DECODED_ROWS = (100, 10_000, 100_000)

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from qinco_lit.codec import Codec
-from qinco_lit.search.additive import AdditiveDecoder, AdditiveFit
-from qinco_lit.search.bundle import Bundle
-from qinco_lit.search.faiss_index import add_codes, empty_index
-from qinco_lit.search.pairwise import PairwiseDecoder
+from qinco_lit.search.decoders.additive import AdditiveDecoder, AdditiveFit
+from qinco_lit.search.decoders.pairwise import PairwiseDecoder
+from qinco_lit.search.index.bundle import Bundle
+from qinco_lit.search.index.faiss_index import add_codes, empty_index
 from qinco_lit.vectors.unit_rows import unit_rows
 from tests.models import random_quantizer
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qinco_lit.search.additive import AdditiveDecoder, AdditiveFit
+from qinco_lit.search.decoders.additive import AdditiveDecoder, AdditiveFit
 
 
 def coded(rows, num_steps, codebook_size, dim, seed=0, offset=0.0):

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from qinco_lit.published import import_checkpoint
-from qinco_lit.search import bundle as bundles
-from qinco_lit.search.additive import AdditiveFit
-from qinco_lit.search.bundle import Bundle, load, save
-from qinco_lit.search.faiss_index import NormRange, add_codes, empty_index, remove_ids, stored_ids
-from qinco_lit.search.index_lists import merge_on_disk, write_lists
+from qinco_lit.search.decoders.additive import AdditiveFit
+from qinco_lit.search.index import bundle as bundles
+from qinco_lit.search.index.bundle import Bundle, load, save
+from qinco_lit.search.index.faiss_index import NormRange, add_codes, empty_index, remove_ids, stored_ids
+from qinco_lit.search.index.lists import merge_on_disk, write_lists
 from tests.search.indexes import LISTS, Indexed, indexed
 
 GOLDEN = Path(__file__).parent.parent / "golden"

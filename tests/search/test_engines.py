@@ -10,11 +10,11 @@ import pytest
 from jaxtyping import Float32
 
 from qinco_lit.metrics import recall_at
-from qinco_lit.search import faiss_engine_cache, faiss_engines
 from qinco_lit.search.coarse import hnsw_index
-from qinco_lit.search.engines import Engine, SearcherEngine, check_ids, default_grid
-from qinco_lit.search.faiss_engine_cache import EngineBuilder
-from qinco_lit.search.faiss_engines import METHODS, FaissEngine, built_index
+from qinco_lit.search.points import faiss_engine_cache, faiss_engines
+from qinco_lit.search.points.engines import Engine, SearcherEngine, check_ids, default_grid
+from qinco_lit.search.points.faiss_engine_cache import EngineBuilder
+from qinco_lit.search.points.faiss_engines import METHODS, FaissEngine, built_index
 from qinco_lit.search.searcher import Searcher
 from tests.search.indexes import LISTS, indexed
 

@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 import pytest
 
-from qinco_lit.search.faiss_index import (
+from qinco_lit.search.index.faiss_index import (
     NormRange,
     add_codes,
     additive_codebooks,
@@ -17,7 +17,7 @@ from qinco_lit.search.faiss_index import (
     remove_ids,
     stored_ids,
 )
-from qinco_lit.search.index_lists import write_lists
+from qinco_lit.search.index.lists import write_lists
 
 DIM, LISTS, STEPS, ROWS = 8, 20, 3, 500
 
@@ -136,7 +136,7 @@ def test_added_in_pieces_or_at_once_it_is_the_same(tmp_path, monkeypatch):
     rows = Rows()
     write_lists(rows.index(), tmp_path / "whole")
     index = rows.index(slice(0, 123))
-    monkeypatch.setattr("qinco_lit.search.faiss_index._BLOCK_BYTES", 40 * DIM * 4)
+    monkeypatch.setattr("qinco_lit.search.index.faiss_index._BLOCK_BYTES", 40 * DIM * 4)
     add_codes(index, rows.list_ids[123:], rows.codes[123:], rows.ids[123:])
     add_codes(index, rows.list_ids[:0], rows.codes[:0], rows.ids[:0])
     write_lists(index, tmp_path / "pieces")

@@ -16,9 +16,9 @@ from qinco_lit.codec import Codec
 from qinco_lit.commands import index as command
 from qinco_lit.commands.encode import encode
 from qinco_lit.commands.index import index
-from qinco_lit.search import bundle as bundles
-from qinco_lit.search.bundle import load
-from qinco_lit.search.faiss_index import stored_ids
+from qinco_lit.search.index import bundle as bundles
+from qinco_lit.search.index.bundle import load
+from qinco_lit.search.index.faiss_index import stored_ids
 from qinco_lit.search.searcher import Searcher
 from qinco_lit.vectors import open_codes, open_vectors
 from tests.search.indexes import DIM, LISTS, ivf_codec
@@ -252,7 +252,7 @@ def test_a_job_that_stops_goes_on_where_it_was(build, tmp_path, monkeypatch, at)
 
     before = {}
     with monkeypatch.context() as patch:
-        where = {"save": bundles, "remove_work": sys.modules["qinco_lit.search.index_work"]}.get(at, command)
+        where = {"save": bundles, "remove_work": sys.modules["qinco_lit.search.index.work"]}.get(at, command)
         build_part = command._build_part
         if at == "_build_part":  # in the second part
 

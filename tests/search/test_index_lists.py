@@ -9,9 +9,9 @@ import faiss
 import numpy as np
 import pytest
 
-from qinco_lit.search import index_lists
-from qinco_lit.search.faiss_index import add_codes, empty_index, is_mapped, list_sizes, remove_ids, stored_ids
-from qinco_lit.search.index_lists import (
+from qinco_lit.search.index import lists as index_lists
+from qinco_lit.search.index.faiss_index import add_codes, empty_index, is_mapped, list_sizes, remove_ids, stored_ids
+from qinco_lit.search.index.lists import (
     copy_into_memory,
     fill_lists,
     list_populations,

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from qinco_lit.search.list_codes import quantize_lists
+from qinco_lit.search.decoders.list_codes import quantize_lists
 
 K, DIM = 6, 4
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from qinco_lit.metrics import recall_at
-from qinco_lit.search.engines import Effort, EngineResult
-from qinco_lit.search.operating_points import OperatingPoint, candidates, explore, fastest_with, pareto_front
-from qinco_lit.search.point_file import PointFile
-from qinco_lit.search.point_timing import Timing, measure_point
+from qinco_lit.search.points.engines import Effort, EngineResult
+from qinco_lit.search.points.file import PointFile
+from qinco_lit.search.points.operating_points import OperatingPoint, candidates, explore, fastest_with, pareto_front
+from qinco_lit.search.points.timing import Timing, measure_point
 
 KS = (1, 10)
 
@@ -266,7 +266,7 @@ def test_the_median_pass_counts(monkeypatch: pytest.MonkeyPatch) -> None:
             now += next(durations)
             return super().search(queries, k, **parameters)
 
-    monkeypatch.setattr("qinco_lit.search.point_timing.time.perf_counter", lambda: now)
+    monkeypatch.setattr("qinco_lit.search.points.timing.time.perf_counter", lambda: now)
     queries = np.arange(6, dtype=np.float32)[:, None]
     timing = Timing(recall_at=(1,), batch_size=6, warmup=0, repeats=3, latency_queries=0)
     point = measure_point(Slow(np.zeros((6, 4), int)), {"nprobe": 1}, queries, np.zeros((6, 1), int), timing)

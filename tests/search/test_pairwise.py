@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from qinco_lit.search.additive import AdditiveDecoder, AdditiveFit
-from qinco_lit.search.list_codes import quantize_lists
-from qinco_lit.search.pairwise import PairwiseDecoder, advice, fit_pairwise
-from qinco_lit.search.pairwise_cells import SHRINKAGES, CellSums, squared_norms
-from qinco_lit.search.pairwise_greedy import LearningPoint
+from qinco_lit.search.decoders.additive import AdditiveDecoder, AdditiveFit
+from qinco_lit.search.decoders.list_codes import quantize_lists
+from qinco_lit.search.decoders.pairwise import PairwiseDecoder, advice, fit_pairwise
+from qinco_lit.search.decoders.pairwise_cells import SHRINKAGES, CellSums, squared_norms
+from qinco_lit.search.decoders.pairwise_greedy import LearningPoint
 
 
 class Arrays:

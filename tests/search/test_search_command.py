@@ -13,9 +13,9 @@ import torch
 from qinco_lit.commands import search as command
 from qinco_lit.commands.search import search
 from qinco_lit.metrics import recall_at
-from qinco_lit.search import bundle as bundles
 from qinco_lit.search.baselines import get_num_threads
-from qinco_lit.search.faiss_engines import METHODS
+from qinco_lit.search.index import bundle as bundles
+from qinco_lit.search.points.faiss_engines import METHODS
 from qinco_lit.search.searcher import Searcher
 from tests.search.indexes import DIM, LISTS, Indexed, indexed
 
@@ -173,6 +173,7 @@ def test_the_fields_of_the_record_are_frozen(run: Callable[..., Any]) -> None:
     assert set(record["data"]) == {"name", "dim", "metric", "num_train", "num_database", "num_queries"}
     assert set(record["settings"]) == {
         "recall_at", "batch_size", "warmup", "repeats", "latency_queries", "strategy", "max_points", "seed", "mmap",
+        "precision",
     }  # fmt: skip
     for engine in record["engines"].values():
         assert set(engine) == {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from qinco_lit import Searcher
-from qinco_lit.search.bundle import save
+from qinco_lit.search.index.bundle import save
 from tests.search.indexes import DIM, LISTS, Indexed, indexed
 
 

@@ -20,8 +20,8 @@ from rich.progress import Progress as Bar
 from qinco_lit.atomic import write_atomically
 from qinco_lit.commands.device import chosen_device
 from qinco_lit.encoding.progress import duration, progress_line
-from qinco_lit.search.coarse_kmeans import KMeans, choose_method, default_rows, train_centroids
-from qinco_lit.search.coarse_kmeans_state import StateFile, check_same
+from qinco_lit.search.kmeans.lloyd import KMeans, choose_method, default_rows, train_centroids
+from qinco_lit.search.kmeans.state import StateFile, check_same
 from qinco_lit.training.run_log import environment
 from qinco_lit.vectors import VectorFile, write_vectors
 from qinco_lit.vectors.code_info import input_facts

@@ -19,10 +19,10 @@ from qinco_lit.commands.training_codes import CodedRows, encoded_rows, sample_sh
 from qinco_lit.commands.user_ids import UserIds
 from qinco_lit.encoding.progress import duration, progress_line
 from qinco_lit.reports.index import index_table
-from qinco_lit.search import bundle as bundles
-from qinco_lit.search.faiss_index import list_sizes
-from qinco_lit.search.index_lists import fill_lists, merge_in_memory, merge_on_disk
-from qinco_lit.search.index_work import Fit, IndexWork, remove_work
+from qinco_lit.search.index import bundle as bundles
+from qinco_lit.search.index.faiss_index import list_sizes
+from qinco_lit.search.index.lists import fill_lists, merge_in_memory, merge_on_disk
+from qinco_lit.search.index.work import Fit, IndexWork, remove_work
 from qinco_lit.search.threads import threads
 from qinco_lit.training.run_log import environment
 from qinco_lit.vectors import CodeStore, open_codes
@@ -62,7 +62,7 @@ def index(
     pairwise: bool = True,
     num_tables: int | None = None,
     num_list_codes: int = 5,
-    pairwise_dtype: str = "float32",
+    pairwise_dtype: str = "float16",
     parts: int = 1,
     part: int | None = None,
     on_disk: bool = False,

@@ -22,12 +22,12 @@ from qinco_lit.commands.search_inputs import (
 from qinco_lit.commands.search_output import track, write_results
 from qinco_lit.options import unknown
 from qinco_lit.reports.search import rich_tables, search_notes
-from qinco_lit.search.engines import Engine, SearcherEngine, check_ids
-from qinco_lit.search.faiss_engine_cache import EngineBuilder
-from qinco_lit.search.faiss_engines import METHODS
-from qinco_lit.search.operating_points import OperatingPoint, candidates, explore, fastest_with, pareto_front
-from qinco_lit.search.point_file import PointFile
-from qinco_lit.search.point_timing import Timing, measure_point
+from qinco_lit.search.points.engines import Engine, SearcherEngine, check_ids
+from qinco_lit.search.points.faiss_engine_cache import EngineBuilder
+from qinco_lit.search.points.faiss_engines import METHODS
+from qinco_lit.search.points.file import PointFile
+from qinco_lit.search.points.operating_points import OperatingPoint, candidates, explore, fastest_with, pareto_front
+from qinco_lit.search.points.timing import Timing, measure_point
 from qinco_lit.search.threads import threads
 from qinco_lit.training.run_log import environment
 

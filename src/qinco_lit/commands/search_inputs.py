@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from jaxtyping import Int64, Shaped
 
-from qinco_lit.search import bundle as bundles
 from qinco_lit.search.baseline_cache import fingerprint
 from qinco_lit.search.baselines import get_num_threads
-from qinco_lit.search.bundle import Bundle
-from qinco_lit.search.point_timing import Timing
+from qinco_lit.search.index import bundle as bundles
+from qinco_lit.search.index.bundle import Bundle
+from qinco_lit.search.points.timing import Timing
 from qinco_lit.search.searcher import Searcher
 from qinco_lit.training.run_log import environment
 

@@ -18,7 +18,7 @@ _SAMPLED_ROWS = 64
 
 
 class CodedRows:
-    """Vectors with their codes and lists, block by block (`qinco_lit.search.additive.CodedVectors`).
+    """Vectors with their codes and lists, block by block (`qinco_lit.search.decoders.additive.CodedVectors`).
 
     Args:
         vectors: (n, dim), those that the codes are of.

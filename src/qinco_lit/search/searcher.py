@@ -10,8 +10,8 @@ from jaxtyping import Float, Float32, Int32, Int64, Integer
 
 from qinco_lit.codec import Codec
 from qinco_lit.quantizers.precision import num_finalists
-from qinco_lit.search.bundle import Bundle, load, save
-from qinco_lit.search.faiss_index import add_codes
+from qinco_lit.search.index.bundle import Bundle, load, save
+from qinco_lit.search.index.faiss_index import add_codes
 from qinco_lit.search.plain_scan import PlainScan
 from qinco_lit.search.rerank import Decode, rerank
 from qinco_lit.search.scan import AdditiveScan, Candidates, centroids_of

@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from qinco_lit.search.coarse_kmeans_nearest import ExactNearest, GroupedNearest, Nearest, squared_l2
-from qinco_lit.search.coarse_kmeans_rows import TrainingRows, VectorRows
-from qinco_lit.search.coarse_kmeans_start import (
+from qinco_lit.search.kmeans.nearest import ExactNearest, GroupedNearest, Nearest, squared_l2
+from qinco_lit.search.kmeans.rows import TrainingRows, VectorRows
+from qinco_lit.search.kmeans.start import (
     START_ROWS_PER_LIST,
     GroupedStart,
     group_centres,
     num_groups,
     random_rows,
 )
-from qinco_lit.search.coarse_kmeans_state import Progress, StateFile
-from qinco_lit.search.coarse_kmeans_update import ListSums
-from qinco_lit.search.coarse_kmeans_workers import Unwatched, Watch, Workers
+from qinco_lit.search.kmeans.state import Progress, StateFile
+from qinco_lit.search.kmeans.update import ListSums
+from qinco_lit.search.kmeans.workers import Unwatched, Watch, Workers
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qinco_lit.search.operating_points import OperatingPoint
+from qinco_lit.search.points.operating_points import OperatingPoint
 
 
 class PointFile:

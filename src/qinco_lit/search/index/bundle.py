@@ -19,11 +19,11 @@ from safetensors.numpy import save as safetensors_bytes
 
 from qinco_lit.atomic import replacing_directory
 from qinco_lit.codec import Codec
-from qinco_lit.search.additive import AdditiveDecoder
 from qinco_lit.search.coarse import EXACT_LISTS, ListAssigner
-from qinco_lit.search.faiss_index import Index, Lists, additive_codebooks, is_mapped
-from qinco_lit.search.index_lists import copy_into_memory, faiss_file_errors
-from qinco_lit.search.pairwise import PairwiseDecoder
+from qinco_lit.search.decoders.additive import AdditiveDecoder
+from qinco_lit.search.decoders.pairwise import PairwiseDecoder
+from qinco_lit.search.index.faiss_index import Index, Lists, additive_codebooks, is_mapped
+from qinco_lit.search.index.lists import copy_into_memory, faiss_file_errors
 from qinco_lit.vectors.metric import METRICS, Metric
 
 FORMAT = "qinco_lit index"

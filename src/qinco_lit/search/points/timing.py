@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Int64, Integer, Shaped
 
 from qinco_lit.metrics import recall_at
-from qinco_lit.search.engines import Engine
-from qinco_lit.search.operating_points import OperatingPoint
+from qinco_lit.search.points.engines import Engine
+from qinco_lit.search.points.operating_points import OperatingPoint
 
 _LATENCY_WARM_UP = 3
 

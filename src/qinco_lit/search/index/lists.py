@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Int32, Int64, Integer
 
 from qinco_lit.atomic import replacing
-from qinco_lit.search.faiss_index import Index, Lists, append_codes
+from qinco_lit.search.index.faiss_index import Index, Lists, append_codes
 
 _BLOCK_ROWS = 1 << 18
 _ALL_OF_A_RANGE = 0  # faiss.InvertedLists.SUBSET_TYPE_ID_RANGE, which its stubs lack

@@ -18,7 +18,7 @@ from jaxtyping import Float32, Shaped
 from qinco_lit.search.baselines import CODEBOOK_SIZE
 from qinco_lit.search.baselines import SETTINGS as QUANTIZER_SETTINGS
 from qinco_lit.search.coarse import EXACT_LISTS, hnsw_index
-from qinco_lit.search.engines import Effort, EngineResult
+from qinco_lit.search.points.engines import Effort, EngineResult
 from qinco_lit.search.scan import ivf_parameters
 from qinco_lit.vectors.metric import Metric
 

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from qinco_lit.arrays import as_float32
-from qinco_lit.search.additive import code_columns, sum_of_codewords
-from qinco_lit.search.pairwise_decoder import list_columns
+from qinco_lit.search.decoders.additive import code_columns, sum_of_codewords
+from qinco_lit.search.decoders.pairwise_decoder import list_columns
 
 _ROWS_PER_BLOCK = 16_384
 

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
-from qinco_lit.search.pairwise_cells import CellSums, PairTable, squared_norms
-from qinco_lit.search.pairwise_decoder import cells_of
+from qinco_lit.search.decoders.pairwise_cells import CellSums, PairTable, squared_norms
+from qinco_lit.search.decoders.pairwise_decoder import cells_of
 
 Pair = tuple[int, int]
 

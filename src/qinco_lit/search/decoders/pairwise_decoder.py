@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from qinco_lit.atomic import replacing_directory
-from qinco_lit.search.additive import AdditiveDecoder, check_range, code_columns, sum_of_codewords
+from qinco_lit.search.decoders.additive import AdditiveDecoder, check_range, code_columns, sum_of_codewords
 
 _FORMAT = "qinco_lit pairwise decoder"
 _VERSION = 1

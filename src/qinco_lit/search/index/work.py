@@ -11,10 +11,10 @@ from uuid import uuid4
 import faiss
 
 from qinco_lit.atomic import replacing_directory, write_atomically
-from qinco_lit.search.additive import AdditiveDecoder
-from qinco_lit.search.faiss_index import Index, additive_codebooks
-from qinco_lit.search.index_lists import faiss_file_errors, write_lists
-from qinco_lit.search.pairwise import PairwiseDecoder
+from qinco_lit.search.decoders.additive import AdditiveDecoder
+from qinco_lit.search.decoders.pairwise import PairwiseDecoder
+from qinco_lit.search.index.faiss_index import Index, additive_codebooks
+from qinco_lit.search.index.lists import faiss_file_errors, write_lists
 
 _JOB, _FIT, _EMPTY, _REPORT, _PAIRWISE = "job.json", "fit", "empty.faiss", "report.json", "pairwise"
 _ID = "id.txt"  # of a fit: parts made with another one are made again

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from qinco_lit.search.engines import Effort, Engine
+from qinco_lit.search.points.engines import Effort, Engine
 
 Parameters = dict[str, int]
 

@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Float32
 
 from qinco_lit.atomic import replacing
-from qinco_lit.search import faiss_engines
 from qinco_lit.search.baseline_cache import fingerprint
 from qinco_lit.search.baselines import TrainingRows, faiss_version, training_rows
-from qinco_lit.search.faiss_engines import FaissEngine, built_index
+from qinco_lit.search.points import faiss_engines
+from qinco_lit.search.points.faiss_engines import FaissEngine, built_index
 from qinco_lit.vectors.metric import Metric
 
 _READ_BYTES = 64 << 20

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Integer
 
-from qinco_lit.search.additive import AdditiveDecoder
-from qinco_lit.search.list_codes import quantize_lists
-from qinco_lit.search.pairwise_cells import PairTable
-from qinco_lit.search.pairwise_data import AdditiveResiduals, CodedVectors
-from qinco_lit.search.pairwise_decoder import PairwiseDecoder
-from qinco_lit.search.pairwise_greedy import GreedyTables, LearningPoint, mean_squared_error
-from qinco_lit.search.pairwise_selection import PairRanking
+from qinco_lit.search.decoders.additive import AdditiveDecoder
+from qinco_lit.search.decoders.list_codes import quantize_lists
+from qinco_lit.search.decoders.pairwise_cells import PairTable
+from qinco_lit.search.decoders.pairwise_data import AdditiveResiduals, CodedVectors
+from qinco_lit.search.decoders.pairwise_decoder import PairwiseDecoder
+from qinco_lit.search.decoders.pairwise_greedy import GreedyTables, LearningPoint, mean_squared_error
+from qinco_lit.search.decoders.pairwise_selection import PairRanking
 
 __all__ = ["CodedVectors", "PairwiseDecoder", "fit_pairwise"]
 

@@ -10,10 +10,10 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from qinco_lit.search.pairwise_cells import CellSums, PairTable, squared_norms
-from qinco_lit.search.pairwise_data import AdditiveResiduals
-from qinco_lit.search.pairwise_decoder import cells_of
-from qinco_lit.search.pairwise_selection import Pair, PairRanking
+from qinco_lit.search.decoders.pairwise_cells import CellSums, PairTable, squared_norms
+from qinco_lit.search.decoders.pairwise_data import AdditiveResiduals
+from qinco_lit.search.decoders.pairwise_decoder import cells_of
+from qinco_lit.search.decoders.pairwise_selection import Pair, PairRanking
 
 Blocks = Iterator[tuple[Int[Tensor, "rows columns"], Float[Tensor, "rows dim"]]]
 

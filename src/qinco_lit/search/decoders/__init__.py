@@ -1,0 +1,1 @@
+"""Fast, approximate decoders of stored codes: additive and pairwise."""

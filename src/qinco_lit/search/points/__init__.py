@@ -1,0 +1,1 @@
+"""Operating points: engines, ours and those of faiss, explored for recall against speed."""
