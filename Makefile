@@ -15,9 +15,16 @@ SMOKE ?=
 demo_data := data=photo_sift
 demo_train := model=qinco2_tiny trainer.max_epochs=8
 demo_search := beam_size=48 candidate_budget=96
+# the same with lists, and an index to search
+demo_lists := 256
+demo_ivf := model=qinco2_tiny trainer.max_epochs=4
+demo_index := num_training=50000
+demo_points := nprobe=[2,8,32] ef_search=[64] num_additive=[30,100,300] num_pairwise=[30,0] recall_at=[1,10] 'baselines=[ivf_pq,ivf_rq]'
 ifneq ($(SMOKE),)
 demo_data += data.num_train=4000 data.num_val=500 data.num_database=2000 data.num_queries=100
 demo_train += model.num_steps=4 trainer.max_epochs=1
+demo_lists := 32
+demo_ivf += model.num_steps=4 trainer.max_epochs=1
 endif
 
 .PHONY: help
@@ -36,10 +43,15 @@ $(installed): pyproject.toml constraints.txt
 	@touch $@
 
 .PHONY: demo
-demo: $(installed) ## train QINCo2 on real SIFT vectors and compare it with PQ and RQ (10 minutes on 2 cores)
+demo: $(installed) ## train QINCo2 on real SIFT vectors, compare it with PQ and RQ, search an index (12 minutes on 2 cores)
 	@$(bin)/qinco train $(demo_data) $(demo_train) hydra.run.dir=$(run)/train
 	@$(bin)/qinco evaluate codec=$(run)/train/codec $(demo_data) $(demo_search) 'baselines=[pq,rq]' hydra.run.dir=$(run)/evaluate
-	@echo "plot: $(run)/evaluate/rate_distortion.png"
+	@$(bin)/qinco centroids $(demo_data) num_lists=$(demo_lists) output=$(run)/centroids.npy
+	@$(bin)/qinco train $(demo_data) $(demo_ivf) coarse=ivf coarse.centroids=$(run)/centroids.npy hydra.run.dir=$(run)/train_ivf
+	@$(bin)/qinco encode codec=$(run)/train_ivf/codec $(demo_data) output=$(run)/codes.h5
+	@$(bin)/qinco index codec=$(run)/train_ivf/codec codes=$(run)/codes.h5 $(demo_data) output=$(run)/index $(demo_index)
+	@$(bin)/qinco search index=$(run)/index $(demo_data) $(demo_points) hydra.run.dir=$(run)/search
+	@echo "plots: $(run)/evaluate/rate_distortion.png $(run)/search/search.png"
 	@echo "run folder: $(run)"
 
 .PHONY: test

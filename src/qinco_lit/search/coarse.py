@@ -53,12 +53,15 @@ class ListAssigner:
     Args:
         centroids: (num_lists, dim), in raw space.
         exact: brute force; None: up to EXACT_LISTS lists.
+        graph: over these centroids for squared L2 (`hnsw_index`); None: built here where it is needed.
 
     Raises:
         ValueError: centroids that are not finite.
     """
 
-    def __init__(self, centroids: Float32[np.ndarray, "lists dim"], *, exact: bool | None = None) -> None:
+    def __init__(
+        self, centroids: Float32[np.ndarray, "lists dim"], *, exact: bool | None = None, graph: Any = None
+    ) -> None:
         if not np.isfinite(centroids).all():
             raise ValueError("centroids hold NaN or infinity")
         self._exact = len(centroids) <= EXACT_LISTS if exact is None else exact
@@ -72,7 +75,7 @@ class ListAssigner:
         self.report: dict[str, Any] = {"num_lists": len(centroids), "method": "exact" if self._exact else "hnsw"}
         if not self._exact:
             began = time.perf_counter()
-            self._graph = hnsw_index(self._centroids)
+            self._graph = hnsw_index(self._centroids) if graph is None else graph
             self.report["build_s"] = round(time.perf_counter() - began, 3)
 
     def __call__(self, x: Shaped[np.ndarray, "n dim"]) -> Int32[np.ndarray, " n"]:

@@ -78,7 +78,9 @@ class Bundle:
         centroids = self.codec.coarse_centroids
         if centroids is None or len(centroids) <= EXACT_LISTS or self.codec.device.type != "cpu":
             return None
-        return ListAssigner(centroids)
+        # the graph of the index serves where it is by squared L2; building one takes minutes
+        graph = faiss.downcast_index(self.index.quantizer) if self.metric == "l2" else None
+        return ListAssigner(centroids, exact=False, graph=graph)
 
 
 _FIRST = ("format", "version", "faiss", "metric", "num_vectors")  # what a reader of config.json wants to see
