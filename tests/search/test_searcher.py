@@ -206,6 +206,16 @@ def test_ids_count_on_from_the_largest() -> None:
     assert searcher.add(given.x[:0]).tolist() == []
 
 
+def test_cosine_adds_vectors_at_unit_length() -> None:
+    given = indexed(metric="cosine")
+    searcher = Searcher(given.bundle)
+    new = searcher.add(given.x[:5] * 123)
+    distances, ids = searcher.search(given.x[:5], 2, nprobe=LISTS)
+    for row in range(5):
+        assert set(ids[row]) == {given.ids[row], new[row]}
+    np.testing.assert_array_equal(distances[:, 0], distances[:, 1])
+
+
 def test_nothing_is_added_with_bad_ids_or_vectors() -> None:
     given = indexed(30)
     searcher = Searcher(given.bundle)

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float, Float32, Int32, Int64, Integer
 
 from qinco_lit.codec import Codec
-from qinco_lit.quantizers.precision import num_finalists
 from qinco_lit.search.index.bundle import Bundle, load, save
 from qinco_lit.search.index.faiss_index import add_codes
+from qinco_lit.search.moving import checked_new_ids, in_blocks, take_over
 from qinco_lit.search.plain_scan import PlainScan
 from qinco_lit.search.rerank import Decode, rerank
 from qinco_lit.search.scan import AdditiveScan, Candidates, centroids_of
@@ -20,7 +20,7 @@ from qinco_lit.vectors.unit_rows import unit_rows
 
 _MIN_SHORTLIST = 100
 _BATCH_QUERIES = 1024  # whose shortlists share decoded vectors
-_MIN_SCREENED = 256  # candidates in a batch; for fewer, decoding at once in float32 takes less time
+_MIN_SCREENED = 256  # candidates in a batch; fewer are decoded faster in float32 at once
 
 
 class Stage(NamedTuple):
@@ -61,7 +61,7 @@ class Searcher:
         self._known_ids: Int64[np.ndarray, " n"] | None = None
         self._centroids = centroids_of(faiss.downcast_index(bundle.index.quantizer))
         with threads(num_threads):
-            self._scan = PlainScan(bundle.index) if bundle.is_mapped else _take_over(bundle)
+            self._scan = PlainScan(bundle.index) if bundle.is_mapped else take_over(bundle)
 
     @classmethod
     def load(
@@ -209,8 +209,10 @@ class Searcher:
             began, found = now, self._rerank(queries, found, num_pairwise, self._pairwise)
             stages["pairwise"] = Stage(found.ids, (now := time.perf_counter()) - began)
         began = now
-        if self._rough is not None and found.ids.size >= _MIN_SCREENED:
-            found = self._rerank(queries, found, num_finalists(k), self._decoding(self._rough))
+        finalists = k + k // 8 + 2  # of 10,000 queries for 10 results, this left out none (benchmarks/RESULTS.md)
+        # the rough pass costs half of an exact one
+        if self._rough is not None and found.ids.size >= _MIN_SCREENED and 2 * finalists <= found.ids.shape[1]:
+            found = self._rerank(queries, found, finalists, self._decoding(self._rough))
         found = self._rerank(queries, found, k, self._decoding(self._decoder))
         stages["decode"] = Stage(found.ids, time.perf_counter() - began)
         return SearchTrace(found.scores, found.ids, stages)
@@ -255,7 +257,7 @@ class Searcher:
         x = np.asarray(x)
         if ids is None:
             ids = np.arange(len(x), dtype=np.int64) + (known[-1] + 1 if len(known) else 0)
-        new = _checked_ids(ids, len(x), known)
+        new = checked_new_ids(ids, len(x), known)
         if len(x) == 0:
             return new
         rows = unit_rows(x) if self.metric == "cosine" else x
@@ -283,7 +285,7 @@ class Searcher:
         scan = self._writable()
         index = self._bundle.index
         try:
-            for list_ids, codes, ids in _in_blocks(scan.contents()):
+            for list_ids, codes, ids in in_blocks(scan.contents()):
                 add_codes(index, list_ids, codes, ids)
             save(self._bundle, Path(directory))
         finally:
@@ -299,47 +301,6 @@ class Searcher:
             parts = [ids for _, _, ids in self._writable().contents()]
             self._known_ids = np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
         return self._known_ids
-
-
-def _take_over(bundle: Bundle) -> AdditiveScan:
-    """Move the lists of the plain index into a scan, list by list, so that they are in memory once."""
-    index = bundle.index
-    coarse = faiss.downcast_index(index.quantizer)
-    scan = AdditiveScan(coarse, bundle.additive.codebooks, inner_product=bundle.metric != "l2")
-    for list_ids, codes, ids in _in_blocks(PlainScan(index).contents(empty=True)):
-        scan.add(list_ids, codes, ids)
-    index.ntotal = 0
-    return scan
-
-
-def _in_blocks(lists: Any, rows: int = 32_768) -> Any:
-    """Join (list_ids, codes, ids) of many short lists into blocks."""
-    waiting: list[Any] = []
-    size = 0
-    for part in lists:
-        waiting.append(part)
-        size += len(part[2])
-        if size >= rows:
-            yield tuple(map(np.concatenate, zip(*waiting, strict=True)))
-            waiting, size = [], 0
-    if waiting:
-        yield tuple(map(np.concatenate, zip(*waiting, strict=True)))
-
-
-def _checked_ids(ids: Any, number: int, known: Int64[np.ndarray, " known"]) -> Int64[np.ndarray, " n"]:
-    given = np.asarray(ids)
-    if given.shape != (number,) or given.dtype.kind not in "iu":
-        raise ValueError(f"ids of shape {given.shape} and dtype {given.dtype}: expected ({number},) integers")
-    new = given.astype(np.int64)
-    if number and new.min() < 0:
-        raise ValueError(f"id {new.min()} is negative")
-    ordered = np.sort(new)
-    twice = ordered[1:][ordered[1:] == ordered[:-1]]
-    there = new[np.isin(new, known)]
-    if len(twice) or len(there):
-        bad, why = (there[0], "is in the index already") if len(there) else (twice[0], "is given twice")
-        raise ValueError(f"id {bad} {why}: remove it first, or give another")
-    return new
 
 
 def _joined(parts: list[SearchTrace]) -> SearchTrace:
