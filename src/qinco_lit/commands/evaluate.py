@@ -3,26 +3,26 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from qinco_lit.atomic import write_atomically
 from qinco_lit.codec import Codec
 from qinco_lit.commands.device import chosen_device
 from qinco_lit.commands.measure import Quantizer, TestSet, measure
+from qinco_lit.commands.measuring import num_threads_in_use, progress_bar
 from qinco_lit.options import unknown
 from qinco_lit.reports.rate_distortion import figure_bytes, rate_distortion_figure
 from qinco_lit.reports.tables import markdown_table, rich_table, table_notes
 from qinco_lit.search import baselines as faiss_baselines
 from qinco_lit.search.baseline_cache import fingerprint, trained_baseline
+from qinco_lit.search.threads import threads
 from qinco_lit.training.run_log import environment
 
 SCHEMA_VERSION = 2
@@ -122,7 +122,7 @@ def evaluate(
     truth = None if queries is None else np.asarray(data.ground_truth)
     test_set = TestSet(data.database, queries, truth, data.metric)
     console = Console()
-    with _threads(num_threads), _progress(console) as progress:
+    with threads(num_threads), progress_bar(console) as progress:
         quantizer = _CodecQuantizer(codec, beam_size, num_candidates, candidate_budget)
         methods = {"codec": _measure_codec(quantizer, test_set, batch_size, progress)}
         if baselines:
@@ -135,7 +135,7 @@ def evaluate(
             "data": _data_facts(data),
             "batch_size": batch_size,
             "device": str(codec.device),
-            "num_threads": {"torch": torch.get_num_threads(), "faiss": faiss_baselines.get_num_threads()},
+            "num_threads": num_threads_in_use(),
             **environment(),
             "methods": methods,
         }
@@ -247,31 +247,6 @@ def _check_options(baselines: Sequence[str], batch_size: int, num_threads: int |
     for name, value in {"batch_size": batch_size, "num_threads": num_threads}.items():
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: give at least 1")
-
-
-@contextmanager
-def _threads(num_threads: int | None) -> Iterator[None]:
-    """Let torch and faiss use so many threads inside the block."""
-    before = torch.get_num_threads(), faiss_baselines.get_num_threads()
-    if num_threads is not None:
-        torch.set_num_threads(num_threads)
-        faiss_baselines.set_num_threads(num_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        faiss_baselines.set_num_threads(before[1])
-
-
-def _progress(console: Console) -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 def _now() -> str:

@@ -3,8 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from qinco_lit.commands.train import quiet_lightning
 from qinco_lit.encoding.module import BLOCK_ROWS
 from qinco_lit.quantizers import QINCo
 from qinco_lit.reports.plan import markdown_report, notes, rich_tables
+from qinco_lit.search.threads import threads
 from qinco_lit.training.initialization import init_networks, set_codebooks
 from qinco_lit.training.recipe import Recipe
 from qinco_lit.training.run_log import environment
@@ -88,7 +89,7 @@ def plan(
         raise ValueError(f"data set {data.name}: how many vectors it has is not known; give num_rows=N")
     quiet_lightning()
     console, typed_recipe, load_average = Console(), Recipe(**recipe), os.getloadavg()[0]
-    with _threads(num_threads), console.status("measuring") if console.is_terminal else nullcontext():
+    with threads(num_threads), console.status("measuring") if console.is_terminal else nullcontext():
         rows = _sample(data, max(BLOCK_ROWS, typed_recipe.batch_size))
         codec = _codec(codec_dir, model, data, rows, precision, chosen_device(device))
         search = codec.quantizer.search_for(
@@ -218,14 +219,3 @@ def _model_record(codec: Codec, codec_dir: Path | None) -> dict[str, Any]:
 
 def _device_name(device: torch.device) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
-
-
-@contextmanager
-def _threads(num_threads: int | None) -> Iterator[None]:
-    """Let torch use so many threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(num_threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

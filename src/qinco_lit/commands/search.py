@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
+from qinco_lit.commands.measuring import num_threads_in_use, progress_bar
 from qinco_lit.commands.search_inputs import (
     Inputs,
     circumstances,
     data_facts,
     index_facts,
-    num_threads_in_use,
     open_inputs,
 )
 from qinco_lit.commands.search_output import track, write_results
@@ -124,7 +124,7 @@ def search(
     check_ids(engine, inputs.queries[:100], len(inputs.searcher))
     exploration = _Exploration(timing, strategy, max_points, seed)
     console = Console()
-    with threads(num_threads), _progress(console) as progress:
+    with threads(num_threads), progress_bar(console) as progress:
         file = PointFile(output_dir / "points.jsonl", circumstances(inputs, timing, mmap=mmap))
         if file.points:
             log.info("%d points of an earlier run are in %s", len(file.points), output_dir)
@@ -247,14 +247,3 @@ def _check_options(
             raise ValueError(f"{name}={value}: give at least 0")
     if (strategy == "random") != (max_points is not None):
         raise ValueError("strategy=random draws max_points=N of the grid: give both, or neither for all of it")
-
-
-def _progress(console: Console) -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console, disable=not console.is_terminal)

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Int64, Shaped
 
+from qinco_lit.commands.measuring import num_threads_in_use
 from qinco_lit.search.baseline_cache import fingerprint
-from qinco_lit.search.baselines import get_num_threads
 from qinco_lit.search.index import bundle as bundles
 from qinco_lit.search.index.bundle import Bundle
 from qinco_lit.search.points.timing import Timing
@@ -87,11 +86,6 @@ def circumstances(inputs: Inputs, timing: Timing, *, mmap: bool) -> dict[str, An
         "faiss": facts["versions"]["faiss-cpu"],
         "processor": facts["hardware"]["processor"],
     }
-
-
-def num_threads_in_use() -> dict[str, int]:
-    """Of torch and of faiss."""
-    return {"torch": torch.get_num_threads(), "faiss": get_num_threads()}
 
 
 def _checksum(bundle: Bundle) -> str:

@@ -53,11 +53,6 @@ def get_num_threads() -> int:
     return int(faiss.omp_get_max_threads())
 
 
-def set_num_threads(num_threads: int) -> None:
-    """Let faiss use this many threads; torch has a setting of its own."""
-    faiss.omp_set_num_threads(num_threads)
-
-
 def training_rows(vectors: TrainingRows, max_rows: int) -> Shaped[np.ndarray, "n dim"]:
     """Return at most `max_rows` rows, evenly spaced: neighbours in a file resemble each other."""
     num_rows = int(vectors.shape[0])

@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 from jaxtyping import Float, Int32, Int64, Integer, UInt8
 
-from qinco_lit.search.scan import Candidates, as_list_ids, ivf_parameters
+from qinco_lit.search.scan import Candidates, as_list_ids, ivf_parameters, list_entries
 
 
 class PlainScan:
@@ -51,15 +51,10 @@ class PlainScan:
         self, *, empty: bool = False
     ) -> Iterator[tuple[Int32[np.ndarray, " n"], Integer[np.ndarray, "n steps"], Int64[np.ndarray, " n"]]]:
         """Yield (list_ids, codes, ids) of all vectors, list by list; `empty` gives up a list's memory after it."""
-        lists = self.index.invlists
-        for number in range(lists.nlist):
-            size = lists.list_size(number)
-            if size:
-                packed = faiss.rev_swig_ptr(lists.get_codes(number), size * lists.code_size).reshape(size, -1)
-                ids = faiss.rev_swig_ptr(lists.get_ids(number), size).copy()
-                yield np.full(size, number, np.int32), self._unpacked(packed), ids
-                if empty:
-                    lists.resize(number, 0)
+        for number, packed, ids in list_entries(self.index.invlists):
+            yield np.full(len(ids), number, np.int32), self._unpacked(packed), ids.copy()
+            if empty:
+                self.index.invlists.resize(number, 0)
 
     def _unpacked(self, packed: UInt8[np.ndarray, "n bytes"]) -> Integer[np.ndarray, "n steps"]:
         if self._bits == 8:

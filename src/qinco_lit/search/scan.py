@@ -41,6 +41,14 @@ class Candidates(NamedTuple):
     codes: Integer[np.ndarray, "queries size steps"]
 
 
+def list_entries(lists: Any) -> Iterator[tuple[int, UInt8[np.ndarray, "n bytes"], Int64[np.ndarray, " n"]]]:
+    """Yield the number of each list that is not empty, with views of its codes and ids: good until the list changes."""
+    for number in range(lists.nlist):
+        if size := lists.list_size(number):
+            packed = _faiss.rev_swig_ptr(lists.get_codes(number), size * lists.code_size).reshape(size, -1)
+            yield number, packed, _faiss.rev_swig_ptr(lists.get_ids(number), size)
+
+
 def as_list_ids(stored: UInt8[np.ndarray, "n bytes"]) -> Int32[np.ndarray, " n"]:
     """List ids from the few bytes, least significant first, that faiss puts in front of a code."""
     padded = np.zeros((len(stored), 4), np.uint8)
@@ -146,13 +154,8 @@ class AdditiveScan:
         self,
     ) -> Iterator[tuple[Int32[np.ndarray, " n"], Integer[np.ndarray, "n steps"], Int64[np.ndarray, " n"]]]:
         """Yield (list_ids, codes, ids) of all vectors, list by list."""
-        lists = self._index.invlists
-        for number in range(lists.nlist):
-            size = lists.list_size(number)
-            if size:
-                packed = _faiss.rev_swig_ptr(lists.get_codes(number), size * lists.code_size).reshape(size, -1)
-                ids = _faiss.rev_swig_ptr(lists.get_ids(number), size).copy()
-                yield np.full(size, number, np.int32), self._unpacked(packed), ids
+        for number, packed, ids in list_entries(self._index.invlists):
+            yield np.full(len(ids), number, np.int32), self._unpacked(packed), ids.copy()
 
     def _packed(
         self, list_ids: Integer[np.ndarray, " n"], codes: Integer[np.ndarray, "n steps"]
