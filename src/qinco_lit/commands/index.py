@@ -293,7 +293,7 @@ def _finish(
     report = {**_figures(inputs, fit), **fit.report, "seconds": seconds, "parts": parts, **environment()}
     info = inputs.store.info
     encoder = {name: getattr(info, name) for name in ("beam_size", "num_candidates", "candidate_budget", "precision")}
-    config = {"encoder": encoder, "search": {}, "on_disk": on_disk, "inputs": job}
+    config = {"encoder": encoder, "on_disk": on_disk, "inputs": job}
     bundle = bundles.Bundle(inputs.codec, fit.index, fit.additive, fit.pairwise, inputs.metric, config, report)
     work.publish(output, lambda folder: bundles.save(bundle, folder))
     Console().print(index_table(report, bundles.read_config(output)["parts"]))
