@@ -33,28 +33,39 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def replacing_directory(final: Path) -> Iterator[Path]:
     """Give a temporary directory to fill with files: flushed and renamed to `final` after the block.
 
-    An existing `final` steps aside first and goes only when the new one stands; a failed block leaves it as it was.
+    An existing `final` steps aside first and goes only when the new one stands; it comes back when that fails, and a
+    failed block leaves it as it was. A link stays one: what it leads to is replaced.
     """
+    final = final.resolve()
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
     try:
         temporary.chmod(0o755)
         yield temporary
-        for path in temporary.iterdir():
+        for path in temporary.rglob("*"):
             if path.is_file():
                 path.chmod(0o644)  # some writers, as of safetensors, keep everyone but the owner out
             _fsync(path)
         _fsync(temporary)
-        if final.exists():
-            aside = final.with_name(f".{final.name}.old-{os.getpid()}")
-            final.rename(aside)
-            temporary.rename(final)
-            shutil.rmtree(aside)
-        else:
-            temporary.rename(final)
+        _replace(temporary, final)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _replace(temporary: Path, final: Path) -> None:
+    """Rename a directory to `final`; one that is there makes room, and comes back if it is not replaced."""
+    aside = final.with_name(f".{final.name}.{uuid4().hex[:12]}.old")
+    try:
+        if final.is_dir():
+            final.rename(aside)
+        temporary.rename(final)
+        _fsync(final.parent)
+    finally:
+        if final.exists():
+            shutil.rmtree(aside, ignore_errors=True)  # what is left of it is no reason to fail: the new one stands
+        elif aside.exists():
+            aside.rename(final)
 
 
 def _fsync(path: Path) -> None:

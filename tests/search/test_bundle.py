@@ -155,9 +155,10 @@ def test_a_part_that_is_not_the_one_that_was_written_is_refused(given, tmp_path,
 
 
 def _consistent(folder: Path) -> None:
-    """Give the files of a folder the checksums that they have."""
+    """Give the files of a folder, and the config itself, the checksums that they have."""
     config = json.loads((folder / "config.json").read_text())
     config["parts"] = {name: record for name, record in bundles._checksums(folder) if name != "config.json"}
+    config["config_sha256"] = bundles._config_sha256(config)
     (folder / "config.json").write_text(json.dumps(config))
 
 

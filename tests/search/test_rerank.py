@@ -70,3 +70,23 @@ def test_empty_shortlists() -> None:
     found = rerank(queries, nothing, 2, nowhere, inner_product=True)
     assert (found.ids == -1).all()
     assert (found.scores == -np.inf).all()
+
+
+@pytest.mark.parametrize("inner_product", [False, True])
+@pytest.mark.parametrize("size", [1e30, 3e38])
+def test_vectors_come_before_empty_places_when_scores_overflow(inner_product: bool, size: float) -> None:
+    _, queries, candidates = shortlists(4)
+    rng = np.random.default_rng(4)
+    far = np.float32(size * np.sign(queries))
+    x_hat = np.float32(-1e10 * np.sign(rng.normal(size=(ROWS, DIM))))
+    x_hat[::2] = -1e10  # inner products with most queries: infinities of both signs, so no number
+
+    def decode(codes: np.ndarray, list_ids: np.ndarray) -> np.ndarray:
+        return x_hat[codes[:, 0]]
+
+    found = rerank(far, candidates, SIZE, decode, inner_product=inner_product)
+    for given, kept, scores in zip(candidates.ids, found.ids, found.scores, strict=True):
+        number = (given >= 0).sum()
+        assert set(kept[:number]) == set(given[given >= 0])
+        assert (kept[number:] == -1).all()
+        assert not np.isnan(scores).any()

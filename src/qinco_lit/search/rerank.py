@@ -26,7 +26,7 @@ def rerank(
     """The `size` best candidates of each query by squared L2 to (or inner product with) what `decode` gives.
 
     A vector that is on several shortlists of the batch is decoded once. Scores are exact in float32: differences are
-    squared, not expanded.
+    squared, not expanded. Those that float32 cannot hold are infinite.
 
     Args:
         queries: raw space.
@@ -41,8 +41,10 @@ def rerank(
     worst = -np.inf if inner_product else np.inf
     scores = np.full(candidates.ids.shape, worst, dtype=np.float32)
     scores[taken] = _scores(queries, x_hat, taken, place, inner_product=inner_product)
-    # equal codes have equal scores: the smaller id first, so that the same vectors are the same result
-    order = np.lexsort((candidates.ids, -scores if inner_product else scores), axis=1)[:, :size]
+    scores[np.isnan(scores)] = worst  # an inner product with infinite terms of both signs
+    # equal codes have equal scores: the smaller id first, so that the same vectors are the same result; an empty place
+    # comes after any vector, however far that is
+    order = np.lexsort((candidates.ids, -scores if inner_product else scores, ~taken), axis=1)[:, :size]
     return Candidates(
         np.take_along_axis(scores, order, 1),
         np.take_along_axis(candidates.ids, order, 1),

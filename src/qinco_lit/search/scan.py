@@ -223,5 +223,6 @@ class AdditiveScan:
         codes[missing], list_ids[missing] = 0, 0
         scores[missing] = -np.inf
         if not self.inner_product:
-            scores = np.einsum("nd,nd->n", around, around)[:, None] - 2 * scores
+            with np.errstate(over="ignore", invalid="ignore"):  # of huge queries; what follows ranks anew
+                scores = np.einsum("nd,nd->n", around, around)[:, None] - 2 * scores
         return Candidates(scores, ids, list_ids, codes)

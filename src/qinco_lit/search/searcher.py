@@ -9,16 +9,16 @@ import numpy as np
 from jaxtyping import Float, Float32, Int32, Int64, Integer
 
 from qinco_lit.codec import Codec
+from qinco_lit.search.arguments import Parameters, as_matrix, whole_number
 from qinco_lit.search.index.bundle import Bundle, load, save
 from qinco_lit.search.index.faiss_index import add_codes
-from qinco_lit.search.moving import checked_new_ids, in_blocks, take_over
+from qinco_lit.search.moving import as_ids, checked_new_ids, in_blocks, next_ids, take_over
 from qinco_lit.search.plain_scan import PlainScan
 from qinco_lit.search.rerank import Decode, rerank
 from qinco_lit.search.scan import AdditiveScan, Candidates, centroids_of
 from qinco_lit.search.threads import threads
 from qinco_lit.vectors.unit_rows import unit_rows
 
-_MIN_SHORTLIST = 100
 _BATCH_QUERIES = 1024  # whose shortlists share decoded vectors
 _MIN_SCREENED = 256  # candidates in a batch; fewer are decoded faster in float32 at once
 
@@ -48,11 +48,14 @@ class Searcher:
             bfloat16 is fast: all candidates are decoded in bfloat16, the best of them again in float32 (`screened`).
 
     Raises:
-        ValueError: an unknown precision.
+        ValueError: an unknown precision, num_threads below 1, a bundle whose lists another searcher has.
     """
 
     def __init__(self, bundle: Bundle, *, num_threads: int | None = None, precision: str = "auto") -> None:
-        self._bundle, self.num_threads = bundle, num_threads
+        if bundle.is_taken:
+            raise ValueError("a Searcher has taken the lists of this bundle: use it, or load again")
+        self.num_threads = None if num_threads is None else whole_number("num_threads", num_threads)
+        self._bundle = bundle
         self._decoder = Codec(bundle.codec.quantizer, precision=precision)
         self._rough = None
         if self._decoder.precision == "screened":
@@ -60,7 +63,7 @@ class Searcher:
             self._rough = Codec(bundle.codec.quantizer, precision="bfloat16")
         self._known_ids: Int64[np.ndarray, " n"] | None = None
         self._centroids = centroids_of(faiss.downcast_index(bundle.index.quantizer))
-        with threads(num_threads):
+        with threads(self.num_threads):
             self._scan = PlainScan(bundle.index) if bundle.is_mapped else take_over(bundle)
 
     @classmethod
@@ -82,8 +85,10 @@ class Searcher:
 
         Raises:
             FileNotFoundError: no index there.
-            ValueError: parts that are damaged or do not belong together.
+            ValueError: parts that are damaged or do not belong together; those of the class.
         """
+        if num_threads is not None:
+            whole_number("num_threads", num_threads)  # before minutes of reading
         return cls(load(Path(directory), mmap=mmap, device=device), num_threads=num_threads, precision=precision)
 
     def __len__(self) -> int:
@@ -147,7 +152,8 @@ class Searcher:
             queries, with decoded vectors), larger is better. ids: int64.
 
         Raises:
-            ValueError: wrong dimension, NaN or infinity in a query, a parameter below 1, no pairwise decoder.
+            ValueError: wrong dimension, NaN or infinity in a query, a parameter that is below 1 or no whole number, no
+                pairwise decoder.
         """
         trace = self.trace(
             queries, k, nprobe=nprobe, ef_search=ef_search, num_additive=num_additive, num_pairwise=num_pairwise
@@ -165,43 +171,31 @@ class Searcher:
         num_pairwise: int | None = None,
     ) -> SearchTrace:
         """`search`, with the ranking and the seconds of every stage."""
-        for name, value in {"k": k, "nprobe": nprobe, "ef_search": ef_search, "num_additive": num_additive}.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: give at least 1")
-        if num_pairwise is not None and num_pairwise < 0:
-            raise ValueError(f"num_pairwise={num_pairwise}: give at least 0")
-        if num_pairwise and not self.has_pairwise:
+        parameters = Parameters.of(
+            k, nprobe, ef_search, num_additive, num_pairwise, num_vectors=len(self), num_lists=self.num_lists
+        )
+        if parameters.num_pairwise and not self.has_pairwise:
             raise ValueError(f"num_pairwise={num_pairwise}: the index has no pairwise decoder (num_pairwise=0)")
-        nprobe = nprobe or min(self.num_lists, max(8, min(64, self.num_lists // 16)))
-        ef_search = ef_search or max(64, 2 * nprobe)
-        num_pairwise = max(num_pairwise, k) if num_pairwise else 0
-        num_additive = max(num_additive or _MIN_SHORTLIST, num_pairwise, k)
         x = self._queries(queries)
         with threads(self.num_threads):
             parts = [
-                self._search(x[start : start + _BATCH_QUERIES], k, nprobe, ef_search, num_additive, num_pairwise)
+                self._search(x[start : start + _BATCH_QUERIES], parameters)
                 for start in range(0, max(1, len(x)), _BATCH_QUERIES)
             ]
-        return parts[0] if len(parts) == 1 else _joined(parts)
+        trace = parts[0] if len(parts) == 1 else _joined(parts)
+        missing = k - parameters.k
+        return _padded(trace, missing, np.inf if self.metric == "l2" else -np.inf) if missing else trace
 
     def _queries(self, queries: Any) -> Float32[np.ndarray, "queries dim"]:
-        x = np.ascontiguousarray(queries, dtype=np.float32)
-        if x.ndim != 2 or x.shape[1] != self.dim:
-            raise ValueError(f"queries of shape {x.shape} do not fit this index: expected (n, {self.dim})")
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinity
+            x = np.ascontiguousarray(as_matrix(queries, self.dim, what="queries", owner="index"), dtype=np.float32)
         finite = np.isfinite(x).all(axis=1)
         if not finite.all():
             raise ValueError(f"query {int(finite.argmin())} holds NaN or infinity")
         return unit_rows(x) if self.metric == "cosine" else x
 
-    def _search(
-        self,
-        queries: Float[np.ndarray, "queries dim"],
-        k: int,
-        nprobe: int,
-        ef_search: int,
-        num_additive: int,
-        num_pairwise: int,
-    ) -> SearchTrace:
+    def _search(self, queries: Float[np.ndarray, "queries dim"], parameters: Parameters) -> SearchTrace:
+        k, nprobe, ef_search, num_additive, num_pairwise = parameters
         began = time.perf_counter()
         found = self._scan.search(queries, num_additive, nprobe=nprobe, ef_search=ef_search)
         stages = {"additive": Stage(found.ids, (now := time.perf_counter()) - began)}
@@ -247,17 +241,15 @@ class Searcher:
 
         Args:
             x: (n, dim), float32 or uint8.
-            ids: (n,) integers >= 0 that the index does not have; None counts on from the largest.
+            ids: (n,) integers from 0 to 2^63 - 1 that the index does not have; None counts on from its largest.
 
         Raises:
             ValueError: bad vectors or ids (nothing is added then), or lists that are mapped from disk.
         """
         scan = self._writable()
         known = self._all_ids()
-        x = np.asarray(x)
-        if ids is None:
-            ids = np.arange(len(x), dtype=np.int64) + (known[-1] + 1 if len(known) else 0)
-        new = checked_new_ids(ids, len(x), known)
+        x = as_matrix(x, self.dim, what="vectors", owner="codec")
+        new = next_ids(len(x), known) if ids is None else checked_new_ids(ids, len(x), known)
         if len(x) == 0:
             return new
         rows = unit_rows(x) if self.metric == "cosine" else x
@@ -268,9 +260,16 @@ class Searcher:
         return new
 
     def remove(self, ids: Any) -> int:
-        """Take vectors out of the lists; ids that are not there do not matter. Returns how many were taken out."""
+        """Take vectors out of the lists; returns how many there were.
+
+        Args:
+            ids: one integer or (n,) of them; those that are not there do not matter.
+
+        Raises:
+            ValueError: anything but integers (nothing is taken out then), or lists that are mapped from disk.
+        """
         scan = self._writable()
-        gone = np.atleast_1d(np.asarray(ids, dtype=np.int64))
+        gone = as_ids(ids)
         with threads(self.num_threads):
             number = scan.remove(gone)
         if self._known_ids is not None:
@@ -284,12 +283,14 @@ class Searcher:
         """
         scan = self._writable()
         index = self._bundle.index
+        self._bundle.is_taken = False
         try:
             for list_ids, codes, ids in in_blocks(scan.contents()):
                 add_codes(index, list_ids, codes, ids)
             save(self._bundle, Path(directory))
         finally:
             index.reset()
+            self._bundle.is_taken = True
 
     def _writable(self) -> AdditiveScan:
         if isinstance(self._scan, AdditiveScan):
@@ -301,6 +302,14 @@ class Searcher:
             parts = [ids for _, _, ids in self._writable().contents()]
             self._known_ids = np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
         return self._known_ids
+
+
+def _padded(trace: SearchTrace, missing: int, worst: float) -> SearchTrace:
+    """Columns without a vector after the others."""
+    columns = ((0, 0), (0, missing))
+    ids = np.pad(trace.ids, columns, constant_values=-1)
+    distances = np.pad(trace.distances, columns, constant_values=worst)
+    return SearchTrace(distances, ids, {**trace.stages, "decode": trace.stages["decode"]._replace(ids=ids)})
 
 
 def _joined(parts: list[SearchTrace]) -> SearchTrace:

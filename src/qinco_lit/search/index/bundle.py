@@ -24,7 +24,7 @@ from qinco_lit.search.decoders.additive import AdditiveDecoder
 from qinco_lit.search.decoders.pairwise import PairwiseDecoder
 from qinco_lit.search.index.faiss_index import Index, Lists, additive_codebooks, is_mapped
 from qinco_lit.search.index.lists import copy_into_memory, faiss_file_errors
-from qinco_lit.vectors.metric import METRICS, Metric
+from qinco_lit.vectors.metric import METRICS, Metric, comparison
 
 FORMAT = "qinco_lit index"
 VERSION = 1
@@ -46,6 +46,7 @@ class Bundle:
         config: plain values of config.json; `encoder` is the search that the codes come from, `inputs` what they were
             made of. Counts and checksums are made anew by `save`.
         report: of the job that built the index; goes into report.json.
+        is_taken: whether the lists have moved to a Searcher; they are gone from `index` then.
     """
 
     codec: Codec
@@ -55,6 +56,7 @@ class Bundle:
     metric: Metric
     config: Mapping[str, Any] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
+    is_taken: bool = field(default=False, init=False)
 
     @property
     def is_mapped(self) -> bool:
@@ -84,6 +86,8 @@ class Bundle:
 
 
 _FIRST = ("format", "version", "faiss", "metric", "num_vectors")  # what a reader of config.json wants to see
+_ALWAYS = (_ADDITIVE, f"{_CODEC}/{_CONFIG}", f"{_CODEC}/weights.safetensors", _INDEX, _REPORT)
+_OWN_CHECKSUM = "config_sha256"
 _SEARCH = ("beam_size", "num_candidates", "candidate_budget")
 
 
@@ -94,10 +98,12 @@ def save(bundle: Bundle, directory: str | Path) -> None:
     copied where the file system has no links; a file of lists is never changed after it was written.
 
     Raises:
-        ValueError: the directory exists and is something else, or the index of another codec.
+        ValueError: the directory exists and is something else, or the index of another codec; the lists are taken.
         OSError: the disk is full.
     """
     target = Path(directory)
+    if bundle.is_taken:
+        raise ValueError("a Searcher has taken the lists of this bundle: use its save")
     _check_target(target, bundle)
     with replacing_directory(target) as temporary:
         bundle.codec.save(temporary / _CODEC)
@@ -109,6 +115,7 @@ def save(bundle: Bundle, directory: str | Path) -> None:
         _write_index(bundle.index, temporary)
         facts = {**_facts(bundle, temporary), "parts": dict(_checksums(temporary))}
         config = {**{name: facts[name] for name in _FIRST}, **bundle.config, **facts}
+        config[_OWN_CHECKSUM] = _config_sha256(config)
         (temporary / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
@@ -158,6 +165,8 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no index in {directory}: {_CONFIG} is missing (`qinco index` writes one)")
     try:
         config: dict[str, Any] = json.loads(file.read_text())
+        if not isinstance(config, dict):
+            raise ValueError("it is no table of values")
         if config["format"] != FORMAT or config["version"] != VERSION:
             raise ValueError(f"format {config['format']!r} version {config['version']!r}")
         missing = {"metric", "num_vectors", "codec_sha256", "parts"} - set(config)
@@ -165,9 +174,30 @@ def read_config(directory: Path) -> dict[str, Any]:
             raise ValueError(f"{', '.join(sorted(missing))} missing")
         if config["metric"] not in METRICS:
             raise ValueError(f"metric {config['metric']!r}")
+        if not isinstance(config.get("encoder", {}), dict):
+            raise ValueError("encoder is no table of values")
+        _check_records(config["parts"])
+        if _OWN_CHECKSUM in config and config[_OWN_CHECKSUM] != _config_sha256(config):
+            raise ValueError(f"it was edited, {_OWN_CHECKSUM} is another")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is no index this version reads: {error}") from None
     return config
+
+
+def _check_records(parts: Any) -> None:
+    if not isinstance(parts, dict):
+        raise ValueError("parts is no table of files")
+    if missing := [name for name in _ALWAYS if name not in parts]:
+        raise ValueError(f"parts lacks {', '.join(missing)}")
+    for name, record in parts.items():
+        if not isinstance(record, dict) or not {"bytes", "sha256"} <= set(record):
+            raise ValueError(f"part {name} has no bytes and sha256")
+
+
+def _config_sha256(config: Mapping[str, Any]) -> str:
+    """Of all values but itself: the only thing that tells an index of unit vectors, cosine, from one of others, ip."""
+    values = {name: value for name, value in config.items() if name != _OWN_CHECKSUM}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _facts(bundle: Bundle, folder: Path) -> dict[str, Any]:
@@ -236,6 +266,7 @@ def _check_parts_match(source: Path, bundle: Bundle) -> None:
         "vectors": (int(index.ntotal), config["num_vectors"], _INDEX),
         "lists": (int(index.nlist), codec.num_lists, _INDEX),
         "dimension": (int(index.d), codec.dim, _INDEX),
+        "metric": ("l2" if index.metric_type == faiss.METRIC_L2 else "ip", comparison(bundle.metric), _INDEX),
         "codebooks of shape": (codebooks.shape, (codec.num_steps, codec.codebook_size, codec.dim), _ADDITIVE),
     }
     for what, (there, expected, part) in found.items():
