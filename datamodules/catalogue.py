@@ -6,40 +6,21 @@ were not tried by our tests. None stands for a number that no source states; not
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from datamodules.vector_data_module import VectorDataModule
 from qinco_lit.vectors import open_vectors
-from qinco_lit.vectors.data_facts import DataFacts
+from qinco_lit.vectors.data_facts import DataFacts, DataFile
 from qinco_lit.vectors.metric import Metric
+
+if TYPE_CHECKING:
+    from datamodules.vector_data_module import VectorDataModule
+else:
+    VectorDataModule = Any  # imported by what opens a set: the facts need not wait for torch
 
 _QINCO = "https://dl.fbaipublicfiles.com/QINCo/datasets"
 _TEXMEX = "ftp://ftp.irisa.fr/local/texmex/corpus"
 _DEEP = "https://storage.yandexcloud.net/yandex-research/ann-datasets/DEEP"
 _BIG_ANN = "https://dl.fbaipublicfiles.com/billion-scale-ann-benchmarks"
-
-# Bytes before the first row and bytes before every row, by suffix.
-_HEADERS = {".bvecs": (0, 4), ".fvecs": (0, 4), ".ivecs": (0, 4), ".fbin": (8, 0), ".u8bin": (8, 0), ".npy": (128, 0)}
-_ITEM_BYTES = {"uint8": 1, "float32": 4, "int32": 4}
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """One file of a data set; a url that ends in .gz is unpacked, one in .tar.gz holds the file as `path`."""
-
-    path: str
-    url: str
-    dtype: str
-    num_rows: int | None
-    dim: int | None
-
-    @property
-    def size_bytes(self) -> int | None:
-        """Size on disk after unpacking, from rows, dimension and format."""
-        if self.num_rows is None or self.dim is None:
-            return None
-        file_header, row_header = _HEADERS[Path(self.path).suffix]
-        return file_header + self.num_rows * (row_header + self.dim * _ITEM_BYTES[self.dtype])
 
 
 @dataclass(frozen=True)
@@ -212,6 +193,8 @@ def open_dataset(
         ValueError: no such data set or size.
         FileNotFoundError: a file is missing; the message names it and the command that brings it.
     """
+    from datamodules.vector_data_module import VectorDataModule
+
     dataset, files = _found(name, size)
     truth = files.ground_truth if metric == "l2" else None
     return VectorDataModule(
@@ -230,6 +213,36 @@ def open_dataset(
         cache_dir=cache_dir,
         metric=metric,
     )
+
+
+def published_files(*, name: str, small: bool) -> list[DataFile]:
+    """Return the files that `qinco download` brings: those of the smallest or of the largest size of a set.
+
+    Raises:
+        ValueError: no such data set.
+    """
+    _, files = _found(name, "1M")
+    if not small:
+        files = list(CATALOGUE[name].sizes.values())[-1]
+    found = (files.train, files.database, files.queries, files.ground_truth)
+    return [file for file in found if file is not None]
+
+
+def missing_files(*, name: str, root: str, size: str = "1M", metric: Metric = "l2", **_: Any) -> str | None:
+    """Return what brings the files of a set that are not there and how large they are; None when all are.
+
+    Takes what `open_dataset` takes. Raises ValueError for no such data set or size.
+    """
+    dataset, files = _found(name, size)
+    truth = files.ground_truth if metric == "l2" else None
+    wanted = [file for file in (files.train, files.database, files.queries, truth) if file is not None]
+    absent = [file for file in wanted if not (Path(root) / file.path).is_file()]
+    if not absent:
+        return None
+    known = [file.size_bytes for file in absent if file.size_bytes is not None]
+    more = f" and {len(absent) - len(known)} of unknown size" if len(known) < len(absent) else ""
+    brings = f"`{dataset.download_command(size)}` brings {', '.join(file.path for file in absent)}"
+    return f"{brings}: {sum(known) / 1e9:.1f} GB{more}"
 
 
 def describe(

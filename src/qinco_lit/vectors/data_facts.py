@@ -1,8 +1,39 @@
 """What is known of a data set, with or without its files."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from qinco_lit.vectors.vector_file import VectorFile
+
+# Bytes before the first row and bytes before every row, by suffix.
+_HEADERS = {".bvecs": (0, 4), ".fvecs": (0, 4), ".ivecs": (0, 4), ".fbin": (8, 0), ".u8bin": (8, 0), ".npy": (128, 0)}
+_ITEM_BYTES = {"uint8": 1, "float32": 4, "int32": 4}
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One published file of a data set; None stands for what no source states.
+
+    Attributes:
+        path: below the folder of the set.
+        url: where it was published; one that ends in .gz is unpacked, one in .tar.gz holds the file as `path`.
+        dtype: of the rows, a name of numpy's.
+        num_rows, dim: what the file must have.
+    """
+
+    path: str
+    url: str
+    dtype: str
+    num_rows: int | None
+    dim: int | None
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Size on disk after unpacking, from rows, dimension and format."""
+        if self.num_rows is None or self.dim is None:
+            return None
+        file_header, row_header = _HEADERS[Path(self.path).suffix]
+        return file_header + self.num_rows * (row_header + self.dim * _ITEM_BYTES[self.dtype])
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,130 @@
+"""An archive becomes the one file it is downloaded for; nothing else of it is ever written."""
+
+import gzip
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from qinco_lit.downloads import RemoteFile, download
+from tests.download.conftest import QUICK, some_bytes
+
+CONTENT = some_bytes(2_500_000)
+
+
+def _tar(*members: tuple[str, bytes | str]) -> bytes:
+    """A tar.gz: bytes make a file, text a symbolic link to it."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+        for name, content in members:
+            entry = tarfile.TarInfo(name)
+            if isinstance(content, str):
+                entry.type, entry.linkname = tarfile.SYMTYPE, content
+                tar.addfile(entry)
+            else:
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def _names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def test_gz(web, fetch, tmp_path, recorder):
+    web.add("x.bvecs.gz", gzip.compress(CONTENT, 1))
+    assert fetch(web.url("x.bvecs.gz"), "x.bvecs", size_bytes=len(CONTENT)).read_bytes() == CONTENT
+    assert _names(tmp_path) == {"x.bvecs", "DOWNLOADS.json"}
+    assert recorder.done["x.bvecs", "unpacking"] == len(CONTENT)
+
+
+def test_gz_of_several_parts(web, fetch):
+    web.add("x.gz", gzip.compress(CONTENT[:1000], 1) + gzip.compress(CONTENT[1000:], 1))
+    assert fetch(web.url("x.gz"), "x").read_bytes() == CONTENT
+
+
+def test_an_archive_that_is_wanted_as_such_is_kept(web, fetch):
+    web.add("x.gz", gzip.compress(CONTENT, 1))
+    assert gzip.decompress(fetch(web.url("x.gz"), "x.gz").read_bytes()) == CONTENT
+
+
+@pytest.mark.parametrize("folder", ["", "gnd/", "./gnd/", "../../", "/tmp/"])
+def test_tar_yields_the_member_of_this_name_from_any_folder(web, fetch, tmp_path, folder):
+    other = (f"{folder}idx_1M.ivecs", b"another")
+    web.add("gnd.tar.gz", _tar(other, (f"{folder}idx.ivecs", "/etc/passwd"), (f"{folder}idx.ivecs", CONTENT), other))
+    assert fetch(web.url("gnd.tar.gz"), "gnd/idx.ivecs").read_bytes() == CONTENT
+    assert _names(tmp_path) == {"gnd", "gnd/idx.ivecs", "DOWNLOADS.json"}
+
+
+def test_tar_without_the_member(web, fetch, tmp_path):
+    web.add("gnd.tar.gz", _tar(("gnd/a", b"a"), ("gnd/idx.ivecs", "/etc/passwd")))
+    with pytest.raises(ValueError) as error:
+        fetch(web.url("gnd.tar.gz"), "idx.ivecs")
+    archive = tmp_path / "idx.ivecs.tar.gz"
+    assert str(error.value) == f"{archive} holds no file idx.ivecs: only gnd/a, gnd/idx.ivecs"
+    assert not (tmp_path / "idx.ivecs").exists()
+
+
+def _cut(archive: bytes) -> bytes:
+    return archive[:-2000]
+
+
+def _bad_checksum(archive: bytes) -> bytes:
+    return archive[:-8] + bytes(4) + archive[-4:]
+
+
+def _garbage(archive: bytes) -> bytes:
+    return archive[:100_000] + bytes(5000) + archive[105_000:]
+
+
+def _page(archive: bytes) -> bytes:
+    return b"<html>" * 1000
+
+
+@pytest.mark.parametrize("damage", [_cut, _bad_checksum, _garbage, _page])
+@pytest.mark.parametrize("kind", ["gz", "tar.gz"])
+def test_a_damaged_archive_is_one_line_and_gives_no_file(web, fetch, tmp_path, kind, damage):
+    whole = gzip.compress(CONTENT, 1) if kind == "gz" else _tar(("a/x", CONTENT), ("later", some_bytes(5000)))
+    web.add(f"x.{kind}", damage(whole))
+    with pytest.raises(ValueError) as error:
+        fetch(web.url(f"x.{kind}"), "x")
+    archive = tmp_path / f"x.{kind}"
+    assert str(error.value).startswith(f"{archive} is damaged (")
+    assert str(error.value).endswith("): remove it, then the same command fetches it anew")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "x").exists()
+    archive.unlink()
+    web.add(f"x.{kind}", whole)
+    assert fetch(web.url(f"x.{kind}"), "x").read_bytes() == CONTENT
+    assert _names(tmp_path) == {"x", "DOWNLOADS.json"}
+
+
+def test_an_unpacking_that_was_killed_starts_again_from_the_archive_on_disk(web, fetch, tmp_path):
+    (tmp_path / "x.gz").write_bytes(gzip.compress(CONTENT, 1))
+    (tmp_path / "x.unpacking").write_bytes(some_bytes(3_000_000, 1))
+    assert fetch(web.url("x.gz"), "x").read_bytes() == CONTENT  # no such file on the server: it is not asked
+    assert _names(tmp_path) == {"x", "DOWNLOADS.json"}
+
+
+def test_room_for_the_archive_and_its_content_is_looked_for(web, fetch, recorder, tmp_path, monkeypatch):
+    archive = web.add("x.gz", gzip.compress(CONTENT, 1)).content
+    needed = len(archive) + len(CONTENT)
+    file = RemoteFile(web.url("x.gz"), tmp_path, "x", len(CONTENT))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": needed - 1}))
+    with pytest.raises(ValueError, match="are needed"):
+        download([file], QUICK, recorder)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": needed}))
+    download([file], QUICK, recorder)
+    assert file.path.read_bytes() == CONTENT
+
+
+def test_a_length_other_than_the_catalogues_after_unpacking(web, fetch, tmp_path):
+    web.add("x.gz", gzip.compress(CONTENT, 1))
+    with pytest.raises(ValueError) as error:
+        fetch(web.url("x.gz"), "x", size_bytes=9)
+    assert str(error.value) == (
+        f"{web.url('x.gz')} has 2,500,000 bytes, the catalogue says 9: "
+        f"remove {tmp_path / 'x.gz'} to fetch it once more, or make it {tmp_path / 'x'} by hand if right"
+    )
+    assert not (tmp_path / "x").exists()
