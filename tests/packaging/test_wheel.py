@@ -54,6 +54,11 @@ def test_wheel_holds_the_same_configs(wheel):
     assert tops == {"qinco_lit", "datamodules"}
 
 
+def test_wheel_holds_what_pages_are_made_of(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        assert {f"qinco_lit/reports/page.{suffix}" for suffix in ("css", "js", "py")} <= set(archive.namelist())
+
+
 def test_wheel_works_from_any_folder(wheel, tmp_path):
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     elsewhere.mkdir()

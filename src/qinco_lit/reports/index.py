@@ -17,7 +17,8 @@ def index_table(report: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]
         parts: files of the index directory, each with its `bytes`.
     """
     sizes, num_vectors = report["bytes"], report["num_vectors"]
-    on_disk = sum(int(part["bytes"]) for part in parts.values())
+    per_vector = sizes["per_vector"]
+    fixed = sum(int(part["bytes"]) for part in parts.values()) - sizes["lists"]
     errors = report["validation_mse"]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=False)
     table.add_row("vectors", f"{num_vectors:,}")
@@ -25,7 +26,16 @@ def index_table(report: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]
         "lists",
         f"{report['num_lists']:,}, {report['empty_lists']:,} empty, the longest has {report['longest_list']:,} vectors",
     )
-    table.add_row("bytes per vector", f"{sizes['per_entry']} in the lists, {on_disk / num_vectors:.1f} with all files")
+    each = ", ".join(f"{name} {size}" for name, size in per_vector.items())
+    table.add_row("bytes per vector", f"{sum(per_vector.values())}: {each}")
+    named = {"centroids": sizes["centroids"], "pairwise": sizes["pairwise"]}
+    named["others"] = fixed - sum(named.values())
+    shares = ", ".join(f"{name} {_megabytes(size)}" for name, size in named.items() if size)
+    table.add_row("fixed MB", f"{_megabytes(fixed)}: {shares}")
     table.add_row("MSE on validation", ", ".join(f"{name} {squared_error_text(mse)}" for name, mse in errors.items()))
     table.add_row("seconds", ", ".join(f"{name} {value:.1f}" for name, value in report["seconds"].items()))
     return table
+
+
+def _megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:,.{1 if num_bytes >= 1e6 else 3}f}"

@@ -1,0 +1,1 @@
+"""Runs side by side: found in folders, read, joined, and shown as tables, plots and a page."""

@@ -1,0 +1,169 @@
+"""One folder read: what a training, an evaluation or a search left there."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from qinco_lit.reports.compare.folders import EVALUATION, SEARCH, TRAINING
+
+# Versions of the files' forms that are read here; a summary.json carries none yet.
+KNOWN_VERSIONS: dict[str, tuple[int | None, ...]] = {TRAINING: (None, 1), EVALUATION: (1, 2, 3), SEARCH: (1, 2)}
+# A longer silence between two reports is a run that was stopped and resumed, not training time.
+_SILENCE_S, _SILENCE_TIMES_MEDIAN = 60.0, 20.0
+_GROUPS = ("data", "model", "recipe", "coarse")
+
+
+class UnreadableError(ValueError):
+    """A folder that cannot be compared, with the reason in a few words."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Validation errors in order of time: epochs done, seconds of training, MSE (raw space, sum over dimensions)."""
+
+    epochs: tuple[float, ...] = ()
+    seconds: tuple[float, ...] = ()
+    mse: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Training:
+    """A run folder: `options` flat by dotted name, `typed` those of the command line, `choices` by config group."""
+
+    folder: Path
+    summary: dict[str, Any]
+    options: dict[str, Any]
+    typed: frozenset[str]
+    choices: dict[str, str]
+    curve: Curve
+    mse_per_step: tuple[float, ...]
+    """Validation MSE after each step, of the best epoch."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation folder and its metrics.json."""
+
+    folder: Path
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search folder and its search.json."""
+
+    folder: Path
+    record: dict[str, Any]
+
+
+def read_training(folder: Path, warn: Callable[[str], None]) -> Training:
+    """Read a run folder. Raises UnreadableError; `warn` is told of what is left out of a folder that is read."""
+    summary = _read_json(folder, TRAINING)
+    config = _read_json(folder, "config.json")
+    overrides = [str(override).lstrip("+~").partition("=") for override in summary.get("overrides", [])]
+    # runs from before config.json held the choices have at least those that were typed
+    choices = config.pop("choices", None) or {name: value for name, _, value in overrides}
+    reports, num_broken = _reports(folder / "metrics.jsonl")
+    if num_broken:
+        warn(f"{folder}: {num_broken} lines of metrics.jsonl are no JSON and left out")
+    curve, mse_per_step = _curve(reports)
+    return Training(
+        folder=folder,
+        summary=summary,
+        options=flat(config),
+        typed=frozenset(name for name, _, _ in overrides),
+        choices={name: str(choices[name]) for name in _GROUPS if choices.get(name) is not None},
+        curve=curve,
+        mse_per_step=mse_per_step,
+    )
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """Read an evaluation folder. Raises UnreadableError."""
+    return Evaluation(folder, _read_json(folder, EVALUATION))
+
+
+def read_search(folder: Path) -> Search:
+    """Read a search folder. Raises UnreadableError."""
+    return Search(folder, _read_json(folder, SEARCH))
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested options by dotted name; an empty group is None, as an absent one."""
+    options: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            options.update(flat(value, f"{prefix}{name}."))
+        else:
+            options[prefix + name] = None if value == {} else value
+    return options
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        record = json.loads((folder / name).read_bytes())
+    except FileNotFoundError:
+        raise UnreadableError(f"it has no {name}") from None
+    except OSError as error:
+        raise UnreadableError(f"{name}: {error.strerror}") from error
+    except ValueError as error:  # of JSON, of UTF-8
+        reason = "is empty" if not (folder / name).stat().st_size else f"is no JSON ({error})"
+        raise UnreadableError(f"{name} {reason}") from error
+    if not isinstance(record, dict):
+        raise UnreadableError(f"{name} holds no mapping")
+    version, known = record.get("schema_version"), KNOWN_VERSIONS.get(name)
+    if known is not None and version not in known:
+        listed = ", ".join("none" if each is None else str(each) for each in known)
+        raise UnreadableError(f"{name} has the unknown schema_version {version} (known: {listed})")
+    return record
+
+
+def _reports(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return the lines and how many are broken, but for the last: it may have been cut off by a kill."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return [], 0
+    reports, broken = [], []
+    for place, line in enumerate(lines):
+        try:
+            report = json.loads(line)
+        except ValueError:
+            report = None
+        if isinstance(report, dict):
+            reports.append(report)
+        elif line.strip() and place < len(lines) - 1:
+            broken.append(place)
+    return reports, len(broken)
+
+
+def _curve(reports: list[dict[str, Any]]) -> tuple[Curve, tuple[float, ...]]:
+    """Return the learning curve and the errors per step of its best epoch; of a step trained twice the later counts."""
+    times = [float(report.get("time_s", 0.0)) for report in reports]
+    waits = [max(0.0, after - before) for before, after in pairwise(times)]
+    usual = median(waits) if waits else 0.0
+    limit = max(_SILENCE_S, _SILENCE_TIMES_MEDIAN * usual)
+    seconds = 0.0
+    points: dict[Any, tuple[float, float, float, dict[str, Any]]] = {}
+    for wait, report in zip([0.0, *waits], reports, strict=False):  # no report: no wait either
+        seconds += wait if wait <= limit else usual
+        mse = report.get("val/mse")
+        if isinstance(mse, int | float) and math.isfinite(mse):
+            step = report.get("step")
+            points[step] = (float(report.get("epoch", len(points))) + 1, seconds, float(mse), report)
+    rows = sorted(points.values(), key=lambda row: row[0])
+    curve = Curve(tuple(row[0] for row in rows), tuple(row[1] for row in rows), tuple(row[2] for row in rows))
+    best = min(rows, key=lambda row: row[2])[3] if rows else {}
+    return curve, tuple(_steps(best))
+
+
+def _steps(report: Mapping[str, Any]) -> list[float]:
+    errors: list[float] = []
+    while (name := f"val/mse_step_{len(errors) + 1}") in report:
+        errors.append(float(report[name]))
+    return errors

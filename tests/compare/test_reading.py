@@ -1,0 +1,280 @@
+"""What is read from folders: everything that is there, once, and a reason for everything that is not."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from qinco_lit.commands import evaluate, search
+from qinco_lit.reports.compare.differences import differences, value_text
+from qinco_lit.reports.compare.folders import EVALUATION, SEARCH, find_folders
+from qinco_lit.reports.compare.records import KNOWN_VERSIONS, Curve, flat, read_training
+from tests.compare.conftest import edit, read, search_record
+
+_FORM = "its record has another form than this version writes"
+
+
+def test_what_this_version_writes_can_be_read():
+    assert evaluate.SCHEMA_VERSION in KNOWN_VERSIONS[EVALUATION]
+    assert search.SCHEMA_VERSION in KNOWN_VERSIONS[SEARCH]
+
+
+def test_options_are_flat_and_an_absent_group_is_none():
+    assert flat({"a": {"b": 1, "c": {"d": [2]}}, "e": None, "f": {}}) == {"a.b": 1, "a.c.d": [2], "e": None, "f": None}
+
+
+def test_runs_from_before_choices_were_recorded_have_those_that_were_typed(make):
+    folder = make("run")
+    edit(folder / "config.json", lambda record: record.pop("choices"))
+    edit(folder / "summary.json", lambda record: record.update(overrides=["model=qinco2_m", "+model.num_steps=4"]))
+    [run], _ = read(folder)
+    assert run.choices == {"model": "qinco2_m"}
+    assert run.typed == {"model", "model.num_steps"}
+    assert run.options["coarse"] == "none"
+
+
+def test_folders_are_found_once_however_they_are_given(make, tmp_path):
+    make("sweep/0", evaluated=True)
+    make("sweep/1")
+    runs, warnings = read(tmp_path)
+    assert warnings == []
+    assert sorted(run.name for run in runs) == ["0", "1"]
+    again, _ = read(tmp_path / "sweep" / "0", tmp_path, tmp_path / "sweep" / ".." / "sweep")
+    assert sorted(run.name for run in again) == ["0", "1"]
+
+
+@pytest.mark.parametrize("hidden", [".hydra", "wandb", "codec", "checkpoints"])
+def test_what_lies_inside_a_run_is_no_run(make, tmp_path, hidden):
+    make("run")
+    make(f"run/{hidden}/copy")
+    assert len(find_folders([tmp_path])) == 1
+
+
+def test_results_are_those_of_the_files(make):
+    folder = make("run", evaluated=True)
+    [run], _ = read(folder)
+    summary = json.loads((folder / "summary.json").read_text())
+    figures = json.loads((folder / "evaluate" / "metrics.json").read_text())["methods"]["codec"]
+    for name, value in run.results.items():
+        assert value == (summary | figures)[name]
+    assert run.rates == tuple(enumerate(figures["mse_per_step"], 1))  # 4 steps, 4 bytes
+    assert run.options["recipe.lr"] == 0.004
+    assert run.options["model"] == "qinco2_tiny"
+    assert run.state == "finished"
+
+
+def test_an_evaluation_joins_its_training_wherever_both_were_moved(make, tmp_path):
+    made = make("a/run", evaluated=True)
+    (tmp_path / "b" / "elsewhere").mkdir(parents=True)
+    made.rename(moved := tmp_path / "b" / "elsewhere" / "run")
+    [run], warnings = read(tmp_path)
+    assert warnings == []
+    assert run.evaluated
+    assert run.results["mse"] > 0 < run.results["best_val_mse"]
+    assert run.folder == moved
+
+
+def test_an_evaluation_inside_of_its_run_joins_it_under_any_name(make, tmp_path):
+    make("run", evaluated=True).rename(tmp_path / "renamed")
+    [run], _ = read(tmp_path / "renamed")
+    assert (run.name, run.evaluated, run.results["epochs"]) == ("renamed", True, 50)
+
+
+def test_an_evaluation_joins_a_training_that_was_not_asked_for(make, tmp_path):
+    folder = make("run", evaluated=True)
+    shutil.move(folder / "evaluate", tmp_path / "results")
+    [run], _ = read(tmp_path / "results")
+    assert run.results["parameters"] == 204_800 * 4
+    assert run.folder == tmp_path / "results"
+
+
+def test_a_codec_of_another_model_is_not_joined(make):
+    folder = make("run", evaluated=True)
+    edit(folder / "evaluate" / "metrics.json", lambda record: record["codec"]["model"].update(num_blocks=7))
+    runs, _ = read(folder)
+    assert sorted((run.state, run.options["model.num_blocks"]) for run in runs) == [("evaluated", 7), ("finished", 2)]
+
+
+def test_each_evaluation_of_a_training_is_a_row_of_its_own(make):
+    folder = make("run", evaluated=True)
+    shutil.copytree(folder / "evaluate", folder / "wide")
+    edit(folder / "wide" / "metrics.json", lambda record: record["codec"].update(beam_size=32))
+    runs, _ = read(folder)
+    assert {run.name: run.options["evaluate.beam_size"] for run in runs} == {"evaluate": 8, "wide": 32}
+    assert all(run.results["epochs"] == 50 for run in runs)
+    assert differences(runs).columns == ["evaluate.beam_size"]
+
+
+def test_baselines_from_one_cache_are_one_row(make, tmp_path):
+    for name in ("x", "y"):
+        folder = make(name, evaluated=True)
+        baseline = {"bytes_per_vector": 4, "mse": 5e4, "mse_per_step": None, "recall_at_1": 0.3}
+        edit(folder / "evaluate" / "metrics.json", lambda record, b=baseline: record["methods"].update(opq=b))
+    runs, _ = read(tmp_path)
+    assert sorted((run.kind, run.name) for run in runs) == [
+        ("baseline", "OPQ, 4 bytes"),
+        ("codec", "x"),
+        ("codec", "y"),
+    ]
+
+
+def test_sizes_of_one_data_set_are_told_apart(make, tmp_path):
+    for name, size in (("a", 500), ("b", 20_000), ("c", 20_000)):
+        folder = make(name, evaluated=True)
+        edit(folder / "evaluate" / "metrics.json", lambda record, n=size: record["data"].update(num_database=n))
+    make("not_evaluated")
+    runs, _ = read(tmp_path)
+    assert sorted((run.name, run.data) for run in runs) == [
+        ("a", "photo_sift, 500"), ("b", "photo_sift, 20,000"), ("c", "photo_sift, 20,000"),
+        ("not_evaluated", "photo_sift"),
+    ]  # fmt: skip
+    assert {run.data for run in read(tmp_path / "b", tmp_path / "c")[0]} == {"photo_sift"}
+
+
+def test_rows_of_a_search(tmp_path):
+    record = search_record()
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "search.json").write_text(json.dumps(record))
+    runs, _ = read(tmp_path)
+    ours, theirs = runs
+    assert (ours.method, theirs.method) == ("QINCo2 (8+2 B)", "IVF-PQ (8 B)")
+    assert (ours.results["recall_at_1"], ours.results["queries_per_s"]) == (0.62, 100.0)
+    assert ours.results["bytes_per_vector"] == 10
+    assert ours.fronts[1] == ((100.0, 0.62), (500.0, 0.6), (900.0, 0.5))
+
+
+# --- learning curves ---------------------------------------------------------------------------------------------
+
+
+def _write_reports(folder: Path, reports: list[dict[str, float]], tail: str = "") -> Curve:
+    lines = "".join(json.dumps(report) + "\n" for report in reports)
+    (folder / "metrics.jsonl").write_text(lines + tail)
+    warnings: list[str] = []
+    curve = read_training(folder, warnings.append).curve
+    assert warnings == []
+    return curve
+
+
+def _report(epoch: int, time_s: float, mse: float) -> dict[str, float]:
+    return {"step": 10 * epoch, "time_s": time_s, "val/mse": mse, "epoch": epoch}
+
+
+def test_a_step_that_was_trained_again_counts_once_and_later(make):
+    reports = [_report(0, 0.0, 9.0), _report(1, 10.0, 8.0), _report(1, 20.0, 7.0), _report(2, 30.0, 6.0)]
+    assert _write_reports(make("run"), reports) == Curve((1.0, 2.0, 3.0), (0.0, 20.0, 30.0), (9.0, 7.0, 6.0))
+
+
+def test_the_pause_before_a_resumption_is_no_training_time(make):
+    times = [0.0, 10.0, 20.0, 86_420.0, 86_430.0]
+    curve = _write_reports(make("run"), [_report(epoch, time, 9.0 - epoch) for epoch, time in enumerate(times)])
+    assert curve.seconds == (0.0, 10.0, 20.0, 30.0, 40.0)
+
+
+def test_a_last_line_cut_off_by_a_kill_is_no_fault(make):
+    reports = [_report(epoch, 10.0 * epoch, 9.0 - epoch) for epoch in range(3)]
+    assert _write_reports(make("run"), reports, tail='{"step": 40, "val/m') == _write_reports(make("run2"), reports)
+
+
+def test_a_run_that_has_not_ended_is_as_far_as_its_reports(make):
+    folder = make("run")
+    edit(folder / "summary.json", lambda record: [record.pop(name) for name in ("best_val_mse", "epochs", "wall_s")])
+    edit(folder / "summary.json", lambda record: record.update(state="running"))
+    _write_reports(folder, [_report(epoch, 10.0 * epoch, mse) for epoch, mse in enumerate((9.0, 7.0, 8.0))])
+    [run], _ = read(folder)
+    assert (run.state, run.results["epochs"], run.results["best_val_mse"]) == ("running", 3, 7.0)
+    assert "wall_s" not in run.results
+
+
+def test_numbers_that_are_none_are_left_out(make):
+    folder = make("run")
+    edit(folder / "summary.json", lambda record: record.update(best_val_mse=float("nan"), wall_s=None))
+    (folder / "metrics.jsonl").write_text('{"step": 1, "time_s": 0, "val/mse": NaN, "epoch": 0}\n')
+    [run], warnings = read(folder)
+    assert warnings == []
+    assert run.curve == Curve()
+    assert not {"best_val_mse", "wall_s"} & set(run.results)
+
+
+# --- folders that are broken -------------------------------------------------------------------------------------
+
+
+def _one_reason(make, folder: Path) -> str:
+    make("whole")
+    runs, warnings = read(folder.parent)
+    assert [run.name for run in runs] == ["whole"]
+    [warning] = warnings
+    assert "\n" not in warning
+    assert warning.startswith(f"left out {folder}")
+    return warning.removeprefix(f"left out {folder}").removeprefix(": ")
+
+
+def test_half_a_summary(make):
+    folder = make("run")
+    text = (folder / "summary.json").read_text()
+    (folder / "summary.json").write_text(text[: len(text) // 2])
+    assert _one_reason(make, folder).startswith("summary.json is no JSON (")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("summary.json", "", "summary.json is empty"),
+        ("summary.json", "[1]", "summary.json holds no mapping"),
+        ("summary.json", '{"schema_version": 9}', "summary.json has the unknown schema_version 9 (known: none, 1)"),
+        ("config.json", None, "it has no config.json"),
+        ("summary.json", None, "training without summary.json, it has not got that far"),
+    ],
+)
+def test_a_broken_run_is_named_and_the_others_go_on(make, name, content, reason):
+    folder = make("run")
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(content)
+    assert _one_reason(make, folder) == reason
+
+
+def test_a_training_whose_evaluation_is_broken_is_still_there(make):
+    folder = make("run", evaluated=True)
+    edit(folder / "evaluate" / "metrics.json", lambda record: record.pop("data"))
+    [run], warnings = read(folder)
+    assert (run.name, run.evaluated, len(warnings)) == ("run", False, 1)
+
+
+def test_reports_of_another_form_are_no_traceback(make):
+    folder = make("run")
+    (folder / "metrics.jsonl").write_text('{"step": 1, "time_s": "noon"}\n')
+    assert _one_reason(make, folder) == f"{_FORM} (could not convert string to float: 'noon')"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("metrics.json", '{"schema_version": 99}', "metrics.json has the unknown schema_version 99 (known: 1, 2, 3)"),
+        ("metrics.json", '{"schema_version": 2}', f"{_FORM} (it lacks 'codec')"),
+        ("search.json", '{"schema_version": 0}', "search.json has the unknown schema_version 0 (known: 1, 2)"),
+        ("search.json", '{"schema_version": 1, "index": 3}', f"{_FORM} (it lacks 'data')"),
+        ("points.jsonl", "{}", "search without search.json, it has not got that far"),
+    ],
+)  # fmt: skip
+def test_a_broken_evaluation_or_search_too(make, tmp_path, name, content, reason):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_text(content)
+    assert _one_reason(make, tmp_path / "run") == reason
+
+
+def test_broken_lines_in_the_middle_are_counted(make):
+    folder = make("run")
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    lines[10:12] = ["{oops", "[]"]
+    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    [run], warnings = read(folder)
+    assert warnings == [f"{folder}: 2 lines of metrics.jsonl are no JSON and left out"]
+    assert len(run.curve.mse) >= 48
+
+
+def test_a_group_switched_off_is_null_and_an_unknown_option_is_empty(make):
+    [run], _ = read(make("run"))
+    assert value_text(run, "coarse.centroids") == "null"
+    assert value_text(run, "recipe.from_the_future") == ""
