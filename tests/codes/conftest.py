@@ -63,5 +63,6 @@ def job(codec_dir: Path, vectors_path: Path, tmp_path: Path) -> Job:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Every file below a folder but the records of what encoded, which hold times."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.endswith(".h5.json")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}

@@ -1,5 +1,6 @@
 """`qinco encode`: one result for one input, whatever happens on the way."""
 
+import json
 import shutil
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 from qinco_lit.commands import encode as command
 from qinco_lit.encoding import default_shard_rows, module
 from qinco_lit.encoding.progress import duration, progress_line
+from qinco_lit.training.environment import environment
 from qinco_lit.vectors import open_codes, open_vectors, write_vectors
-from tests.codes.conftest import NUM_ROWS, contents, save_codec, save_vectors
+from tests.codes.conftest import NUM_ROWS, SHARD_ROWS, contents, save_codec, save_vectors
 
 
 @pytest.fixture
@@ -197,3 +199,24 @@ def test_progress_counts_every_row_once(job, tmp_path, monkeypatch, caplog):
     assert lines[0] == "600 rows are finished already"
     assert [line.split(" rows")[0] for line in lines[1:3]] == ["900 of 1,000", "1,000 of 1,000"]
     assert command.folder_of(tmp_path / "codes.h5").name == "codes.h5.shards"
+
+
+def test_what_encoded_is_said_beside_the_store(job, tmp_path, codec_dir):
+    output = job()
+    path = tmp_path / "codes.h5.json"
+    record = json.loads(path.read_text())
+    assert (record["codec"], record["device"], record["num_ranks"]) == (str(codec_dir), "cpu", 1)
+    assert record["num_rows_encoded"] == NUM_ROWS
+    assert record["store"] == open_codes(output).info.to_values()
+    assert set(environment()) <= set(record)
+    before = path.read_bytes()
+    job()
+    job(merge=True)
+    assert path.read_bytes() == before  # nothing was encoded
+    path.unlink()
+    output.unlink()
+    shard = job(merge=False).with_name("codes.h5.shards") / "shard-00001.json"
+    shard.unlink()
+    output.unlink()
+    job()
+    assert json.loads(path.read_text())["num_rows_encoded"] == SHARD_ROWS  # by the call that ended the work

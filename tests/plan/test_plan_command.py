@@ -22,7 +22,7 @@ MODEL = {
 }  # fmt: skip
 ABSENT = DataFacts("absent", DIM, "uint8", 10**9, None, 10**7, 132 * 10**9, None)
 # not ours to freeze, or as many as the model and the machine have
-_OPEN = ("versions.", "hardware.", "model.config.")
+_OPEN = ("versions.", "hardware.", "arithmetic.", "model.config.")
 
 Run = Callable[..., dict[str, Any]]
 

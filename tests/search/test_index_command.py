@@ -11,63 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamodules.vector_data_module import VectorDataModule
 from qinco_lit.codec import Codec
 from qinco_lit.commands import index as command
-from qinco_lit.commands.encode import encode
-from qinco_lit.commands.index import index
 from qinco_lit.search.index import bundle as bundles
 from qinco_lit.search.index.bundle import load
 from qinco_lit.search.index.faiss_index import stored_ids
 from qinco_lit.search.searcher import Searcher
 from qinco_lit.vectors import open_codes, open_vectors
+from tests.search.index_jobs import ROWS, TRAIN, VAL, contents, encode_file
 from tests.search.indexes import DIM, LISTS, ivf_codec
-
-ROWS, TRAIN, VAL = 700, 900, 100
-Build = Callable[..., dict[str, Any] | None]
-
-
-def _encode(codec_dir: Path, vectors: Path, output: Path, **options: Any) -> None:
-    trainer = {"accelerator": "cpu", "devices": 1}
-    encode(codec_dir=codec_dir, vectors=open_vectors(vectors), output=output, trainer=trainer, **options)
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """codec/, other/ (another codec), plain/ (one without lists), train.npy, base.npy, codes.h5."""
-    folder = tmp_path_factory.mktemp("inputs")
-    codec = ivf_codec()
-    codec.save(folder / "codec")
-    ivf_codec(seed=1).save(folder / "other")
-    rng = np.random.default_rng(0)
-    for name, rows in {"train": TRAIN + VAL, "base": ROWS}.items():
-        x = codec.coarse_centroids[rng.integers(0, LISTS - 1, rows)] + 2 * rng.normal(size=(rows, DIM))
-        np.save(folder / f"{name}.npy", np.float32(x))
-    _encode(folder / "codec", folder / "base.npy", folder / "codes.h5", beam_size=2, precision="float32")
-    return folder
-
-
-def data_of(folder: Path, **options: Any) -> VectorDataModule:
-    paths = {
-        f"{name}_path": str(folder / f"{file}.npy") for name, file in {"train": "train", "database": "base"}.items()
-    }
-    return VectorDataModule(name="files", **{**paths, "num_val": VAL, **options})
-
-
-@pytest.fixture
-def build(inputs: Path, tmp_path: Path) -> Build:
-    def run(name: str = "index", **options: Any) -> dict[str, Any] | None:
-        data = data_of(inputs, **options.pop("data", {}))
-        given = {"codec_dir": inputs / "codec", "codes": inputs / "codes.h5", "device": "cpu", **options}
-        return index(data=data, output=tmp_path / name, **given)
-
-    return run
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of an index but those that hold times, and checksums of those."""
-    files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    return {name: path.read_bytes() for name, path in files.items() if name not in ("config.json", "report.json")}
 
 
 def test_the_index_holds_the_store(build, inputs, tmp_path):
@@ -216,7 +168,7 @@ def test_ids_that_cannot_be(build, tmp_path, change, message):
 def test_training_codes_that_are_there_already(build, inputs, tmp_path):
     build("one", num_training=300, data={"limit_train": 300})
     np.save(tmp_path / "first.npy", np.load(inputs / "train.npy")[:300])
-    _encode(inputs / "codec", tmp_path / "first.npy", tmp_path / "first.h5", beam_size=2, precision="float32")
+    encode_file(inputs / "codec", tmp_path / "first.npy", tmp_path / "first.h5", beam_size=2, precision="float32")
     build("two", training_codes=tmp_path / "first.h5")
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
     with pytest.raises(ValueError, match=r"codes.h5 holds codes of other vectors: row k must be row k of the training"):
@@ -228,7 +180,11 @@ def test_training_codes_that_are_there_already(build, inputs, tmp_path):
 
 @pytest.mark.parametrize("metric", ["ip", "cosine"])
 def test_the_metric_of_the_data_is_that_of_the_index(build, inputs, tmp_path, metric):
-    build(data={"metric": metric}, pairwise=False)
+    codes, base = inputs / "codes.h5", open_vectors(inputs / "base.npy")
+    if metric == "cosine":
+        codes = tmp_path / "unit.h5"
+        encode_file(inputs / "codec", base.unit(), codes)
+    build(codes=codes, data={"metric": metric}, pairwise=False)
     bundle = load(tmp_path / "index")
     assert bundle.metric == metric
     assert bundle.pairwise is None
@@ -332,7 +288,7 @@ def test_inputs_that_do_not_belong_together(build, inputs, tmp_path):
         build(codec_dir=inputs / "other")
     plain = ivf_codec().quantizer.config | {"num_lists": None}
     Codec(type(ivf_codec().quantizer)(DIM, **plain)).save(tmp_path / "plain")
-    _encode(tmp_path / "plain", inputs / "base.npy", tmp_path / "plain.h5")
+    encode_file(tmp_path / "plain", inputs / "base.npy", tmp_path / "plain.h5")
     with pytest.raises(
         ValueError, match=r"plain has no lists, so there is nothing to index by: train one with coarse="
     ):
@@ -378,6 +334,6 @@ def test_out_of_room_or_killed_the_same_command_finishes(build, inputs, tmp_path
     assert {path.name for path in tmp_path.iterdir()} == {"one", "out.work"}
     with caplog.at_level("INFO"):
         build("out", parts=2)
-    assert "part 1 of 2 is complete already" in caplog.messages
+    assert "part=1 is complete already" in caplog.messages
     assert contents(tmp_path / "out") == contents(tmp_path / "one")
     assert {path.name for path in tmp_path.iterdir()} == {"one", "out"}

@@ -162,10 +162,10 @@ def test_fronts_and_marks_of_the_record(run: Callable[..., Any]) -> None:
 def test_the_fields_of_the_record_are_frozen(run: Callable[..., Any]) -> None:
     """A new or renamed field breaks readers of search.json: raise SCHEMA_VERSION with it."""
     record = run(baselines=["rabitq"])
-    assert command.SCHEMA_VERSION == record["schema_version"] == 1
+    assert command.SCHEMA_VERSION == record["schema_version"] == 2
     assert set(record) == {
-        "schema_version", "created", "index", "data", "settings", "num_threads", "versions", "git_revision",
-        "hardware", "engines",
+        "schema_version", "created", "index", "data", "settings", "num_threads", "command", "versions",
+        "git_revision", "hardware", "arithmetic", "engines",
     }  # fmt: skip
     assert set(record["index"]) == {
         "path", "dim", "metric", "num_vectors", "num_lists", "bits_per_vector", "model", "pairwise_bytes",
@@ -281,7 +281,7 @@ def test_wandb_gets_the_points_and_the_fronts(run: Callable[..., Any], monkeypat
 
     monkeypatch.setattr("qinco_lit.training.wandb_run.start_wandb", lambda *_, **__: Run())
     finished = []
-    monkeypatch.setattr("qinco_lit.training.wandb_run.finish_wandb", lambda runs, failed: finished.append(failed))
+    monkeypatch.setattr("qinco_lit.training.wandb_run.finish_wandb", lambda runs, state: finished.append(state))
     record = run(logger={"mode": "offline"})
     points = record["engines"]["qinco"]["points"]
     assert isinstance(logged["search/points"], wandb.Table)
@@ -289,11 +289,11 @@ def test_wandb_gets_the_points_and_the_fronts(run: Callable[..., Any], monkeypat
     on_a_front = {place for front in record["engines"]["qinco"]["fronts"].values() for place in front}
     assert len(logged["search/fronts"].data) == len(on_a_front)
     assert summary["search/qinco/recall_at_1"] == max(point["recall_at_1"] for point in points)
-    assert finished == [False]
+    assert finished == ["finished"]
     monkeypatch.setattr(command, "measure_point", None)
     with pytest.raises(TypeError):
         run(logger={"mode": "offline"}, nprobe=[2])
-    assert finished == [False, True]
+    assert finished == ["finished", "failed"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 from qinco_lit.quantizers import QINCo
 from qinco_lit.quantizers.kmeans import kmeans, nearest_codeword, residual_kmeans, split_pairs
 from qinco_lit.training.dead_codewords import count_codes, redraw_dead, split_dead, target_statistics
-from qinco_lit.training.initialization import init_networks, set_codebooks, set_normalization
+from qinco_lit.training.initialization import init_networks, kmeans_codebooks, set_codebooks, set_normalization
 from tests.models import random_quantizer
 from tests.training.conftest import clustered
 
@@ -132,6 +132,25 @@ def test_minmax_normalization_reaches_one_on_both_sides() -> None:
     assert float(normalized.min()) == pytest.approx(-1, abs=1e-5)
     assert float(normalized.max()) == pytest.approx(1, abs=1e-5)
     assert len(quantizer.data_mean.unique()) == 1
+
+
+def test_no_normalization_leaves_vectors_as_they_are() -> None:
+    x = torch.from_numpy(clustered(1000))
+    quantizer = QINCo(12, num_steps=1, codebook_size=4, num_candidates=2)
+    set_normalization(quantizer, x, "none")
+    assert torch.equal(quantizer.normalize(x), x)
+    with pytest.raises(ValueError, match="are all the same"):
+        set_normalization(quantizer, torch.ones(5, 12), "none")
+
+
+def test_without_iterations_kmeans_is_noise_with_the_moments_of_what_is_left() -> None:
+    x = torch.from_numpy(clustered(2000))
+    quantizer = QINCo(12, num_steps=3, codebook_size=256, num_candidates=2)
+    residual = x.clone()
+    for codebook in kmeans_codebooks(quantizer, x, _generator(), iterations=0, split_empty=True):
+        torch.testing.assert_close(codebook.mean(0), residual.mean(0), rtol=0, atol=float(residual.std(0).max()) / 5)
+        torch.testing.assert_close(codebook.std(0), residual.std(0, correction=0), rtol=0.2, atol=0)
+        residual -= codebook[nearest_codeword(residual, codebook)]
 
 
 def test_bad_training_vectors_are_refused() -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,6 +84,83 @@ def test_interrupted_run_says_how_to_go_on(start: Start, tmp_path: Path) -> None
 def test_a_finished_run_can_be_prolonged(uninterrupted: Path, tmp_path: Path) -> None:
     assert main(["train", f"resume={uninterrupted}", f"trainer.max_epochs={EPOCHS + 1}"]) == 0
     assert json.loads((uninterrupted / "summary.json").read_text())["epochs"] == EPOCHS + 1
+
+
+def _summary(run_dir: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
+    return summary
+
+
+def test_what_is_given_with_resume_holds_for_the_next_one(uninterrupted: Path) -> None:
+    typed = {path: path.read_bytes() for path in (uninterrupted / ".hydra").iterdir()}
+    first = _summary(uninterrupted)["overrides"]
+    given = [f"trainer.max_epochs={EPOCHS + 1}", "recipe.patience_epochs=7", "+trainer.limit_val_batches=2"]
+    assert main(["train", f"resume={uninterrupted}", *given]) == 0
+    assert main(["train", f"resume={uninterrupted}", "trainer.limit_val_batches=1"]) == 0  # nothing more to train
+    assert main(["train", f"resume={uninterrupted}", f"trainer.max_epochs={EPOCHS + 2}"]) == 0
+    config = json.loads((uninterrupted / "config.json").read_text())
+    assert config["trainer"]["max_epochs"] == EPOCHS + 2
+    assert config["trainer"]["limit_val_batches"] == 2  # the call with another one changed nothing
+    assert config["recipe"]["patience_epochs"] == 7
+    summary = _summary(uninterrupted)
+    assert summary["epochs"] == EPOCHS + 2
+    kept = [f"trainer.max_epochs={EPOCHS + 2}", "recipe.patience_epochs=7", "+trainer.limit_val_batches=2"]
+    assert summary["resume_overrides"] == kept
+    # as one command line that gives the same run: the last value of an option, where the first one stood
+    assert summary["overrides"] == [kept[0] if o.startswith("trainer.max_epochs") else o for o in first] + kept[1:]
+    assert typed == {path: path.read_bytes() for path in (uninterrupted / ".hydra").iterdir()}
+
+
+def test_other_surroundings_of_a_resumed_run_are_on_record(
+    uninterrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = _summary(uninterrupted)
+    assert main(["train", f"resume={uninterrupted}", f"trainer.max_epochs={EPOCHS + 1}"]) == 0
+    assert "earlier_environments" not in _summary(uninterrupted)
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    for more in (2, 3):
+        assert main(["train", f"resume={uninterrupted}", f"trainer.max_epochs={EPOCHS + more}"]) == 0
+    summary = _summary(uninterrupted)
+    names = ("git_revision", "versions", "hardware", "arithmetic")
+    assert summary["earlier_environments"] == [{name: before[name] for name in names}]
+    assert summary["arithmetic"]["variables"]["MKL_CBWR"] == "COMPATIBLE"
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("data.metric=ip", "resume={run} keeps the choices of its run; leave out data.metric=ip"),
+        ("seed=3", "resume={run} keeps the choices of its run; leave out seed=3"),
+        ("model.num_steps=4", "cannot resume: the checkpoint's model has num_steps=3, this run's num_steps=4"),
+        (
+            "recipe.batch_size=32",
+            "cannot resume: the checkpoint was made with batch_size=64, this run has batch_size=32",
+        ),
+    ],
+)
+def test_what_would_be_another_run_is_refused_and_changes_nothing(
+    option: str, reason: str, uninterrupted: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files = ["summary.json", "config.json", "metrics.jsonl"]
+    before = {name: (uninterrupted / name).read_bytes() for name in files}
+    capfd.readouterr()
+    assert main(["train", f"resume={uninterrupted}", f"trainer.max_epochs={EPOCHS + 1}", option]) == 2
+    assert reason.format(run=uninterrupted) in capfd.readouterr().err.splitlines()[-1]
+    assert before == {name: (uninterrupted / name).read_bytes() for name in files}
+
+
+def test_the_search_of_a_resumed_model_may_change(uninterrupted: Path) -> None:
+    options = [f"trainer.max_epochs={EPOCHS + 1}", "model.beam_size=2"]
+    assert main(["train", f"resume={uninterrupted}", *options]) == 0
+    assert json.loads((uninterrupted / "codec" / "config.json").read_text())["model"]["beam_size"] == 2
+
+
+def test_a_damaged_summary_is_one_line(uninterrupted: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (uninterrupted / "summary.json").write_text("{")
+    capfd.readouterr()
+    assert main(["train", f"resume={uninterrupted}"]) == 2
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"qinco: error: {uninterrupted / 'summary.json'} is damaged: ")
 
 
 def test_resume_without_a_checkpoint_is_one_line(uninterrupted: Path, capfd: pytest.CaptureFixture[str]) -> None:

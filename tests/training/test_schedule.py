@@ -29,6 +29,12 @@ def test_full_reach_ends_at_the_floor_whatever_the_length() -> None:
         assert end == pytest.approx(1e-3)
 
 
+def test_no_reach_stays_at_the_peak() -> None:
+    factors = [cosine_factor(e / 10, warmup_epochs=0.3, max_epochs=5, reach=0.0, floor=1e-3) for e in range(80)]
+    assert factors[1] == pytest.approx(1 / 3)  # the ramp, if any
+    assert set(factors[3:]) == {1.0}
+
+
 def test_never_below_the_floor_nor_above_the_peak() -> None:
     factors = [cosine_factor(e / 10, warmup_epochs=0.3, max_epochs=5, reach=1.0, floor=1e-3) for e in range(80)]
     assert min(factors) == 1e-3

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -19,16 +18,17 @@ from rich.progress import Progress as Bar
 
 from qinco_lit.atomic import write_atomically
 from qinco_lit.commands.device import chosen_device
+from qinco_lit.commands.readings import CENTROIDS_FORMAT
 from qinco_lit.encoding.progress import duration, progress_line
+from qinco_lit.search.baselines import get_num_threads
 from qinco_lit.search.kmeans.lloyd import KMeans, choose_method, default_rows, train_centroids
 from qinco_lit.search.kmeans.state import StateFile, check_same
-from qinco_lit.training.run_log import environment
+from qinco_lit.training.environment import environment
 from qinco_lit.vectors import VectorFile, write_vectors
 from qinco_lit.vectors.code_info import input_facts
 
 log = logging.getLogger(__name__)
 
-_FORMAT = "qinco_lit centroids"
 _LINE_EVERY_S, _BAR_EVERY_S = 15.0, 1.0
 
 
@@ -60,7 +60,7 @@ def centroids(
         method: of assignment; auto: exact where that takes some minutes, grouped for more.
         seed: of the start.
         device: auto, cpu, cuda, cuda:1.
-        num_threads: on a CPU; None: all cores.
+        num_threads: on a CPU; None: as many as faiss takes, all cores.
 
     Raises:
         FileNotFoundError: no folder for the output.
@@ -91,13 +91,13 @@ def centroids(
             vectors,
             options,
             device=place,
-            num_threads=num_threads or len(os.sched_getaffinity(0)),
+            num_threads=num_threads or get_num_threads(),
             state=state,
             watch=progress,
         )
     finally:
         progress.stop()
-    _write(output, found, {"facts": facts, "input_path": vectors.path, **measured})
+    _write(output, found, {"facts": facts, "input_path": vectors.path, "input_unit": vectors.is_unit, **measured})
     state.remove()
 
 
@@ -105,7 +105,7 @@ def _write(output: Path, found: Float32[np.ndarray, "lists dim"], record: dict[s
     seconds = sum(one["seconds"] for one in record["passes"])
     write_vectors(output, found)
     record |= {"seconds": round(seconds, 3), "centroids_sha256": _sha256(output), **environment()}
-    write_atomically(output.with_suffix(".json"), json.dumps({"format": _FORMAT, **record}, indent=2) + "\n")
+    write_atomically(output.with_suffix(".json"), json.dumps({"format": CENTROIDS_FORMAT, **record}, indent=2) + "\n")
     log.info(
         "%s: %s centroids of dimension %d from %s rows, mean squared error %.6g, imbalance %.2f, %d passes in %s",
         output, f"{len(found):,}", found.shape[1], f"{record['training_rows']:,}", record["mean_squared_error"],
@@ -124,7 +124,9 @@ def _facts(vectors: VectorFile, options: KMeans, device: torch.device) -> dict[s
         "seed": options.seed,
         "device": device.type,
     }
-    return {**asked, **{name: value for name, value in input_facts(vectors).items() if name != "input_path"}}
+    of_input = input_facts(vectors)
+    of_input = {name: value for name, value in of_input.items() if name not in ("input_path", "input_unit")}
+    return {**asked, **of_input}
 
 
 def _is_complete(output: Path, facts: Mapping[str, Any], state: Path) -> bool:
@@ -136,7 +138,7 @@ def _is_complete(output: Path, facts: Mapping[str, Any], state: Path) -> bool:
             record = json.loads(record_file.read_text())
         except ValueError:
             record = {}
-        if not isinstance(record, dict) or record.get("format") != _FORMAT:
+        if not isinstance(record, dict) or record.get("format") != CENTROIDS_FORMAT:
             raise ValueError(f"{record_file} is no record of centroids; name another output=, or remove it")
         check_same(record_file, record["facts"], facts)
     if not output.exists():

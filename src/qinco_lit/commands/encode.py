@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from pytorch_lightning import Trainer
 
+from qinco_lit.atomic import write_atomically
 from qinco_lit.codec import Codec
 from qinco_lit.commands.lists import list_assigner
 from qinco_lit.commands.train import quiet_lightning
@@ -17,6 +18,7 @@ from qinco_lit.encoding import Encoding, ShardFolder, default_shard_rows
 from qinco_lit.encoding.progress import Progress, duration
 from qinco_lit.encoding.shards import OtherRankFailedError, finished_store, folder_of
 from qinco_lit.encoding.writer import WriteShards
+from qinco_lit.training.environment import environment
 from qinco_lit.vectors import VectorFile
 from qinco_lit.vectors.code_info import CodeInfo, input_facts
 from qinco_lit.vectors.layout import HDF5_SUFFIXES
@@ -51,7 +53,7 @@ def encode(
     Args:
         codec_dir: what training or `import` wrote.
         vectors: (num_rows, dim).
-        output: HDF5 file; its shards are made in `OUTPUT.shards` next to it.
+        output: HDF5 file; its shards are made in `OUTPUT.shards` next to it, and `OUTPUT.json` says what encoded it.
         trainer: arguments of `pl.Trainer` that say where to run: accelerator, devices, num_nodes, strategy.
         shard_rows: rows per shard, the unit of work that a kill can cost; None: `default_shard_rows`.
         merge: end in one file instead of one that refers to its shards; does so later for a finished store, too.
@@ -99,11 +101,11 @@ def encode(
         num_threads=num_threads,
         assign_lists=None if centroids is None else list_assigner(centroids, vectors, codec.device),
     )
-    _run(fitter, module, folder, merge=merge)
+    _run(fitter, module, folder, codec_dir, merge=merge)
 
 
-def _run(fitter: Trainer, module: Encoding, folder: ShardFolder, *, merge: bool) -> None:
-    began = time.monotonic()
+def _run(fitter: Trainer, module: Encoding, folder: ShardFolder, codec_dir: Path, *, merge: bool) -> None:
+    began, rows_before = time.monotonic(), folder.num_rows(folder.finished())
     progress = Progress(folder)
     fitter.callbacks.append(WriteShards(folder, progress))  # type: ignore[attr-defined]
     try:
@@ -125,7 +127,26 @@ def _run(fitter: Trainer, module: Encoding, folder: ShardFolder, *, merge: bool)
         folder.merge() if merge else folder.join()
         rows, taken = folder.info.num_rows, time.monotonic() - began
         size = rows * folder.info.bytes_per_vector / 1e6
+        if rows > rows_before:  # else it was only merged
+            _write_record(folder, codec_dir, fitter, num_rows=rows - rows_before, seconds=taken)
         log.info("%s: %s rows, %.1f MB of codes, in %s", folder.output, f"{rows:,}", size, duration(taken))
+
+
+def _write_record(folder: ShardFolder, codec_dir: Path, fitter: Trainer, *, num_rows: int, seconds: float) -> None:
+    """Say beside the store what encoded it; the store itself is the same from wherever it comes."""
+    record = {
+        "format": "qinco_lit encode",
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "codec": str(codec_dir),
+        "device": str(fitter.strategy.root_device),
+        "num_ranks": fitter.world_size,
+        "num_rows_encoded": num_rows,
+        "seconds": round(seconds, 3),
+        "store": folder.info.to_values(),
+        **environment(),
+    }
+    path = folder.output.with_name(f"{folder.output.name}.json")
+    write_atomically(path, json.dumps(record, indent=2) + "\n")
 
 
 def _wait(folder: ShardFolder, progress: Progress) -> None:

@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,24 @@ from qinco_lit.codec import Codec
 from qinco_lit.commands.decode import check_codec
 from qinco_lit.commands.device import chosen_device
 from qinco_lit.commands.index_fit import fit_decoders
-from qinco_lit.commands.training_codes import CodedRows, encoded_rows, sample_sha256, store_sha256
+from qinco_lit.commands.index_progress import lines_of_progress, say_what_is_missing
+from qinco_lit.commands.readings import check_reading
+from qinco_lit.commands.training_codes import CodedRows, encoded_rows, given_rows, sample_sha256, store_sha256
 from qinco_lit.commands.user_ids import UserIds
-from qinco_lit.encoding.progress import duration, progress_line
+from qinco_lit.encoding.progress import duration
 from qinco_lit.reports.index import index_table
 from qinco_lit.search.index import bundle as bundles
 from qinco_lit.search.index.faiss_index import list_sizes
 from qinco_lit.search.index.lists import fill_lists, merge_in_memory, merge_on_disk
 from qinco_lit.search.index.work import Fit, IndexWork, remove_work
 from qinco_lit.search.threads import threads
-from qinco_lit.training.run_log import environment
+from qinco_lit.training.environment import environment
 from qinco_lit.vectors import CodeStore, open_codes
 from qinco_lit.vectors.metric import Metric
 
 log = logging.getLogger(__name__)
 
 MAX_VALIDATION_ROWS = 10_000
-_LINE_EVERY_S = 15.0
 _LISTS_FILE = "lists.ivfdata"
 
 
@@ -79,7 +80,8 @@ def index(
         data: a data module (docs/architecture.md): its training and validation vectors fit the decoders.
         output: the directory; one that is there is not overwritten.
         num_training: training vectors, evenly spaced, that are encoded to fit the decoders; None: all.
-        training_codes: store of the codes of the first training vectors instead: its row k is training vector k.
+        training_codes: store of the codes of the first training vectors instead: its row k is training vector k; or of
+            all rows of their file, validation vectors included.
         ids: file of the ids of the vectors, one integer each; None: their positions in the store.
         pairwise: fit a pairwise decoder.
         num_tables: of the pairwise decoder; None: twice the number of steps.
@@ -89,7 +91,7 @@ def index(
         part: build this one only (0 to parts - 1), and stop; for machines that share the folder of the output.
         on_disk: leave the lists in a file that is mapped into memory; takes the memory of one part.
         device: of the codec and the fits: auto, cpu, cuda, cuda:1.
-        num_threads: of torch and faiss; None leaves theirs.
+        num_threads: of torch and faiss; None: as many as each takes by itself, all cores.
 
     Returns:
         The content of report.json; None when there was nothing to do, or only a part.
@@ -110,12 +112,12 @@ def index(
     with threads(num_threads):
         fit = work.fit(inputs.codec.codebook_size)
         if fit is None:
-            fit = _fit(inputs, work, pairwise_options if pairwise else None, chosen, num_threads)
-            work.save_fit(fit)
+            with work.alone():  # parts that are started together share what the first of them fits
+                fit = _fit(inputs, work, pairwise_options if pairwise else None, chosen, num_threads)
         for number in range(parts) if part is None else [part]:
             _build_part(inputs, work, fit, number, parts)
         if part is not None:
-            log.info("part %d of %d is complete; the same command without part= ends the work", part, parts)
+            say_what_is_missing(work, part, parts)
             return None
         return _finish(inputs, work, fit, job, output, parts, on_disk)
 
@@ -139,16 +141,13 @@ def _open_inputs(
     data.setup("predict")
     if data.dim != codec.dim:
         raise ValueError(f"{codec_dir} encodes vectors of dimension {codec.dim}, data set {data.name} has {data.dim}")
+    fix = f"encode them with `qinco encode data=CHOICE data.metric={data.metric}`"
+    check_reading(f"codes={codes}", asdict(store.info), data.database, data, fix)
     num_rows = len(data.train_vectors)
     training_store = None if training_codes is None else open_codes(training_codes)
-    if training_store is not None:
+    if training_codes is not None and training_store is not None:
         check_codec(training_store, codec_dir)
-        if len(training_store) > num_rows:
-            raise ValueError(
-                f"training_codes={training_codes} has {len(training_store)} rows, data set {data.name} has {num_rows} "
-                "training vectors: give the store of its first ones"
-            )
-        CodedRows(data.train_vectors, training_store, centroids).check(codec)
+        given_rows(training_codes, training_store, data, centroids).check(codec)
     return _Inputs(
         codec=codec,
         codec_dir=codec_dir,
@@ -173,7 +172,7 @@ def _job(inputs: _Inputs, pairwise: dict[str, Any] | None, on_disk: bool) -> dic
         "metric": inputs.metric,
         "training": sample_sha256(inputs.data.train_vectors),
         "validation": sample_sha256(inputs.data.val_vectors),
-        "num_training": inputs.num_training if training is None else len(training),
+        "num_training": inputs.num_training if training is None else min(len(training), len(inputs.data.train_vectors)),
         "training_codes": None if training is None else store_sha256(training),
         "pairwise": pairwise,
         "on_disk": on_disk,
@@ -200,7 +199,10 @@ def _is_complete(output: Path, job: dict[str, Any]) -> bool:
 def _fit(
     inputs: _Inputs, work: IndexWork, pairwise: dict[str, Any] | None, device: str, num_threads: int | None
 ) -> Fit:
-    """Encode training and validation vectors, and fit the decoders to their codes."""
+    """Encode training and validation vectors, and fit the decoders to their codes; what is there is taken."""
+    fit = work.fit(inputs.codec.codebook_size)
+    if fit is not None:  # of another process, which this one has waited for
+        return fit
     began = time.monotonic()
 
     def encoded(vectors: Any, num_rows: int, name: str) -> CodedRows:
@@ -232,14 +234,17 @@ def _fit(
         centroids=inputs.centroids,
         metric=inputs.metric,
         pairwise=pairwise,
+        first=work.fit(inputs.codec.codebook_size, first=True),
+        keep=partial(work.save_fit, first=True),
     )
     fit.report["seconds"] = {"training codes": encode_s, **fit.report["seconds"]}
+    work.save_fit(fit)
     return fit
 
 
 def _build_part(inputs: _Inputs, work: IndexWork, fit: Fit, part: int, parts: int) -> None:
     if work.part_record(part, parts) is not None:
-        log.info("part %d of %d is complete already", part, parts)
+        log.info("part=%d is complete already", part)
         return
     total = len(inputs.store)
     start, stop = part * total // parts, (part + 1) * total // parts
@@ -251,26 +256,10 @@ def _build_part(inputs: _Inputs, work: IndexWork, fit: Fit, part: int, parts: in
         stop,
         codebook_size=inputs.codec.codebook_size,
         ids=inputs.ids,
-        progress=_progress(stop - start, "lists" if parts == 1 else f"lists, part {part} of {parts}"),
+        progress=lines_of_progress(stop - start, "lists" if parts == 1 else f"lists, part={part} of parts={parts}"),
     )
     work.save_part(part, parts, fit.index, time.monotonic() - began)
     fit.index.reset()
-
-
-def _progress(total: int, what: str) -> Callable[[int], None]:
-    """A line now and then that says how far the lists are."""
-    began = shown = time.monotonic()
-    done = 0
-
-    def advance(rows: int) -> None:
-        nonlocal done, shown
-        done += rows
-        now = time.monotonic()
-        if now - shown > _LINE_EVERY_S:
-            shown = now
-            log.info("%s: %s", what, progress_line(done, total, done, now - began))
-
-    return advance
 
 
 def _finish(
@@ -303,7 +292,7 @@ def _finish(
 
 def _figures(inputs: _Inputs, fit: Fit) -> dict[str, Any]:
     sizes = list_sizes(fit.index)
-    num_vectors, entry_bytes = int(fit.index.ntotal), int(fit.index.code_size) + 8
+    num_vectors, codes = int(fit.index.ntotal), -(-inputs.codec.bits_per_vector // 8)
     return {
         "num_vectors": num_vectors,
         "num_lists": len(sizes),
@@ -311,8 +300,8 @@ def _figures(inputs: _Inputs, fit: Fit) -> dict[str, Any]:
         "longest_list": int(sizes.max()),
         "metric": inputs.metric,
         "bytes": {
-            "per_entry": entry_bytes,
-            "lists": num_vectors * entry_bytes,
+            "per_vector": {"codes": codes, "norm": int(fit.index.code_size) - codes, "id": 8},
+            "lists": num_vectors * (int(fit.index.code_size) + 8),
             "centroids": int(inputs.centroids.nbytes),
             "pairwise": 0 if fit.pairwise is None else int(fit.pairwise.num_bytes),
         },

@@ -32,6 +32,8 @@ def fit_decoders(
     centroids: Float32[np.ndarray, "lists dim"],
     metric: Metric,
     pairwise: dict[str, Any] | None,
+    first: Fit | None,
+    keep: Callable[[Fit], None],
 ) -> Fit:
     """Fit the decoders of an index and measure them on validation vectors.
 
@@ -42,17 +44,14 @@ def fit_decoders(
         centroids: of the lists, raw space.
         metric: of the index.
         pairwise: options of `fit_pairwise`; None: no pairwise decoder.
+        first: what an earlier call gave to `keep`.
+        keep: takes what there is before the pairwise decoder is fitted, where one is.
     """
-    seconds: dict[str, float] = {}
-    began = time.monotonic()
-    log.info("additive decoder: fitting %s vectors", f"{len(training):,}")
-    additive, additive_report = _fit_additive(training, codec)
-    norm_limits = _norm_limits(training, additive)
-    seconds["additive"] = time.monotonic() - began
-    began = time.monotonic()
-    log.info("graph over the centroids of %s lists", f"{len(centroids):,}")
-    index = empty_index(centroids, additive.codebooks, norm_limits, metric=metric)
-    seconds["graph"] = time.monotonic() - began
+    if first is None:
+        first = _first_fit(training, codec, centroids, metric)
+        if pairwise is not None:
+            keep(first)
+    index, additive, seconds = first.index, first.additive, dict(first.report["seconds"])
     decoder, pairwise_report = None, None
     if pairwise is not None:
         began = time.monotonic()
@@ -66,11 +65,25 @@ def fit_decoders(
         "num_training": len(training),
         "num_validation": len(validation),
         "validation_mse": _errors(validation, codec, centroids, additive, decoder),
-        "additive": additive_report,
+        "additive": first.report["additive"],
         "pairwise": pairwise_report,
         "seconds": seconds,
     }
     return Fit(index, additive, decoder, report)
+
+
+def _first_fit(training: CodedRows, codec: Codec, centroids: Float32[np.ndarray, "lists dim"], metric: Metric) -> Fit:
+    """The additive decoder, and the index around it."""
+    began = time.monotonic()
+    log.info("additive decoder: fitting %s vectors", f"{len(training):,}")
+    additive, report = _fit_additive(training, codec)
+    norm_limits = _norm_limits(training, additive)
+    additive_s = time.monotonic() - began
+    began = time.monotonic()
+    log.info("graph over the centroids of %s lists", f"{len(centroids):,}")
+    index = empty_index(centroids, additive.codebooks, norm_limits, metric=metric)
+    seconds = {"additive": additive_s, "graph": time.monotonic() - began}
+    return Fit(index, additive, None, {"additive": report, "seconds": seconds})
 
 
 def _fit_additive(training: CodedRows, codec: Codec) -> tuple[AdditiveDecoder, dict[str, Any]]:

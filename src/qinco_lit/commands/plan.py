@@ -24,14 +24,14 @@ from qinco_lit.encoding.module import BLOCK_ROWS
 from qinco_lit.quantizers import QINCo
 from qinco_lit.reports.plan import markdown_report, notes, rich_tables
 from qinco_lit.search.threads import threads
+from qinco_lit.training.environment import environment
 from qinco_lit.training.initialization import init_networks, set_codebooks
 from qinco_lit.training.recipe import Recipe
-from qinco_lit.training.run_log import environment
 from qinco_lit.vectors import VectorFile
 from qinco_lit.vectors.data_facts import DataFacts
 from qinco_lit.vectors.layout import split_path
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _EPOCH_SIZE = 10_000_000  # of a file without a training configuration: that of conf/data
 
 

@@ -2,9 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +18,8 @@ from qinco_lit.commands.search_inputs import (
     index_facts,
     open_inputs,
 )
-from qinco_lit.commands.search_output import track, write_results
+from qinco_lit.commands.search_output import write_results
+from qinco_lit.commands.wandb_tables import send_search, track
 from qinco_lit.options import unknown
 from qinco_lit.reports.search import rich_tables, search_notes
 from qinco_lit.search.points.engines import Engine, SearcherEngine, check_ids
@@ -29,11 +29,11 @@ from qinco_lit.search.points.file import PointFile
 from qinco_lit.search.points.operating_points import OperatingPoint, candidates, explore, fastest_with, pareto_front
 from qinco_lit.search.points.timing import Timing, measure_point
 from qinco_lit.search.threads import threads
-from qinco_lit.training.run_log import environment
+from qinco_lit.training.environment import environment
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 DEFAULT_CACHE_DIR = Path("outputs/cache/baselines")
 # "queries/s within a point of the best": by so much less recall.
 POINT = 0.01
@@ -96,7 +96,7 @@ def search(
         warmup: batches before the clock starts.
         repeats: passes over the queries, of which the median counts.
         latency_queries: queries that are also asked one by one; 0: none.
-        num_threads: of torch and faiss; None leaves theirs.
+        num_threads: of torch and faiss; None: as many as each takes by itself, all cores.
         precision: of the full decoder: auto, fast, float32, screened, bfloat16, float16 (see `Searcher`).
         mmap: leave the lists of the index on the disk.
         seed: of the order of the points.
@@ -128,7 +128,7 @@ def search(
         file = PointFile(output_dir / "points.jsonl", circumstances(inputs, timing, mmap=mmap))
         if file.points:
             log.info("%d points of an earlier run are in %s", len(file.points), output_dir)
-        with track(output_dir, logger, config or {}) as tracker:
+        with track(output_dir, logger, config or {}, send_search) as tracker:
             engines = {}
             for one, facts in _engines(engine, inputs, baselines, cache_dir, progress):
                 engines[one.name] = facts | _explored(one, inputs, exploration, file, progress)
@@ -181,6 +181,8 @@ def _engines(
     )
     for method in dict.fromkeys(baselines):
         progress.update(task, description=f"{method}: building")
+        if progress.disable:  # no terminal: lines instead of the bar
+            log.info("%s: building, or reading what an earlier search has built", method)
         cached = builder.engine(method, nprobe=engine.parameters["nprobe"], ef_search=engine.parameters["ef_search"])
         build = {
             "settings": cached.settings,
@@ -198,14 +200,21 @@ def _explored(
     """Measure an engine; its part of the record."""
     tried = candidates(engine, strategy=exploration.strategy, max_points=exploration.max_points, seed=exploration.seed)
     task = progress.add_task(f"{engine.name}: points", total=len(tried))
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        progress.advance(task)
 
     def measured(parameters: Mapping[str, int]) -> OperatingPoint:
         point = measure_point(engine, parameters, inputs.queries, inputs.ground_truth, exploration.timing)
         file.append(point)
+        if progress.disable:
+            log.info("%s: point %d of %d: %s", engine.name, done + 1, len(tried), _in_words(point))
         return point
 
     known = [point for point in file.points if point.engine == engine.name]
-    advance: Callable[[], None] = partial(progress.advance, task)
     points, num_skipped = explore(engine, tried, known=known, measure=measured, advance=advance)
     points.sort(key=lambda point: -point.queries_per_s)
     fronts = {k: pareto_front(points, k) for k in exploration.timing.recall_at}
@@ -220,6 +229,12 @@ def _explored(
         "best": {str(k): points.index(front[-1]) for k, front in fronts.items()},
         "within_a_point_of_the_best": {str(k): points.index(point) for k, point in near.items() if point is not None},
     }
+
+
+def _in_words(point: OperatingPoint) -> str:
+    parameters = " ".join(f"{name}={value}" for name, value in point.parameters.items())
+    recall = ", ".join(f"R@{k} {100 * value:.1f} %" for k, value in point.recall.items())
+    return f"{parameters}: {recall}, {point.queries_per_s:,.0f} queries/s"
 
 
 def _check_options(

@@ -15,7 +15,7 @@ from qinco_lit.search.index import bundle as bundles
 from qinco_lit.search.index.bundle import Bundle
 from qinco_lit.search.points.timing import Timing
 from qinco_lit.search.searcher import Searcher
-from qinco_lit.training.run_log import environment
+from qinco_lit.training.environment import environment
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def open_inputs(
 
     Raises:
         FileNotFoundError: no index, or a file of the data set is missing.
-        ValueError: no queries, or an index of other vectors.
+        ValueError: no queries, or an index of other vectors, or with ids of its own.
     """
     bundle = bundles.load(index_dir, mmap=mmap)
     data.prepare_data()
@@ -47,6 +47,11 @@ def open_inputs(
         raise ValueError(f"data set {data.name} has no queries, so no recall: give data.queries=FILE")
     if bundle.codec.dim != dim:
         raise ValueError(f"{index_dir} holds vectors of dimension {bundle.codec.dim}, data set {data.name} has {dim}")
+    if (bundle.config.get("inputs") or {}).get("ids") is not None:
+        raise ValueError(
+            f"{index_dir} was built with ids=FILE: recall needs positions in the database, which the true neighbours "
+            "are; measure an index of the same codes without ids="
+        )
     if bundle.metric != data.metric:
         raise ValueError(
             f"{index_dir} was built for metric={bundle.metric}, data set {data.name} has data.metric={data.metric}"

@@ -1,7 +1,9 @@
 """Codes of training and validation vectors, for the decoders of an index: encoded as the database was, or given."""
 
 import hashlib
+import logging
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,11 @@ from jaxtyping import Float32, Int32, Int64, Integer, Shaped
 
 from qinco_lit.codec import Codec
 from qinco_lit.commands.encode import encode
+from qinco_lit.commands.readings import check_reading
 from qinco_lit.vectors import CodeStore, VectorFile, open_codes, open_vectors, write_vectors
-from qinco_lit.vectors.code_info import CodeInfo
+from qinco_lit.vectors.code_info import CodeInfo, starts_file
+
+log = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 32 << 20  # of float32 vectors
 _SAMPLED_ROWS = 64
@@ -22,16 +27,17 @@ class CodedRows:
 
     Args:
         vectors: (n, dim), those that the codes are of.
-        store: their codes; n rows.
+        store: their codes; n rows, or more, of which the first n count.
         centroids: of the lists, raw space.
     """
 
     def __init__(self, vectors: Any, store: CodeStore, centroids: Float32[np.ndarray, "lists dim"]) -> None:
+        self._num_rows = min(len(store), len(vectors))
         self._vectors, self._store, self._centroids = vectors, store, centroids
         self._block_rows = max(1, _BLOCK_BYTES // (4 * centroids.shape[1]))
 
     def __len__(self) -> int:
-        return len(self._store)
+        return self._num_rows
 
     def blocks(
         self,
@@ -54,6 +60,37 @@ class CodedRows:
                 f"{self._store.path} holds codes of other vectors: row k must be row k of the training vectors "
                 f"(mean squared error {error:.4g}, {other:.4g} from the next row's codes)"
             )
+
+
+def given_rows(path: Path, store: CodeStore, data: Any, centroids: Float32[np.ndarray, "lists dim"]) -> CodedRows:
+    """The training vectors of a data set with codes that are there already, checked as far as it can be.
+
+    Args:
+        path: as the user wrote it.
+        store: row k holds the codes of training vector k; of all rows of their file, the first ones are taken.
+        data: data module.
+        centroids: of the lists, raw space.
+
+    Raises:
+        ValueError: codes of rows in another reading than `data.metric`'s, or more rows than training vectors, and not
+            those of their file.
+    """
+    vectors, num_rows, facts = data.train_vectors, len(data.train_vectors), asdict(store.info)
+    where = getattr(vectors, "path", "FILE")
+    fix = (
+        f"leave training_codes out, or give codes of `qinco encode data=files data.train={where} data.database={where}"
+    )
+    check_reading(f"training_codes={path}", facts, vectors, data, f"{fix} data.metric={data.metric}`")
+    if len(store) > num_rows:
+        if not starts_file(facts, vectors):
+            raise ValueError(
+                f"training_codes={path} has {len(store)} rows, data set {data.name} has {num_rows} training vectors: "
+                f"give the store of their file {where}, or of its first rows"
+            )
+        log.info(
+            "training_codes=%s: the first %s of %s rows, the training vectors", path, f"{num_rows:,}", f"{len(store):,}"
+        )
+    return CodedRows(vectors, store, centroids)
 
 
 def encoded_rows(

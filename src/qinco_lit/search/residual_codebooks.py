@@ -7,7 +7,7 @@ from jaxtyping import Float32
 
 
 def residual_codebooks(
-    x: Float32[np.ndarray, "rows dim"], num_steps: int, codebook_size: int
+    x: Float32[np.ndarray, "rows dim"], num_steps: int, codebook_size: int, *, seed: int
 ) -> Float32[np.ndarray, "steps codebook dim"]:
     """Train a residual quantizer on the vectors and return its codebooks.
 
@@ -15,6 +15,7 @@ def residual_codebooks(
         x: training vectors, float32.
         num_steps: residual steps (M).
         codebook_size: codewords per step (K), a power of two.
+        seed: of the rows that k-means starts from.
 
     Raises:
         ValueError: faiss counts codewords in bits.
@@ -27,6 +28,7 @@ def residual_codebooks(
     quantizer = faiss.ResidualQuantizer(x.shape[1], num_steps, bits)
     quantizer.train_type = faiss.ResidualQuantizer.Train_default
     quantizer.max_beam_size = 5
+    quantizer.cp.seed = seed
     quantizer.cp.min_points_per_centroid = 1  # few vectors are the user's choice: no warning on the terminal
     quantizer.train(np.ascontiguousarray(x))
     return np.stack(get_additive_quantizer_codebooks(quantizer))  # type: ignore[no-untyped-call]

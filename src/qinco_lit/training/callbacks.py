@@ -1,7 +1,6 @@
 """What happens around the training loop: a resumable checkpoint, clean interruption, progress."""
 
 import logging
-import os
 import signal
 import sys
 import time
@@ -13,6 +12,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from qinco_lit.atomic import replacing
 from qinco_lit.training.module import QuantizerTraining
 
 log = logging.getLogger(__name__)
@@ -84,15 +84,10 @@ class LastCheckpoint(Callback):
         if not trainer.is_global_zero:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_suffix(".tmp")
         try:
-            with temporary.open("wb") as file:
+            with replacing(self._path) as temporary, temporary.open("wb") as file:
                 torch.save(trainer._checkpoint_connector.dump_checkpoint(), file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path)
         except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
             # torch reports a full disk as a RuntimeError about its file format
             reason = error.strerror if isinstance(error, OSError) else "the disk is full or failing"
             kept = "; the checkpoint before it is kept" if self._path.exists() else ""

@@ -18,7 +18,7 @@ def set_normalization(quantizer: QINCo, x: Float[Tensor, "rows dim"], kind: str)
     """Fill data_mean and data_std from raw training vectors.
 
     `standard` (QINCo2): mean per dimension and one standard deviation over all entries (ddof 0). `minmax` (QINCo1):
-    the range of all entries goes to [-1, 1]; the shift is one scalar.
+    the range of all entries goes to [-1, 1]; the shift is one scalar. `none`: mean 0, std 1.
 
     Raises:
         ValueError: NaN or infinity, or vectors that are all the same.
@@ -26,12 +26,14 @@ def set_normalization(quantizer: QINCo, x: Float[Tensor, "rows dim"], kind: str)
     finite = torch.isfinite(x).all(1)
     if not bool(finite.all()):
         raise ValueError(f"training vector {int((~finite).nonzero()[0])} holds NaN or infinity: clean the file first")
-    if kind == "standard":
+    if float(x.max()) == float(x.min()):
+        raise ValueError(f"the first {len(x)} training vectors are all the same: there is nothing to quantize")
+    if kind == "none":
+        mean, std = torch.zeros_like(x[0]), torch.ones_like(x[0, 0])
+    elif kind == "standard":
         mean, std = x.mean(0), x.std(correction=0)
     else:
         mean, std = ((x.max() + x.min()) / 2).expand(x.shape[1]), (x.max() - x.min()) / 2
-    if float(std) == 0:
-        raise ValueError(f"the first {len(x)} training vectors are all the same: there is nothing to quantize")
     quantizer.data_mean.copy_(mean)
     quantizer.data_std.copy_(std)
 

@@ -27,6 +27,7 @@ from qinco_lit.training.schedule import cosine_factor
 InitialCodebooks = Callable[[QINCo, Tensor, torch.Generator], Iterable[Tensor]]
 
 _CENTROIDS = "quantizer.coarse_centroids"  # in state dicts
+_SEARCH = ("num_candidates", "beam_size", "search", "candidate_budget")  # of a model: may change when it is resumed
 _TARGET_MOMENTUM = 0.1  # of the running target statistics that dead codewords are redrawn from (algorithm.md)
 
 
@@ -290,8 +291,12 @@ class QuantizerTraining(LightningModule):
         """Take the codeword statistics back, and give the model its centroids.
 
         Raises:
-            ValueError: the centroids are others than those of the checkpoint.
+            ValueError: the model is of another size, or its centroids are others, than in the checkpoint.
         """
+        for name, there in checkpoint["quantizer"].items():
+            here = {"dim": self.quantizer.dim, **self.quantizer.config}[name]
+            if there != here and name not in _SEARCH:
+                raise ValueError(f"cannot resume: the checkpoint's model has {name}={there}, this run's {name}={here}")
         device = self._state["train_error"].device
         self._state = {name: value.to(device) for name, value in checkpoint["codeword_statistics"].items()}
         if self._centroids is None:

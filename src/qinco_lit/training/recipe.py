@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from qinco_lit.quantizers.precision import PRECISIONS
 
 _CHOICES = {
-    "normalization": ("standard", "minmax"),
+    "normalization": ("standard", "minmax", "none"),
     "initial_codebooks": ("kmeans", "faiss_rq"),
     "network_init": ("paper", "exact", "linear"),
     "optimizer": ("adamw", "adam"),
@@ -21,10 +21,12 @@ class Recipe:
 
     Attributes:
         batch_size: vectors per batch and process.
-        normalization: `standard` (mean per dimension, one std) or `minmax` (to [-1, 1], no mean; QINCo1).
+        normalization: `standard` (mean per dimension, one std), `minmax` (to [-1, 1], no mean; QINCo1) or `none` (the
+            vectors as they are; for ablations).
         normalization_rows: training vectors that the normalisation is computed from.
         initial_codebooks: `kmeans` (greedy residual k-means) or `faiss_rq` (faiss' residual quantizer; QINCo1).
-        kmeans_rows, kmeans_iterations: its data and Lloyd iterations per step.
+        kmeans_rows, kmeans_iterations: its data and Lloyd iterations per step; without any, codebooks are uniform noise
+            with the mean and std of what the step has to code.
         kmeans_split_empty: give centroids without vectors a part of the most populated one's.
         codebook_noise: Gaussian noise on the initial codebooks, in standard deviations of the codebook.
         network_init: `paper` (QINCo2: W, b, D zero, the rest Kaiming), `linear` (PyTorch's default; QINCo1), or
@@ -36,8 +38,8 @@ class Recipe:
         clip_value: gradients are clipped to [-clip_value, clip_value] one by one; null for none.
         schedule: `cosine` per step after a linear ramp, or `plateau` per epoch.
         warmup_epochs: length of the ramp, fractions allowed.
-        cosine_reach: share of the quarter wave that the cosine covers at the last epoch; null is the paper's, which
-            divides by all epochs instead of those after the ramp.
+        cosine_reach: share of the quarter wave that the cosine covers at the last epoch; 0 stays at the peak, null is
+            the paper's, which divides by all epochs instead of those after the ramp.
         lr_floor: smallest learning rate as a share of `lr`.
         plateau_epochs: epochs without gain before the learning rate is divided by ten (`plateau`).
         patience_epochs: epochs without gain before training stops.

@@ -1,21 +1,18 @@
 """A run's own record, readable without any service: metrics.jsonl (append-only) and summary.json."""
 
 import json
-import os
-import platform
-import subprocess
 import time
-from importlib import metadata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from qinco_lit.atomic import write_atomically
+from qinco_lit.training.environment import environment
 
-_PACKAGES = ("qinco_lit", "torch", "pytorch-lightning", "numpy", "faiss-cpu", "hydra-core", "wandb")
+_ENVIRONMENT = ("git_revision", "versions", "hardware", "arithmetic")  # of environment(), what changes numbers
 
 
 class JsonLinesLogger(Logger):
@@ -49,21 +46,71 @@ class JsonLinesLogger(Logger):
         """The resolved config lies beside the file already."""
 
 
-def environment() -> dict[str, Any]:
-    """Versions, git revision and hardware of this process."""
-    versions = {package: _version(package) for package in _PACKAGES}
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "versions": {"python": platform.python_version(), **versions},
-        "git_revision": _git_revision(),
-        "hardware": {
-            "machine": platform.machine(),
-            "processor": _processor(),
-            "cpu_count": os.cpu_count(),
-            "torch_threads": torch.get_num_threads(),
-            "gpus": gpus,
-        },
-    }
+class RunRecord:
+    """What a run folder says of its training: config.json, and summary.json from the start to the end.
+
+    Of a resumed run nothing changes before its training goes on, because until then it may be refused. Overrides that
+    were given with `resume=` are kept for the next one.
+
+    Args:
+        run_dir: the run's folder.
+        resume: whether the training goes on.
+        config: the resolved configuration.
+        overrides: what the user typed; with `resume`, what was typed with earlier ones too.
+        facts: of the run, for the summary.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        resume: bool,
+        config: Mapping[str, Any],
+        overrides: Sequence[str],
+        facts: Mapping[str, Any],
+    ) -> None:
+        self._run_dir, self._config = run_dir, config
+        self._values = {**facts, "overrides": list(overrides), **environment()}
+        self._started, self._earlier_s, self._begun = time.time(), 0.0, False
+        if resume:
+            self._go_on(read_summary(run_dir), [override for override in overrides if _key(override) != "resume"])
+
+    def _go_on(self, before: Mapping[str, Any], overrides: list[str]) -> None:
+        self._earlier_s = float(before.get("wall_s", 0.0))
+        self._values["overrides"] = merged_overrides(before.get("overrides", []), overrides)
+        self._values["resume_overrides"] = overrides
+        there = {name: before.get(name) for name in _ENVIRONMENT}
+        earlier = list(before.get("earlier_environments", []))
+        if there not in [*earlier, {name: self._values[name] for name in _ENVIRONMENT}]:
+            self._values["earlier_environments"] = [*earlier, there]
+
+    def begin(self) -> None:
+        """The training starts, or goes on."""
+        self._begun = True
+        write_atomically(self._run_dir / "config.json", json.dumps(self._config, indent=2) + "\n")
+        write_summary(self._run_dir, state="running", **self._values)
+
+    def end(self, state: str, results: Mapping[str, Any]) -> None:
+        """It has ended: finished, interrupted or failed. What is None or empty of the results is not known."""
+        if not self._begun and state != "finished":
+            return
+        wall_s = round(self._earlier_s + time.time() - self._started, 1)
+        known = {name: value for name, value in results.items() if value not in (None, {})}
+        write_summary(self._run_dir, state=state, wall_s=wall_s, **known)
+
+
+def merged_overrides(earlier: Sequence[str], later: Sequence[str]) -> list[str]:
+    """Overrides of Hydra's in their order, of each key the last one; `+` of an earlier one stays."""
+    merged = {_key(override): override for override in earlier}
+    for override in later:
+        key, there = _key(override), merged.get(_key(override), "")
+        adds = there.startswith("+") and override.startswith(key)
+        merged[key] = f"{there[: len(there) - len(there.lstrip('+'))]}{override}" if adds else override
+    return list(merged.values())
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
 
 
 def write_summary(run_dir: Path, **values: Any) -> None:
@@ -75,34 +122,8 @@ def write_summary(run_dir: Path, **values: Any) -> None:
 def read_summary(run_dir: Path) -> dict[str, Any]:
     """The run's summary.json, empty when there is none yet."""
     path = run_dir / "summary.json"
-    summary: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        summary: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
     return summary
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _git_revision() -> str | None:
-    """Revision of the checkout that this file lies in, with `+` when it has uncommitted changes."""
-    here = Path(__file__).parent
-    try:
-        run = [
-            subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, timeout=10, check=True)
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        ]
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return run[0].stdout.strip() + ("+" if run[1].stdout.strip() else "")
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()

@@ -10,8 +10,8 @@ def cosine_factor(epoch: float, *, warmup_epochs: float, max_epochs: int, reach:
         epoch: epochs done, with the fraction of the current one.
         warmup_epochs: length of the linear ramp.
         max_epochs: epochs of the whole training.
-        reach: share of the quarter wave covered at `max_epochs`; None is the paper's cos((epoch - warmup) /
-            max_epochs * pi/2), which stops short of zero by the length of the ramp.
+        reach: share of the quarter wave covered at `max_epochs`, 0 for a constant rate after the ramp; None is the
+            paper's cos((epoch - warmup) / max_epochs * pi/2), which stops short of zero by the length of the ramp.
         floor: smallest share returned.
     """
     if epoch < warmup_epochs:

@@ -10,7 +10,7 @@ from jaxtyping import Integer, Shaped
 
 from qinco_lit.vectors.code_packing import pack_codes, packed_bytes, unpack_codes
 from qinco_lit.vectors.layout import split_path
-from qinco_lit.vectors.vector_file import VectorFile
+from qinco_lit.vectors.vector_file import VectorFile, open_vectors
 
 FORMAT = "qinco_lit codes"
 VERSION = 1
@@ -41,6 +41,8 @@ class CodeInfo:
         input_sample_sha256: hash of evenly spaced rows of the input, as they are read: raw or of unit length.
         beam_size, num_candidates, candidate_budget: the search; what it does not use is None.
         precision: of the codec's arithmetic.
+        input_unit: whether rows of the input were divided by their norms when they were read; None in stores of before
+            this was recorded.
     """
 
     num_rows: int
@@ -59,6 +61,7 @@ class CodeInfo:
     num_candidates: int | None
     candidate_budget: int | None
     precision: str
+    input_unit: bool | None = None
 
     @property
     def num_shards(self) -> int:
@@ -105,7 +108,8 @@ class CodeInfo:
         """Yield what `self` has otherwise than `other`, in words: `beam_size is 8 there, 16 here`."""
         for field in fields(self):
             there, here = getattr(self, field.name), getattr(other, field.name)
-            if there != here and field.name != "input_path":
+            # the hash of the sample tells raw rows from those of unit length, too: stores of before input_unit go on
+            if there != here and field.name not in ("input_path", "input_unit"):
                 yield f"{field.name} is {_short(there)} there, {_short(here)} here"
 
     def to_values(self) -> dict[str, Any]:
@@ -150,6 +154,18 @@ class RowsDigest:
 
 def input_facts(vectors: VectorFile) -> dict[str, Any]:
     """Return the fields of `CodeInfo` that describe the input; reads at most 4096 rows of it."""
+    return {
+        "num_rows": len(vectors),
+        "dim": vectors.shape[1],
+        "input_dtype": vectors.dtype.name,
+        "input_bytes": split_path(vectors.path).file.stat().st_size,
+        "input_path": vectors.path,
+        "input_sample_sha256": _sample_sha256(vectors),
+        "input_unit": vectors.is_unit,
+    }
+
+
+def _sample_sha256(vectors: VectorFile) -> str:
     num_rows, dim = vectors.shape
     # normalised rows are other vectors than those of the file, even where the rows that are hashed have unit length
     digest = hashlib.sha256(f"{num_rows} {dim} {vectors.dtype.str}{' unit' if vectors.is_unit else ''}".encode())
@@ -159,14 +175,36 @@ def input_facts(vectors: VectorFile) -> dict[str, Any]:
         for run in range(_SAMPLED_RUNS):
             start = run * (num_rows - _RUN_ROWS) // (_SAMPLED_RUNS - 1)
             digest.update(vectors[start : start + _RUN_ROWS].data)
-    return {
-        "num_rows": num_rows,
-        "dim": dim,
-        "input_dtype": vectors.dtype.name,
-        "input_bytes": split_path(vectors.path).file.stat().st_size,
-        "input_path": vectors.path,
-        "input_sample_sha256": digest.hexdigest(),
-    }
+    return digest.hexdigest()
+
+
+def read_as_unit(facts: Mapping[str, Any], vectors: Any) -> bool | None:
+    """Whether the rows of `input_facts` were of unit length when they were read; None: it is not known.
+
+    Facts of before that was recorded tell by their type, or by their sample where it is that of `vectors`, which begin
+    at the first row of their file.
+    """
+    if facts.get("input_unit") is not None:
+        return bool(facts["input_unit"])
+    if facts["input_dtype"] != "float32":
+        return False
+    if not isinstance(vectors, VectorFile):
+        return None
+    raw = open_vectors(vectors.path).view(0, len(vectors))
+    return next(
+        (some.is_unit for some in (raw, raw.unit()) if _sample_sha256(some) == facts["input_sample_sha256"]), None
+    )
+
+
+def starts_file(facts: Mapping[str, Any], vectors: Any) -> bool:
+    """Whether the rows of `input_facts` are the first ones of the file of `vectors`, read as those are."""
+    if not isinstance(vectors, VectorFile):
+        return False
+    whole = open_vectors(vectors.path)
+    if facts["num_rows"] > len(whole):
+        return False
+    first = whole.view(0, facts["num_rows"])
+    return _sample_sha256(first.unit() if vectors.is_unit else first) == str(facts["input_sample_sha256"])
 
 
 def _short(value: Any) -> str:

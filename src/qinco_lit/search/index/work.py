@@ -1,8 +1,12 @@
 """The work folder of an index that is being built: what the job is, the decoders, the parts of the lists."""
 
+import errno
+import fcntl
 import json
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,10 @@ from qinco_lit.search.decoders.pairwise import PairwiseDecoder
 from qinco_lit.search.index.faiss_index import Index, additive_codebooks
 from qinco_lit.search.index.lists import faiss_file_errors, write_lists
 
-_JOB, _FIT, _EMPTY, _REPORT, _PAIRWISE = "job.json", "fit", "empty.faiss", "report.json", "pairwise"
+log = logging.getLogger(__name__)
+
+_JOB, _LOCK, _EMPTY, _REPORT, _PAIRWISE = "job.json", "lock", "empty.faiss", "report.json", "pairwise"
+_FIT, _FIRST_FIT = "fit", "additive"  # with all decoders, and before the pairwise one
 _ID = "id.txt"  # of a fit: parts made with another one are made again
 
 
@@ -26,7 +33,7 @@ class Fit:
 
     Attributes:
         index: without vectors; it holds the additive codebooks.
-        additive, pairwise: the decoders.
+        additive, pairwise: the decoders; the first fit has no pairwise one yet.
         report: figures of the fits, plain values.
     """
 
@@ -50,7 +57,8 @@ class IndexWork:
     def __init__(self, output: Path, job: Mapping[str, Any]) -> None:
         self.folder = work_folder(output)
         file = self.folder / _JOB
-        if file.is_file():
+        is_other = self.folder.exists() and any(path.suffix != ".tmp" for path in self.folder.iterdir())
+        if file.is_file():  # asked last: another part may begin at this moment
             there = json.loads(file.read_text())
             different = [name for name in job if there.get(name) != job[name]]
             if different:
@@ -58,13 +66,28 @@ class IndexWork:
                     f"{self.folder} belongs to other work: {', '.join(different)} differ; name another output=, "
                     "or remove the folder"
                 )
-        elif self.folder.exists() and any(path.suffix != ".tmp" for path in self.folder.iterdir()):
+        elif is_other:
             raise ValueError(f"{self.folder} exists and is no work folder of an index: name another output=")
         write_atomically(file, json.dumps(job, indent=2) + "\n")
 
-    def fit(self, codebook_size: int) -> Fit | None:
-        """Return the decoders, None where they are not fitted yet."""
-        folder = self.folder / _FIT
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until no other process is inside such a block, and keep them out; a killed one is out."""
+        with (self.folder / _LOCK).open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.info("another process fits the decoders in %s: waiting for it", self.folder)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                    raise
+                log.warning("%s cannot be locked: start no other part before the decoders are fitted", self.folder)
+            yield
+
+    def fit(self, codebook_size: int, *, first: bool = False) -> Fit | None:
+        """Return the decoders, or the first of them; None where they are not fitted yet."""
+        folder = self.folder / (_FIRST_FIT if first else _FIT)
         if not folder.is_dir():
             return None
         with faiss_file_errors(folder / _EMPTY):
@@ -74,10 +97,11 @@ class IndexWork:
         report = json.loads((folder / _REPORT).read_text())
         return Fit(index, AdditiveDecoder(additive_codebooks(index, codebook_size)), pairwise, report)
 
-    def save_fit(self, fit: Fit) -> None:
-        """Keep the decoders."""
-        with replacing_directory(self.folder / _FIT) as temporary:
-            with faiss_file_errors(self.folder / _FIT / _EMPTY):
+    def save_fit(self, fit: Fit, *, first: bool = False) -> None:
+        """Keep the decoders, or the first of them until there are all."""
+        folder = self.folder / (_FIRST_FIT if first else _FIT)
+        with replacing_directory(folder) as temporary:
+            with faiss_file_errors(folder / _EMPTY):
                 faiss.write_index(fit.index, str(temporary / _EMPTY))
             if fit.pairwise is not None:
                 fit.pairwise.save(temporary / _PAIRWISE)

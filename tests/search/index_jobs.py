@@ -1,0 +1,31 @@
+"""What tests of `qinco index` are made with; the fixtures `inputs` and `build` are in conftest.py."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from datamodules.vector_data_module import VectorDataModule
+from qinco_lit.commands.encode import encode
+from qinco_lit.vectors import VectorFile, open_vectors
+
+ROWS, TRAIN, VAL = 700, 900, 100
+Build = Callable[..., dict[str, Any] | None]
+
+
+def encode_file(codec_dir: Path, vectors: Path | VectorFile, output: Path, **options: Any) -> None:
+    trainer = {"accelerator": "cpu", "devices": 1}
+    rows = vectors if isinstance(vectors, VectorFile) else open_vectors(vectors)
+    encode(codec_dir=codec_dir, vectors=rows, output=output, trainer=trainer, **options)
+
+
+def data_of(folder: Path, **options: Any) -> VectorDataModule:
+    paths = {
+        f"{name}_path": str(folder / f"{file}.npy") for name, file in {"train": "train", "database": "base"}.items()
+    }
+    return VectorDataModule(name="files", **{**paths, "num_val": VAL, **options})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of an index but those that hold times, and checksums of those."""
+    files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: path.read_bytes() for name, path in files.items() if name not in ("config.json", "report.json")}

@@ -1,0 +1,114 @@
+"""Two trainings in one folder: the second is refused; what a killed one has left is removed."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from qinco_lit.cli import main
+from qinco_lit.training.run_folder import LOCK, only_trainer
+from qinco_lit.training.run_log import merged_overrides
+
+_HOLD = "import fcntl,sys,time; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX)\n"
+_HOLD += "print('held', flush=True); time.sleep(600)"
+
+
+def test_the_second_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
+    with only_trainer(tmp_path):
+        with pytest.raises(ValueError) as refusal, only_trainer(tmp_path):
+            pass
+        assert str(refusal.value) == (
+            f"{tmp_path}: another process trains in this folder; wait for it, or give hydra.run.dir=DIR"
+        )
+    with only_trainer(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", _HOLD, str(tmp_path / LOCK)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match="another process trains"), only_trainer(tmp_path):
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert (tmp_path / LOCK).exists()
+    with only_trainer(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_gives_the_folder_back(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="full"), only_trainer(tmp_path / "run"):
+        raise OSError("full")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_lock_of_a_training_that_ends_meanwhile_is_not_taken_for_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one removes its file after this one has opened it, and before it is locked."""
+    opened: list[int] = []
+    original = os.open
+
+    def open_(path: Path, flags: int, mode: int = 0o777) -> int:
+        descriptor = original(path, flags, mode)
+        if not opened:
+            Path(path).unlink()
+        opened.append(descriptor)
+        return descriptor
+
+    with monkeypatch.context() as patch:
+        patch.setattr("qinco_lit.training.run_folder.os.open", open_)
+        with only_trainer(tmp_path):
+            assert len(opened) == 2
+            with pytest.raises(ValueError, match="another process"), only_trainer(tmp_path):
+                pass
+
+
+def test_training_holds_its_folder(
+    small: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = tmp_path / "run"
+    names: set[str] = set()
+    original = torch.save
+
+    def save(checkpoint: object, file: object) -> None:
+        names.update(path.name for path in (run_dir / "checkpoints").iterdir())
+        original(checkpoint, file)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("qinco_lit.training.callbacks.torch.save", save)
+    (run_dir / "checkpoints").mkdir(parents=True)
+    (run_dir / "checkpoints" / ".last.ckpt.0123456789ab.tmp").write_text("of a killed process")
+    assert main(["train", *small, "trainer.max_epochs=1", f"hydra.run.dir={run_dir}"]) == 0
+    assert {path.name for path in (run_dir / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    assert not (run_dir / LOCK).exists()
+    temporary = [name for name in names if name.startswith(".last.ckpt.")]
+    assert len(temporary) == 1  # of a name that no other process writes to
+    before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.is_file()}
+    capfd.readouterr()
+    with only_trainer(run_dir):
+        assert main(["train", f"resume={run_dir}", "trainer.max_epochs=2"]) == 2
+        assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert "another process trains in this folder" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "merged"),
+    [
+        (["a=1", "b.c=2"], ["d=4"], ["a=1", "b.c=2", "d=4"]),
+        (["a=1", "b.c=2"], ["a=5"], ["a=5", "b.c=2"]),
+        (["+a.b=1"], ["a.b=2"], ["+a.b=2"]),
+        (["++a.b=1"], ["a.b=2"], ["++a.b=2"]),
+        (["+a.b=1"], ["~a.b"], ["~a.b"]),
+        (["a=1"], ["a='x=y'", "ab=3"], ["a='x=y'", "ab=3"]),
+    ],
+)
+def test_overrides_are_merged_by_their_key(earlier: list[str], later: list[str], merged: list[str]) -> None:
+    assert merged_overrides(earlier, later) == merged
