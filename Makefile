@@ -39,7 +39,7 @@ $(installed): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments: on Debian run  apt install python3-venv" >&2; exit 1; }
 	@test -x $(bin)/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv (a few minutes the first time)"
-	@PYTHONWARNINGS=ignore $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,demo]'
+	@PYTHONWARNINGS=ignore $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,demo,joblib,slurm]'
 	@touch $@
 
 .PHONY: demo
@@ -53,6 +53,26 @@ demo: $(installed) ## train QINCo2 on real SIFT vectors, compare it with PQ and 
 	@$(bin)/qinco search index=$(run)/index $(demo_data) $(demo_points) hydra.run.dir=$(run)/search
 	@echo "plots: $(run)/evaluate/rate_distortion.png $(run)/search/search.png"
 	@echo "run folder: $(run)"
+
+# of reproduce-iclr: which experiments (conf/scale), and of them only these: ONLY=main,8B
+SCALE ?= smoke
+ONLY ?=
+
+.PHONY: reproduce-iclr
+reproduce-iclr: $(installed) ## run the papers' experiments, SCALE=paper|small|smoke ONLY=main,8B, and report ours next to theirs
+	@$(bin)/qinco reproduce scale=$(SCALE) 'only=[$(ONLY)]'
+
+# of sweep: a file of sweeps/, options for all its jobs, and the folder of an earlier one to go on with
+NAME ?=
+ARGS ?=
+SWEEP_DIR ?= multirun/train/$(NAME)_$(shell date +%Y-%m-%d_%H-%M-%S)
+sweep_dir := $(SWEEP_DIR)
+
+.PHONY: sweep
+sweep: $(installed) ## run the jobs of sweeps/NAME.yaml and compare them: NAME=beam ARGS='data=bigann'
+	@test -n "$(NAME)" -a -f "sweeps/$(NAME).yaml" || { echo "make sweep NAME=...: choose from" $(basename $(notdir $(wildcard sweeps/*.yaml))) >&2; exit 1; }
+	@status=0; $(bin)/python train.py -cd sweeps -cn $(NAME) hydra.sweep.dir=$(sweep_dir) $(ARGS) || status=$$?; \
+	if test -d "$(sweep_dir)"; then $(bin)/qinco compare $(sweep_dir); fi; exit $$status
 
 .PHONY: test
 test: $(installed) ## run the tests (10 minutes at most)

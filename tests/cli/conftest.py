@@ -1,7 +1,6 @@
 """`qinco`: run a command line in this process, in an empty folder."""
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +20,9 @@ Qinco = Callable[..., Outcome]
 
 
 @pytest.fixture
-def qinco(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Qinco]:
+def qinco(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Qinco:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("QINCO_DEBUG", raising=False)
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
 
     def run(*arguments: str) -> Outcome:
         capsys.readouterr()
@@ -33,11 +30,6 @@ def qinco(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
             code = cli.main(list(arguments))
         except SystemExit as stop:  # Hydra ends --help and bugs this way
             code = stop.code if isinstance(stop.code, int) else 1
-        finally:
-            for handler in [handler for handler in root.handlers if handler not in handlers]:
-                root.removeHandler(handler)
-                handler.close()
-            root.handlers, root.level = list(handlers), level
         captured = capsys.readouterr()
         return Outcome(code, captured.out, captured.err)
 

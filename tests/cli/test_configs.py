@@ -9,13 +9,14 @@ from omegaconf import OmegaConf
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = {
     "train": ["data", "model", "coarse", "recipe", "trainer", "logger"],
-    "evaluate": ["data"],
+    "evaluate": ["data", "logger"],
     "centroids": ["data"],
     "encode": ["data"],
     "decode": [],
     "index": ["data"],
     "search": ["data", "logger"],
     "plan": ["data", "model", "recipe"],
+    "reproduce": ["scale"],
 }
 
 

@@ -30,7 +30,7 @@ def test_encode_verify_decode(qinco, files, tmp_path):
     encoded = qinco("encode", "codec=codec", "input=base.npy", "output=codes.h5", CPU, "shard_rows=100")
     assert encoded.code == 0, encoded.err
     assert encoded.err.startswith("codes.h5: 250 rows, 0.0 MB of codes, in ")
-    assert _names(tmp_path) - before == {"codes.h5", "codes.h5.shards"}  # no run folder
+    assert _names(tmp_path) - before == {"codes.h5", "codes.h5.json", "codes.h5.shards"}  # no run folder
     codec, x = Codec.load(tmp_path / "codec"), np.load(tmp_path / "base.npy")
     np.testing.assert_array_equal(open_codes(tmp_path / "codes.h5")[:], codec.encode(x))
     assert open_codes(tmp_path / "codes.h5").info.input_path == "base.npy"
@@ -46,7 +46,7 @@ def test_encode_verify_decode(qinco, files, tmp_path):
     np.testing.assert_allclose(
         open_vectors(tmp_path / "x.fvecs")[:], codec.decode(codec.encode(x)[:200, :2]), rtol=1e-5, atol=1e-5
     )
-    assert _names(tmp_path) - before == {"codes.h5", "codes.h5.shards", "x.fvecs"}
+    assert _names(tmp_path) - before == {"codes.h5", "codes.h5.json", "codes.h5.shards", "x.fvecs"}
 
 
 def test_the_database_of_a_data_set(qinco, files, tmp_path):

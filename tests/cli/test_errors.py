@@ -14,7 +14,7 @@ Refused = Callable[..., str]
     [
         (
             "trian",
-            r"unknown command trian \(did you mean train\?\); choose from: .*decode, encode, evaluate, .*train, verify",
+            r"unknown command trian \(did you mean train\?\); choose from: .*encode, evaluate, .*train, verify",
         ),
         (
             "train model=qinco3",
@@ -50,6 +50,10 @@ Refused = Callable[..., str]
         ("train resume=nowhere", r"resume=nowhere is no run folder: it has no .hydra/config.yaml"),
         ("train --cfg job model=qinco3", r"unknown choice model=qinco3 .*"),
         ("train --help model=qinco3", r"unknown choice model=qinco3 .*"),
+        (
+            "evaluate codec=x logger=wandb logger.log_codec=true",
+            r"logger.log_codec=true: only `qinco train` makes a codec to log",
+        ),
         ("evaluate", r"codec=DIR is required: the codec/ folder of a training run"),
         ("import", r"the following arguments are required: FILE, --output"),
         ("centroids data=bigann", r"num_lists=N is required: .*"),

@@ -1,12 +1,13 @@
 """`qinco index` through the command line: one directory, one table, mistakes in one line."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from qinco_lit.search.searcher import Searcher
-from tests.search.indexes import DIM, ivf_codec
+from tests.search.indexes import DIM, LISTS, ivf_codec
 
 DATA = ["data=files", "data.train=train.npy", "data.database=base.npy", "data.num_val=50"]
 INPUTS = ["codec=codec", "codes=codes.h5", *DATA]
@@ -26,8 +27,19 @@ def test_from_codes_to_an_index(qinco, files, tmp_path):
     before = {path.name for path in tmp_path.iterdir()}
     built = qinco("index", *INPUTS, "output=base.index", "device=cpu", "num_training=200", "num_threads=1")
     assert built.code == 0, built.err
-    for words in ("vectors", "bytes per vector", "MSE on validation", "additive", "full", "seconds"):
+    for words in ("vectors", "MSE on validation", "additive", "full", "seconds"):
         assert words in built.out
+    rows = dict(re.findall(r"^ *(bytes per vector|fixed MB)  +(.*?) *$", built.out, re.MULTILINE))
+    assert rows["bytes per vector"] == "11: codes 2, norm 1, id 8"
+    folder = tmp_path / "base.index"
+    files = [path for path in folder.rglob("*") if path.is_file() and path != folder / "config.json"]
+    size = sum(path.stat().st_size for path in files)
+    fixed, named = rows["fixed MB"].split(": ")
+    assert float(fixed) == pytest.approx((size - 250 * 11) / 1e6, abs=1e-3)
+    parts = {name: float(share) for name, share in re.findall(r"([a-z ]+) ([0-9.]+)(?:, |$)", named)}
+    assert list(parts) == ["centroids", "pairwise", "others"]
+    assert parts["centroids"] == pytest.approx(LISTS * DIM * 4 / 1e6, abs=1e-3)
+    assert sum(parts.values()) == pytest.approx(float(fixed), abs=2e-3)
     assert "training: encoding 200 vectors" in built.err
     assert "additive decoder: fitting 200 vectors" in built.err
     assert built.err.splitlines()[-1].startswith("base.index: 250 vectors, in ")

@@ -1,5 +1,6 @@
 """Around a job: what it is called with, what becomes of its folder, and the exit codes."""
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,34 @@ def test_multirun_runs_every_combination(qinco, job, tmp_path):
     assert outcome.code == 0
     assert [run_dir.relative_to(tmp_path).as_posix() for _, run_dir in calls] == [f"sweep/{i}" for i in range(4)]
     assert [config["model"]["num_steps"] for config, _ in calls] == [4, 8, 4, 8]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "num_logs"),
+    [
+        (["train", "hydra.run.dir=run"], 1),
+        (["train", "-m", "seed=1,2", "hydra.sweep.dir=run"], 2),
+        (["verify", "no.h5"], 0),
+    ],
+    ids=["job", "multirun", "tool"],
+)
+def test_the_root_logger_is_given_back(qinco, job, tmp_path, arguments, num_logs):
+    root, held = logging.getLogger(), []
+
+    def run(config: dict[str, Any], run_dir: Path) -> float:
+        logging.getLogger("qinco_lit.anything").info("training")
+        held.extend(handler for handler in root.handlers if isinstance(handler, logging.FileHandler))
+        return _succeed(config, run_dir)
+
+    job(run)
+    before = list(root.handlers), root.level
+    qinco(*arguments)
+    assert (root.handlers, root.level) == before
+    assert all(handler.stream is None for handler in held)  # closed
+    logs = list((tmp_path / "run").rglob("train.log"))
+    assert len(logs) == len(held) == num_logs
+    root.warning("of another program")
+    assert all(log.read_text().count("\n") == 1 for log in logs)
 
 
 def test_flags_may_follow_overrides(qinco, job):

@@ -41,6 +41,8 @@ def test_the_same_command_goes_on_in_its_folder(qinco, tmp_path):
     assert outcome.code == 0, outcome.err
     assert "Pareto front of QINCo2" in outcome.out
     assert "results: " in outcome.out
+    lines = [line for line in outcome.err.splitlines() if line.startswith(("qinco: point ", "ivf_pq: point "))]
+    assert len(lines) == len((tmp_path / "run" / "points.jsonl").read_text().splitlines()) - 1 > 2
     first = json.loads((tmp_path / "run" / "search.json").read_text())
     assert first["data"]["name"] == "mine"
     assert list(first["engines"]) == ["qinco", "ivf_pq"]

@@ -190,10 +190,10 @@ def test_metrics_json_is_recomputed_by_a_second_path(run: Callable[..., Any], co
 def test_the_fields_of_the_record_are_frozen(run: Callable[..., Any]) -> None:
     """A new or renamed field breaks readers of metrics.json: raise SCHEMA_VERSION with it."""
     record = run(baselines=["lsq"])
-    assert command.SCHEMA_VERSION == record["schema_version"] == 2
+    assert command.SCHEMA_VERSION == record["schema_version"] == 3
     assert set(record) == {
-        "schema_version", "created", "codec", "data", "batch_size", "device", "num_threads", "versions", "git_revision",
-        "hardware", "methods",
+        "schema_version", "created", "codec", "data", "batch_size", "device", "num_threads", "command",
+        "versions", "git_revision", "hardware", "arithmetic", "methods",
     }  # fmt: skip
     codec_fields = {
         "bytes_per_vector", "num_steps", "codebook_size", *FIGURES, "encode_vectors_per_s", "decode_vectors_per_s",
@@ -312,3 +312,35 @@ def test_a_database_vector_with_nan_is_named(run: Callable[..., Any]) -> None:
     for batch_size in (250, 64):
         with pytest.raises(ValueError, match=r"^database vector 70 holds NaN or infinity$"):
             run(data=SimpleNamespace(database=broken, **facts, **stubs), batch_size=batch_size)
+
+
+def test_wandb_gets_rate_distortion_and_every_methods_figures(
+    run: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    logged: dict[str, Any] = {}
+    summary: dict[str, Any] = {}
+    states = []
+    tracked = SimpleNamespace(summary=summary, log=logged.update)
+    monkeypatch.setattr(
+        "qinco_lit.training.wandb_run.start_wandb", lambda *_, **options: SimpleNamespace(experiment=tracked, **options)
+    )
+    monkeypatch.setattr("qinco_lit.training.wandb_run.finish_wandb", lambda runs, state: states.append(state))
+    record = run(logger={"mode": "offline", "log_codec": False}, baselines=["pq"])
+    assert all(isinstance(table, wandb.Table) for table in logged.values())
+    codec, pq = record["methods"]["codec"], record["methods"]["pq"]
+    assert logged["evaluate/rate_distortion"].columns == ["method", "num_codes", "bytes_per_vector", "mse"]
+    assert logged["evaluate/rate_distortion"].data == [
+        *(["codec", m, codec["bytes_per_vector"] * m / STEPS, mse] for m, mse in enumerate(codec["mse_per_step"], 1)),
+        ["pq", pq["num_steps"], pq["bytes_per_vector"], pq["mse"]],
+    ]
+    columns = logged["evaluate/methods"].columns
+    for row, (name, method) in zip(logged["evaluate/methods"].data, record["methods"].items(), strict=True):
+        assert row == [name, *(method[column] for column in columns[1:])]
+        for column in columns[1:]:
+            assert summary[f"evaluate/{name}/{column}"] == method[column]
+    monkeypatch.setattr(command, "measure", None)
+    with pytest.raises(TypeError):
+        run(logger={"mode": "offline"})
+    assert states == ["finished", "failed"]

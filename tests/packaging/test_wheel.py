@@ -18,7 +18,7 @@ from qinco_lit.cli import main
 site = Path(sys.argv[1])
 assert Path(qinco_lit.__file__).is_relative_to(site) and Path(datamodules.__file__).is_relative_to(site)
 for path in sorted((site / "qinco_lit" / "conf").glob("*/*.yaml")):
-    if path.parent.name not in ("hydra", "specialize"):
+    if path.parent.name not in ("hydra", "specialize", "scale"):
         job = "train" if path.parent.name != "data" else "evaluate"
         try:
             assert main([job, f"{path.parent.name}={path.stem}", "--cfg", "job"]) == 0, path

@@ -6,13 +6,16 @@ need them: `--help` must not wait for torch.
 """
 
 import argparse
+import contextlib
 import logging
 import os
+import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from qinco_lit.cli.jobs import UserError, raise_mistake, run_job
+from qinco_lit.cli.jobs import raise_mistake, run_job
+from qinco_lit.cli.sweeps import UserError
 from qinco_lit.cli.table import JOBS, TOOLS, Job, Tool
 from qinco_lit.mistakes import in_one_line
 from qinco_lit.options import unknown
@@ -26,8 +29,11 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (default: the process's) and return its exit code: 0, or 2 for a user's mistake."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    os.environ["QINCO_COMMAND"] = shlex.join(["qinco", *arguments])  # for summaries, of processes of the job, too
     try:
-        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+        with _own_logging():
+            return _dispatch(arguments)
     except (UserError, ValueError, OSError) as error:
         return _report((isinstance(error, UserError) and error.__cause__) or error)
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns Ctrl-C into SystemExit(1)
@@ -35,6 +41,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write("qinco: interrupted\n")
         return 130
+
+
+@contextlib.contextmanager
+def _own_logging() -> Iterator[None]:
+    """Give the root logger back as it was: Hydra leaves its handlers, one of them on the log file of the last run."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        for handler in [handler for handler in root.handlers if handler not in handlers]:
+            handler.close()
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -2,29 +2,41 @@
 
 import argparse
 import contextlib
-import os
+import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from qinco_lit.cli.sweeps import (
+    FAILED,
+    REPORT,
+    Sweep,
+    UserError,
+    check_launcher,
+    failure,
+    is_first_process,
+    raise_if_missing,
+)
 from qinco_lit.cli.table import JOBS, Job
+from qinco_lit.cli.tracking import is_multirun
 from qinco_lit.commands.checks import NO_OPTIONS
 from qinco_lit.mistakes import in_one_line, remove_if_unused, users_mistake
 from qinco_lit.options import unknown, unknown_key
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
+    from hydra.conf import HydraConf
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
 
 CONFIG_PATH = "pkg://qinco_lit.conf"
 SAVED_CONFIG = Path(".hydra") / "config.yaml"
 # Overrides that make a saved config, which holds no settings of Hydra, run in its folder and leave that as it is.
 _RESUME_SETTINGS = ["hydra/job_logging=qinco", "hydra.job.name=train", "hydra.output_subdir=null"]
-
-
-class UserError(BaseException):
-    """Carries a user's mistake through Hydra, which would add lines of its own to an Exception."""
+_KEPT = ("seed", "data.metric")  # by a run that is resumed, as its choices of groups
 
 
 def raise_mistake(parser: argparse.ArgumentParser, message: str) -> NoReturn:  # noqa: ARG001 (takes a parser's place)
@@ -60,16 +72,30 @@ def _run_task(job: Job, config: "DictConfig", *, keep_folder: bool) -> float | N
 
     run_dir = Path((settings := HydraConfig.get()).runtime.output_dir)
     try:
-        return job.run(_plain(config), run_dir)
+        value = job.run(_plain(config), run_dir)
+        (run_dir / FAILED).unlink(missing_ok=True)
+        return value
     except Exception as error:
         mistake = users_mistake(error)
+        own_files = {".hydra", f"{settings.job.name}.log"}
+        if is_multirun(settings) and (mistake is None or not _stops_sweep(settings, run_dir, own_files)):
+            failure(error, run_dir, settings.job.name)
+            return None
         if mistake is None:
             raise
-        if not keep_folder and os.environ.get("LOCAL_RANK", "0") == "0":
-            remove_if_unused(run_dir, {".hydra", f"{settings.job.name}.log"})
-        if "basic_launcher" not in str(settings.launcher.get("_target_")):
-            raise  # in a worker process: the launcher reports it its own way
+        if not keep_folder and is_first_process():
+            remove_if_unused(run_dir, own_files)
         raise UserError from mistake
+    except KeyboardInterrupt:
+        if is_multirun(settings):
+            log.warning("the rest of the sweep: the same command with hydra.sweep.dir=%s", settings.sweep.dir)
+        raise
+
+
+def _stops_sweep(settings: "HydraConf", run_dir: Path, own_files: set[str]) -> bool:
+    """Whether a failed job ends the sweep: the first one, before it made anything; the others would fail like it."""
+    is_basic = "basic_launcher" in str(settings.launcher.get("_target_"))
+    return is_basic and settings.job.num == 0 and {entry.name for entry in run_dir.iterdir()} <= own_files
 
 
 # --- checking the command line before Hydra makes a folder ----------------------------------------------------------
@@ -99,12 +125,35 @@ def _prepare(name: str, args: argparse.Namespace) -> bool:
 
 
 def _check(name: str, hydra: "Hydra", args: argparse.Namespace) -> None:
-    config_name = args.config_name or name
-    jobs = _jobs_of_sweep(hydra, config_name, args) if args.multirun else [args.overrides]
-    configs = [_checked_config(hydra, config_name, overrides) for overrides in jobs]
-    if not (args.help or args.cfg or args.info):
-        for config in configs:
+    config_name, overrides = args.config_name or name, _parse(hydra, args.overrides)
+    check_launcher(overrides, hydra.config_loader.get_group_options("hydra/launcher"))
+    is_run = not (args.help or args.cfg or args.info)
+    sweep = _sweep(hydra, config_name, overrides) if is_run else None
+    if sweep is None or not (args.multirun or sweep.is_asked_for):
+        config = _checked_config(hydra, config_name, args.overrides)
+        if is_run:
             JOBS[name].check(config)
+        return
+    configs = [_checked_config(hydra, config_name, job) for job in sweep.samples()]
+    files = [f"-cd {args.config_dir}"] * bool(args.config_dir) + [f"-cn {args.config_name}"] * bool(args.config_name)
+    one_job = " ".join(["qinco", name, *files, *["hydra.mode=RUN"] * bool(files)])
+    for config in configs:
+        JOBS[name].check(config)
+        sweep.check_processes(one_job, config)
+    sweep.check_folder()
+    args.overrides.append(REPORT)
+
+
+def _sweep(hydra: "Hydra", config_name: str, overrides: list["Override"]) -> Sweep | None:
+    from hydra.errors import HydraException
+
+    try:
+        return Sweep(hydra, config_name, overrides)
+    except HydraException as error:
+        for launcher in re.findall("hydra/launcher/([a-z_]+)", str(error)):
+            raise_if_missing(launcher, hydra.config_loader.get_group_options("hydra/launcher"))
+        Sweep(hydra, config_name, [])  # raises where the file is to blame
+        return None  # else the check of a single job says what is wrong
 
 
 @contextlib.contextmanager
@@ -139,38 +188,22 @@ def _resume(hydra: "Hydra", args: argparse.Namespace) -> bool:
     folder = next((o.value() for o in overrides if o.key_or_group == "resume"), None)
     if folder is None:
         return False
+    from qinco_lit.training.run_log import merged_overrides, read_summary  # Lightning's import takes seconds
+
     saved = Path(str(folder)).absolute() / SAVED_CONFIG
     if args.multirun or args.config_name:
         raise ValueError(f"resume={folder} continues one run with its own config; leave out -m and -cn")
     if not saved.is_file():
         raise ValueError(f"resume={folder} is no run folder: it has no {SAVED_CONFIG}")
     for override in overrides:
-        if hydra.config_loader.get_group_options(override.key_or_group) and not override.is_hydra_override():
+        is_choice = hydra.config_loader.get_group_options(override.key_or_group) and not override.is_hydra_override()
+        if is_choice or override.key_or_group in _KEPT:
             raise ValueError(f"resume={folder} keeps the choices of its run; leave out {override.input_line}")
+    run_dir = saved.parent.parent
     args.config_dir, args.config_name = str(saved.parent), saved.stem
-    args.overrides[:0] = [*_RESUME_SETTINGS, f'hydra.run.dir="{saved.parent.parent}"']
+    earlier = read_summary(run_dir).get("resume_overrides", [])
+    args.overrides = [*_RESUME_SETTINGS, f'hydra.run.dir="{run_dir}"', *merged_overrides(earlier, args.overrides)]
     return True
-
-
-def _jobs_of_sweep(hydra: "Hydra", config_name: str, args: argparse.Namespace) -> Iterator[list[str]]:
-    """Yield overrides of jobs of a sweep such that every value of every swept option is in one of them."""
-    from hydra.types import RunMode
-
-    settings = [o.input_line or "" for o in _parse(hydra, args.overrides) if o.is_hydra_override()]
-    sweeper = hydra.compose_config(config_name, settings, RunMode.MULTIRUN).hydra.sweeper
-    is_basic = str(sweeper.get("_target_")).endswith("BasicSweeper")  # others have a syntax of their own
-    params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()] if is_basic else []
-    values: dict[str, list[str]] = {}
-    for override in _parse(hydra, [*params, *args.overrides]):
-        key = override.get_key_element()
-        if override.is_discrete_sweep():
-            values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
-        elif not override.is_sweep_override():
-            values[key] = [override.input_line or ""]
-    yield [options[0] for options in values.values()]
-    for key, options in values.items():
-        for option in options[1:]:
-            yield [option if other == key else others[0] for other, others in values.items()]
 
 
 def _checked_config(hydra: "Hydra", config_name: str, overrides: list[str]) -> dict[str, Any]:

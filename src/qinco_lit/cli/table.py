@@ -3,11 +3,14 @@
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from qinco_lit.commands import export_checkpoint, fit_preselector, import_checkpoint, verify
+from qinco_lit.cli.sweeps import Earlier, earlier_attempt
+from qinco_lit.cli.tracking import describe_run, is_multirun
+from qinco_lit.commands import compare, download, export_checkpoint, fit_preselector, import_checkpoint, verify
 from qinco_lit.commands.checks import (
     check_centroids,
     check_decode,
@@ -15,6 +18,7 @@ from qinco_lit.commands.checks import (
     check_evaluate,
     check_index,
     check_plan,
+    check_reproduce,
     check_search,
     check_train,
 )
@@ -46,13 +50,15 @@ def _data_module(config: dict[str, Any], **arguments: int) -> Any:
 
 def _train(config: dict[str, Any], run_dir: Path) -> float | None:
     from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
 
     from qinco_lit.commands.train import train
 
-    settings = HydraConfig.get()
-    if settings.mode == RunMode.MULTIRUN and config["logger"] is not None and config["logger"]["group"] is None:
-        config["logger"]["group"] = Path(settings.sweep.dir).name
+    settings, earlier = HydraConfig.get(), Earlier()
+    if is_multirun(settings):  # the same sweep again goes on with its jobs
+        earlier = earlier_attempt(run_dir)
+    if earlier.result is not None:
+        return earlier.result
+    describe_run(config, settings, run_dir)
     return train(
         data=_data_module(config, batch_size=config["recipe"]["batch_size"], seed=config["seed"]),
         model=config["model"],
@@ -62,21 +68,26 @@ def _train(config: dict[str, Any], run_dir: Path) -> float | None:
         logger=config["logger"],
         seed=config["seed"],
         run_dir=run_dir,
-        resume=config["resume"] is not None,
+        resume=config["resume"] is not None or earlier.has_checkpoint,
         config=config,
-        overrides=[str(override) for override in settings.overrides.task],
+        overrides=[] if earlier.has_checkpoint else [str(override) for override in settings.overrides.task],
     )
 
 
 def _evaluate(config: dict[str, Any], run_dir: Path) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
     from qinco_lit.commands.evaluate import evaluate
 
-    options = {name: value for name, value in config.items() if name not in ("codec", "data", "data_dir", "cache_dir")}
+    describe_run(config, HydraConfig.get(), run_dir)
+    others = ("codec", "data", "data_dir", "cache_dir", "choices")
+    options = {name: value for name, value in config.items() if name not in others}
     evaluate(
         codec_dir=Path(config["codec"]),
         data=_data_module(config, batch_size=config["batch_size"]),
         output_dir=run_dir,
         cache_dir=Path(config["cache_dir"]),
+        config=config,
         **options,
     )
 
@@ -138,17 +149,12 @@ def _index(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all 
 
 def _search(config: dict[str, Any], run_dir: Path) -> None:
     from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
 
     from qinco_lit.commands.search import search
 
-    settings, logger = HydraConfig.get(), config["logger"]
-    if logger is not None:
-        if logger["job_type"] == "train":  # of conf/logger
-            logger["job_type"] = "search"
-        if settings.mode == RunMode.MULTIRUN and logger["group"] is None:
-            logger["group"] = Path(settings.sweep.dir).name
-    options = {name: value for name, value in config.items() if name not in ("index", "data", "data_dir", "cache_dir")}
+    describe_run(config, HydraConfig.get(), run_dir)
+    others = ("index", "data", "data_dir", "cache_dir", "choices")
+    options = {name: value for name, value in config.items() if name not in others}
     search(
         index_dir=Path(config["index"]),
         data=_data_module(config),
@@ -191,6 +197,44 @@ def _data_facts(config: dict[str, Any]) -> Any:
     return facts_of_module(data)
 
 
+def _download(options: argparse.Namespace) -> None:
+    download.run(options, _published_sets(options.data_dir))
+
+
+def _published_sets(data_dir: Path) -> dict[str, download.PublishedSet]:
+    """The data configs that offer a choice of published sizes, with the files that their target's module names."""
+    from omegaconf import OmegaConf
+
+    import qinco_lit.conf
+
+    sets = {}
+    for path in sorted((Path(qinco_lit.conf.__path__[0]) / "data").glob("*.yaml")):
+        config = OmegaConf.create({"data_dir": str(data_dir), "data": OmegaConf.load(path)}).data
+        if "size" in config:
+            module = import_module(str(config["_target_"]).rpartition(".")[0])
+            files = partial(module.published_files, name=config.name)
+            sets[path.stem] = download.PublishedSet(Path(config.root), files)
+    return sets
+
+
+def _reproduce(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all of it goes to output=)
+    from hydra.core.hydra_config import HydraConfig
+
+    from qinco_lit.cli.missing_data import missing_data
+    from qinco_lit.commands.reproduce import reproduce
+
+    settings, data_dir = HydraConfig.get(), str(config["data_dir"])
+    options = {name: value for name, value in config.items() if name not in ("output", "data_dir")}
+    reproduce(
+        **options,
+        scale_name=str(settings.runtime.choices["scale"]),
+        output=Path(config["output"]),
+        find_missing=lambda data: missing_data(data, data_dir),
+        environment={"QINCO_DATA": data_dir},
+        overrides=[str(override) for override in settings.overrides.task],
+    )
+
+
 JOBS = {
     "train": Job("train a quantizer on vectors (python train.py is the same)", check_train, _train),
     "evaluate": Job("measure a trained codec next to PQ, OPQ, RQ and LSQ", check_evaluate, _evaluate),
@@ -200,6 +244,7 @@ JOBS = {
     "index": Job("build an index to search from a store of codes, resumable", check_index, _index),
     "search": Job("recall against speed of an index, next to those of faiss, resumable", check_search, _search),
     "plan": Job("time, disk and memory for a whole data set, from short measurements", check_plan, _plan),
+    "reproduce": Job("run the experiments of the papers and report ours next to theirs", check_reproduce, _reproduce),
 }
 TOOLS = {
     "import": Tool(
@@ -212,6 +257,10 @@ TOOLS = {
         "let a codec without pre-selectors (QINCo1) try few codewords",
         fit_preselector.add_arguments,
         fit_preselector.run,
+    ),
+    "compare": Tool("runs, sweeps, evaluations and searches side by side", compare.add_arguments, compare.run),
+    "download": Tool(
+        "bring a data set or checkpoint of the papers, resumable and checked", download.add_arguments, _download
     ),
     "verify": Tool("check that a store of codes is complete and undamaged", verify.add_arguments, verify.run),
 }

@@ -16,10 +16,11 @@ def check_train(config: Mapping[str, Any]) -> None:
 
     from qinco_lit.quantizers import QINCo
     from qinco_lit.training import Recipe
-    from qinco_lit.training.wandb_run import start_wandb
 
     types = {"seed": int, "resume": str | None, "data_dir": str}
     check_arguments("", lambda: None, {name: config[name] for name in types}, extra=types)
+    if not 0 <= config["seed"] < 1 << 32:
+        raise ValueError(f"seed={config['seed']}: give 0 to {(1 << 32) - 1}")
     _check_data(config["data"])
     check_arguments("model", QINCo, config["model"], given=("dim", "num_lists"))
     if config.get("coarse") is not None:  # runs of before there were lists lack it
@@ -31,8 +32,7 @@ def check_train(config: Mapping[str, Any]) -> None:
     epochs = config["trainer"].get("max_epochs")
     if epochs is None or epochs < 1:
         raise ValueError(f"trainer.max_epochs={epochs}: give at least 1, the learning rate's schedule needs an end")
-    if config["logger"] is not None:
-        check_arguments("logger", start_wandb, config["logger"], given=("run_dir", "config"))
+    _check_logger(config["logger"])
 
 
 def check_evaluate(config: Mapping[str, Any]) -> None:
@@ -41,10 +41,11 @@ def check_evaluate(config: Mapping[str, Any]) -> None:
         raise ValueError("codec=DIR is required: the codec/ folder of a training run")
     from qinco_lit.commands.evaluate import evaluate
 
-    options = {name: value for name, value in config.items() if name != "data"}
-    given, extra = ("codec_dir", "data", "output_dir"), {"codec": str, "data_dir": str}
+    options = {name: value for name, value in config.items() if name not in ("data", "logger")}
+    given, extra = ("codec_dir", "data", "output_dir", "logger", "config"), {"codec": str, "data_dir": str}
     check_arguments("", evaluate, options, given=given, extra=extra)
     _check_data(config["data"])
+    _check_logger(config["logger"], has_codec=False)
 
 
 def check_centroids(config: Mapping[str, Any]) -> None:
@@ -127,19 +128,42 @@ def check_plan(config: Mapping[str, Any]) -> None:
         _check_data(config["data"])
 
 
+def check_reproduce(config: Mapping[str, Any]) -> None:
+    """Check the options of `qinco reproduce` (plain nested values) against their receivers. Raises ValueError."""
+    from qinco_lit.commands.reproduce import check_launcher, reproduce
+    from qinco_lit.commands.reproducing.choose import choose
+    from qinco_lit.commands.reproducing.scale import read_scale
+    from qinco_lit.commands.reproducing.slurm import SlurmOptions
+    from qinco_lit.commands.reproducing.tasks import expand
+
+    given = ("scale_name", "find_missing", "environment", "overrides", "program")
+    check_arguments("", reproduce, config, given=given, extra={"data_dir": str})
+    check_arguments("slurm", SlurmOptions, config["slurm"])
+    check_launcher(config["launcher"])
+    choose(expand(read_scale(config["scale"])), config["only"])
+
+
 def check_search(config: Mapping[str, Any]) -> None:
     """Check the options of `qinco search` (plain nested values) against what will receive them. Raises ValueError."""
     if config["index"] is None:
         raise ValueError("index=DIR is required: what `qinco index` wrote")
     from qinco_lit.commands.search import search
-    from qinco_lit.training.wandb_run import start_wandb
 
     options = {name: value for name, value in config.items() if name not in ("data", "logger")}
     given, extra = ("index_dir", "data", "output_dir", "logger", "config"), {"index": str, "data_dir": str}
     check_arguments("", search, options, given=given, extra=extra)
     _check_data(config["data"])
-    if config["logger"] is not None:
-        check_arguments("logger", start_wandb, config["logger"], given=("run_dir", "config"))
+    _check_logger(config["logger"], has_codec=False)
+
+
+def _check_logger(options: Mapping[str, Any] | None, *, has_codec: bool = True) -> None:
+    if options is None:
+        return
+    from qinco_lit.training.wandb_run import start_wandb
+
+    check_arguments("logger", start_wandb, options, given=("run_dir", "config"), extra={"log_codec": bool})
+    if options.get("log_codec") and not has_codec:
+        raise ValueError("logger.log_codec=true: only `qinco train` makes a codec to log")
 
 
 def _check_data(options: Mapping[str, Any]) -> None:

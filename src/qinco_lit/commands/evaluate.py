@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,15 +17,16 @@ from qinco_lit.codec import Codec
 from qinco_lit.commands.device import chosen_device
 from qinco_lit.commands.measure import Quantizer, TestSet, measure
 from qinco_lit.commands.measuring import num_threads_in_use, progress_bar
+from qinco_lit.commands.wandb_tables import send_evaluation, track
 from qinco_lit.options import unknown
 from qinco_lit.reports.rate_distortion import figure_bytes, rate_distortion_figure
 from qinco_lit.reports.tables import markdown_table, rich_table, table_notes
 from qinco_lit.search import baselines as faiss_baselines
 from qinco_lit.search.baseline_cache import fingerprint, trained_baseline
 from qinco_lit.search.threads import threads
-from qinco_lit.training.run_log import environment
+from qinco_lit.training.environment import environment
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # Of what `measure` returns: results of baselines that are kept from earlier evaluations hold it.
 _FIGURES_VERSION = 1
 # The papers train OPQ and RQ on 500k vectors; the error barely falls beyond, and time grows in proportion.
@@ -84,6 +85,8 @@ def evaluate(
     device: str = "auto",
     num_threads: int | None = None,
     cache_dir: Path = DEFAULT_CACHE_DIR,
+    logger: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measure a codec and baselines, write `metrics.json`, `table.md` and `rate_distortion.png/.svg`, print the table.
 
@@ -101,10 +104,12 @@ def evaluate(
         device: of the codec: auto, cpu, cuda, cuda:1. Baselines run on the CPU.
         num_threads: of torch and faiss; None leaves theirs.
         cache_dir: where trained baselines and their results are kept for the next evaluation.
+        logger: arguments of `start_wandb`, None for no W&B.
+        config: the resolved configuration, for the W&B run.
 
     Returns:
         The content of `metrics.json`: `schema_version`, `created`, facts of `codec`, `data`, `device`, `num_threads`,
-        `versions`, `git_revision`, `hardware`, and `methods`: for "codec" and each baseline `bytes_per_vector`,
+        those of `environment`, and `methods`: for "codec" and each baseline `bytes_per_vector`,
         `num_steps`, `codebook_size` and what `measure` returns; for baselines also `settings`, `num_training_rows`,
         `train_s`, `measured_at`, and `from_cache`: then speeds are of that earlier time.
 
@@ -122,7 +127,8 @@ def evaluate(
     truth = None if queries is None else np.asarray(data.ground_truth)
     test_set = TestSet(data.database, queries, truth, data.metric)
     console = Console()
-    with threads(num_threads), progress_bar(console) as progress:
+    tracked = track(output_dir, logger, config or {}, send_evaluation)
+    with tracked as tracker, threads(num_threads), progress_bar(console) as progress:
         quantizer = _CodecQuantizer(codec, beam_size, num_candidates, candidate_budget)
         methods = {"codec": _measure_codec(quantizer, test_set, batch_size, progress)}
         if baselines:
@@ -139,7 +145,8 @@ def evaluate(
             **environment(),
             "methods": methods,
         }
-    _write(record, output_dir)
+        _write(record, output_dir)
+        tracker(record)
     console.print(rich_table(record))
     console.print(table_notes(record), style="dim")
     console.print(f"results: {output_dir}", soft_wrap=True)

@@ -1,10 +1,8 @@
 """`train`: fit a quantizer to a data set, resumable, ending in a codec."""
 
-import json
 import logging
 import math
 import signal
-import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -13,20 +11,23 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningDataModule, Trainer
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping, LambdaCallback, ModelCheckpoint
 from torch import Tensor
 
-from qinco_lit.atomic import write_atomically
 from qinco_lit.codec import Codec
 from qinco_lit.commands.lists import list_assigner
+from qinco_lit.commands.readings import check_centroids_reading
+from qinco_lit.mistakes import in_one_line
 from qinco_lit.published import read_centroids
 from qinco_lit.quantizers import QINCo
+from qinco_lit.training.best_epoch import best_epoch
 from qinco_lit.training.callbacks import LastCheckpoint, Reporter, TrainingInterruptedError
 from qinco_lit.training.initialization import kmeans_codebooks
 from qinco_lit.training.module import InitialCodebooks, QuantizerTraining
 from qinco_lit.training.recipe import Recipe
-from qinco_lit.training.run_log import JsonLinesLogger, environment, read_summary, write_summary
-from qinco_lit.training.wandb_run import finish_wandb, start_wandb
+from qinco_lit.training.run_folder import only_trainer
+from qinco_lit.training.run_log import JsonLinesLogger, RunRecord, read_summary
+from qinco_lit.training.wandb_run import finish_wandb, in_wandb_sweep, log_codec, start_wandb, wandb_id
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def train(
         centroids_path: npy file of coarse centroids, in raw space: trains an IVF model.
         recipe: fields of `Recipe`.
         trainer: arguments of `pl.Trainer`, plus `checkpoint_every_s`.
-        logger: arguments of `start_wandb`, None for no W&B.
+        logger: arguments of `start_wandb` and `log_codec` (whether the codec becomes an artifact), None for no W&B.
         seed: of weights and order.
         run_dir: where everything is written.
         resume: go on from `run_dir/checkpoints/last.ckpt`.
@@ -65,50 +66,84 @@ def train(
         ValueError, FileNotFoundError: the user's mistakes, in one line.
         KeyboardInterrupt: SIGINT or SIGTERM; the checkpoint to resume from is written.
     """
-    checkpoints = run_dir / "checkpoints"
-    last = checkpoints / "last.ckpt"
+    last = run_dir / "checkpoints" / "last.ckpt"
     if resume and not last.is_file():
         raise FileNotFoundError(
             f"cannot resume {run_dir}: {last} does not exist (the run ended before its first checkpoint)"
         )
     quiet_lightning()
-    started = time.time()
     typed_recipe = Recipe(**recipe)
     fitter = _trainer(dict(trainer), typed_recipe, run_dir)
     module = _module(data, model, centroids_path, typed_recipe, seed, fitter.strategy.root_device)
-    if logger is not None and fitter.is_global_zero:  # at last: everything before may be refused
-        fitter.loggers.append(start_wandb(run_dir, config=config, **logger))
-    earlier_s = float(read_summary(run_dir).get("wall_s", 0.0)) if resume else 0.0
-    record = {"overrides": list(overrides), "seed": seed, "parameters": _num_parameters(module.quantizer)}
-    if fitter.is_global_zero:
-        write_atomically(run_dir / "config.json", json.dumps(config, indent=2) + "\n")
-        write_summary(run_dir, state="running", **record, **environment())
-    state = "failed"
+    facts: dict[str, Any] = {"seed": seed, "parameters": _num_parameters(module.quantizer), "reason": None}
+    with only_trainer(run_dir):  # everything before may be refused
+        codec_artifact = False
+        if logger is not None and fitter.is_global_zero:
+            options = {name: value for name, value in logger.items() if name != "log_codec"}
+            fitter.loggers.append(start_wandb(run_dir, config=config, **options))
+            codec_artifact = bool(logger.get("log_codec"))
+            facts["wandb_id"] = wandb_id(run_dir)
+        record = RunRecord(run_dir, resume=resume, config=config, overrides=overrides, facts=facts)
+        return _fit(fitter, module, data, record, run_dir, last if resume else None, codec_artifact=codec_artifact)
+
+
+def _fit(
+    fitter: Trainer,
+    module: QuantizerTraining,
+    data: LightningDataModule,
+    record: RunRecord,
+    run_dir: Path,
+    checkpoint: Path | None,
+    *,
+    codec_artifact: bool,
+) -> float:
+    if fitter.is_global_zero and checkpoint is None:
+        record.begin()
+    elif fitter.is_global_zero:  # what cannot be resumed is refused before that
+        fitter.callbacks.append(LambdaCallback(on_train_start=lambda *_: record.begin()))  # type: ignore[attr-defined]
+    state, reason = "failed", None
     try:
-        fitter.fit(module, datamodule=data, ckpt_path=str(last) if resume else None)
+        fitter.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint))
         if fitter.is_global_zero:
             some = data.train_vectors[:_PRESELECTOR_ROWS]  # type: ignore[attr-defined]
-            _write_codec(module.quantizer, checkpoints / "best.ckpt", some, run_dir / "codec")
+            _write_codec(module.quantizer, run_dir / "checkpoints" / "best.ckpt", some, run_dir / "codec")
+        if codec_artifact:
+            log_codec(fitter.loggers, run_dir / "codec", {"best_val_mse": _best_mse(fitter), **module.quantizer.config})
         state = "finished"
     except TrainingInterruptedError as interruption:
         state = "interrupted"
+        if in_wandb_sweep() and interruption.signal_number == signal.SIGTERM:
+            # a sweep ends runs that promise little this way; its agent takes other exit codes than 0 for failures
+            log.info("ended early by the W&B sweep")
+            return _best_or_nan(fitter)
         log.warning("interrupted; go on with: qinco train resume=%s", run_dir)
         raise KeyboardInterrupt(signal.Signals(interruption.signal_number).name) from interruption
     except SystemExit as exit_:  # Lightning turns a Ctrl-C outside the training loop into this
         state = "interrupted"
         raise KeyboardInterrupt from exit_
+    except Exception as error:
+        reason = in_one_line(error)
+        raise
     finally:
-        best = _best_mse(fitter)
         if fitter.is_global_zero:
-            wall_s = round(earlier_s + time.time() - started, 1)
-            done = {"epochs": fitter.current_epoch, "steps": fitter.global_step}
-            last_metrics = {name: float(value) for name, value in fitter.callback_metrics.items()}
-            write_summary(run_dir, state=state, wall_s=wall_s, **done, best_val_mse=best, last_metrics=last_metrics)
-        finish_wandb(fitter.loggers, failed=state == "failed")
+            metrics = {name: float(value) for name, value in fitter.callback_metrics.items()}
+            done = {"epochs": fitter.current_epoch, "steps": fitter.global_step, "best_val_mse": _best_mse(fitter)}
+            best = best_epoch(run_dir / "metrics.jsonl")
+            known = {"best_epoch": best.get("epoch"), "best_metrics": best, "reason": reason}
+            record.end(state, {**done, "last_metrics": metrics, **known})
+        finish_wandb(fitter.loggers, state=state, summary=_wandb_summary(run_dir))
     if fitter.is_global_zero:
-        log.info("validation MSE %.6g; codec: %s", best, run_dir / "codec")
-    assert best is not None
-    return best
+        log.info("validation MSE %.6g; codec: %s", _best_or_nan(fitter), run_dir / "codec")
+    return _best_or_nan(fitter)
+
+
+def _wandb_summary(run_dir: Path) -> dict[str, Any]:
+    """What W&B's table of runs shows of a training: the best epoch's validation, and what it cost."""
+    summary = read_summary(run_dir)
+    best = summary.get("best_metrics", {})
+    figures = {f"best/{name.removeprefix('val/')}": value for name, value in best.items() if name.startswith("val/")}
+    told = ("best_epoch", "wall_s", "parameters", "epochs", "reason")
+    return {**figures, **{name: summary[name] for name in told if summary.get(name) is not None}}
 
 
 def _module(
@@ -124,7 +159,8 @@ def _module(
     data.setup("fit")
     dim: int = data.dim  # type: ignore[attr-defined]
     assign_lists = None
-    if centroids is not None:
+    if centroids_path is not None and centroids is not None:
+        check_centroids_reading(centroids_path, data)
         if centroids.shape[1] != dim:
             given = f"coarse.centroids={centroids_path} has dimension {centroids.shape[1]}"
             raise ValueError(f"{given}, the training vectors have {dim}: give centroids of this data set")
@@ -170,10 +206,11 @@ def _trainer(trainer: dict[str, Any], recipe: Recipe, run_dir: Path) -> Trainer:
 
 
 def _initial_codebooks(recipe: Recipe) -> InitialCodebooks:
-    def from_faiss(quantizer: QINCo, x: Tensor, generator: torch.Generator) -> Iterable[Tensor]:  # noqa: ARG001
+    def from_faiss(quantizer: QINCo, x: Tensor, generator: torch.Generator) -> Iterable[Tensor]:
         from qinco_lit.search.residual_codebooks import residual_codebooks
 
-        codebooks = residual_codebooks(x.cpu().numpy(), quantizer.num_steps, quantizer.codebook_size)
+        seed = int(torch.randint(1 << 31, (), generator=generator))
+        codebooks = residual_codebooks(x.cpu().numpy(), quantizer.num_steps, quantizer.codebook_size, seed=seed)
         return torch.from_numpy(codebooks).to(x.device)
 
     if recipe.initial_codebooks == "faiss_rq":
@@ -189,6 +226,11 @@ def _precision(accelerator: str) -> str:
 def trains_in_bfloat16(*, on_gpu: bool) -> bool:
     """Whether trainer.precision=null means bf16-mixed."""
     return on_gpu and torch.cuda.is_bf16_supported()
+
+
+def _best_or_nan(fitter: Trainer) -> float:
+    best = _best_mse(fitter)
+    return math.nan if best is None else best
 
 
 def _best_mse(fitter: Trainer) -> float | None:

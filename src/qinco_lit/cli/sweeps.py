@@ -1,0 +1,221 @@
+"""Many runs from one command line: what they are, what cannot work, and what became of them."""
+
+import logging
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from qinco_lit.atomic import write_atomically
+from qinco_lit.mistakes import in_one_line, users_mistake
+
+if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
+    from hydra.core.override_parser.types import Override
+
+log = logging.getLogger(__name__)
+
+FAILED = "failed.txt"  # in the folder of a job of a sweep that failed: why, in one line
+# Lets Hydra report failed jobs at the end of a sweep.
+REPORT = "+hydra.callbacks.qinco_failures._target_=qinco_lit.cli.sweep_report.ReportFailures"
+# Launchers of Hydra that are packages of their own, and the extra of ours that brings them.
+_PLUGINS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}
+
+
+class UserError(BaseException):
+    """Carries a user's mistake through Hydra, which would add lines of its own to an Exception."""
+
+
+class Sweep:
+    """The jobs of a command line, as the sweeper of Hydra will start them.
+
+    Args:
+        hydra: opened on the configs.
+        config_name: the primary config.
+        overrides: what the user typed.
+    """
+
+    def __init__(self, hydra: "Hydra", config_name: str, overrides: list["Override"]) -> None:
+        from hydra.types import RunMode
+
+        settings = [o.input_line or "" for o in overrides if o.is_hydra_override()]
+        config = hydra.compose_config(
+            config_name, settings, RunMode.MULTIRUN, with_log_configuration=False, validate_sweep_overrides=False
+        )
+        self.settings = config.hydra
+        self.is_asked_for = config.hydra.mode == RunMode.MULTIRUN  # by hydra.mode, in a file or on the command line
+        self._hydra, self._overrides = hydra, overrides
+
+    def _parsed(self) -> list["Override"]:
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        sweeper = self.settings.sweeper
+        params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()] if self._is_basic else []
+        parser = OverridesParser.create(config_loader=self._hydra.config_loader)
+        return [*parser.parse_overrides(params), *self._overrides]
+
+    @property
+    def _is_basic(self) -> bool:  # other sweepers have a syntax of their own
+        return str(self.settings.sweeper.get("_target_")).endswith("BasicSweeper")
+
+    def options(self) -> dict[str, list[str]]:
+        """The values of every option, as overrides; of most there is one."""
+        values: dict[str, list[str]] = {}
+        for override in self._parsed():
+            key = override.get_key_element()
+            if override.is_discrete_sweep():
+                values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            elif not override.is_sweep_override():
+                values[key] = [override.input_line or ""]
+        return values
+
+    def samples(self) -> Iterator[list[str]]:
+        """Overrides of jobs such that every value of every swept option is in one of them."""
+        values = self.options()
+        yield [options[0] for options in values.values()]
+        for key, options in values.items():
+            for option in options[1:]:
+                yield [option if other == key else others[0] for other, others in values.items()]
+
+    def jobs(self) -> list[list[str]]:
+        """Overrides of all jobs, in the order of their numbers; none for a sweeper that decides as it goes."""
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+        if not self._is_basic:
+            return []
+        return BasicSweeper.split_arguments(self._parsed(), None)[0]
+
+    def check_folder(self) -> None:
+        """Where the sweep's folder holds jobs, let them be the same ones: they are gone on with. Raises ValueError."""
+        from omegaconf import OmegaConf
+
+        folder = Path(str(self.settings.sweep.dir))
+        if not (folder / "multirun.yaml").is_file():
+            return
+        for number, overrides in enumerate(self.jobs()):
+            saved = folder / str(number) / ".hydra" / "overrides.yaml"
+            asked = [override for override in overrides if not override.startswith(("hydra.", "hydra/"))]
+            there = [str(override) for override in OmegaConf.load(saved)] if saved.is_file() else asked
+            if there != asked:
+                earlier = " ".join(override for override in there if override not in asked) or "fewer options"
+                now = " ".join(override for override in asked if override not in there) or "fewer options"
+                raise ValueError(
+                    f"{saved.parents[1]} is the run of {earlier}, not of {now}: choose another hydra.sweep.dir"
+                )
+
+    def check_processes(self, command: str, config: Mapping[str, Any]) -> None:
+        """Refuse jobs that start processes of their own, which would each run the whole sweep. Raises ValueError.
+
+        Args:
+            command: what runs one job of the sweep, with its overrides behind.
+            config: of one of its jobs, in plain values.
+        """
+        trainer = config.get("trainer")
+        if not isinstance(trainer, Mapping) or "devices" not in trainer:
+            return
+        launcher = self.settings.launcher
+        reason = several_processes(trainer)
+        if str(launcher.get("_target_")).endswith("SlurmLauncher"):
+            asked = {"tasks_per_node": num_devices(trainer), "nodes": trainer.get("num_nodes") or 1}
+            for name, number in asked.items():
+                if reason and launcher.get(name) != number:
+                    option = f"hydra.launcher.{name}={number}"
+                    raise ValueError(f"{reason} in a sweep on SLURM needs {option}: SLURM starts its processes")
+        elif reason:
+            raise ValueError(
+                f"{reason} in a sweep: the processes that it starts would each run the whole sweep. Either leave it to "
+                f"SLURM (hydra/launcher=submitit_slurm hydra.launcher.tasks_per_node={num_devices(trainer)}), or run "
+                f"the jobs one by one: {self._loop(command)} (docs/sweeps.md)"
+            )
+
+    def _loop(self, command: str) -> str:
+        """Shell loops over the options that are swept, around the command with those that are not."""
+        head, tail = "", ""
+        typed = {override.get_key_element() for override in self._overrides}
+        for key, options in self.options().items():
+            if len(options) > 1:
+                variable = key.rpartition(".")[2].rpartition("/")[2]
+                values = " ".join(shlex.quote(option.partition("=")[2]) for option in options)
+                head, tail = f"{head}for {variable} in {values}; do ", f"; done{tail}"
+                command += f" {key}=${variable}"
+            elif key in typed and not key.startswith(("hydra.", "hydra/")):
+                command += f" {shlex.quote(options[0])}"
+        return f"{head}{command}{tail}"
+
+
+def check_launcher(overrides: list["Override"], known: list[str]) -> None:
+    """Say how to install a launcher of Hydra that is not there. Raises ValueError."""
+    for override in overrides:
+        if override.key_or_group == "hydra/launcher":
+            raise_if_missing(str(override.value()), known)
+
+
+def raise_if_missing(launcher: str, known: list[str]) -> None:
+    """Raise ValueError for a known launcher that is not installed."""
+    if launcher in _PLUGINS and launcher not in known:
+        raise ValueError(f"hydra/launcher={launcher} is not installed: pip install 'qinco_lit[{_PLUGINS[launcher]}]'")
+
+
+def several_processes(trainer: Mapping[str, Any]) -> str | None:
+    """The option, as typed, that lets training start processes of its own; None where one process does all."""
+    for name, is_several in {
+        "num_nodes": (trainer.get("num_nodes") or 1) > 1,
+        "devices": num_devices(trainer) > 1,
+        "strategy": str(trainer.get("strategy")).startswith(("ddp", "fsdp", "deepspeed")),
+    }.items():
+        if is_several:
+            value = trainer[name]
+            return f"trainer.{name}={'[' + ','.join(map(str, value)) + ']' if isinstance(value, list) else value}"
+    return None
+
+
+def num_devices(trainer: Mapping[str, Any]) -> int:
+    """How many devices, hence processes, Lightning makes of trainer.devices; all GPUs count for `auto`."""
+    devices = trainer["devices"]
+    if isinstance(devices, list):
+        return len(devices)
+    if isinstance(devices, str) and devices.lstrip("-").isdigit():
+        devices = int(devices)
+    if isinstance(devices, int) and devices >= 0:
+        return devices
+    if isinstance(devices, str) and "," in devices:
+        return len([device for device in devices.split(",") if device.strip()])
+    if trainer.get("accelerator") not in ("auto", "gpu", "cuda"):
+        return 1
+    import torch
+
+    return max(torch.cuda.device_count(), 1)
+
+
+def failure(error: Exception, run_dir: Path, job: str) -> None:
+    """Record why a job of a sweep failed; the others go on. A bug's traceback goes to the job's log."""
+    mistake = users_mistake(error)
+    reason = in_one_line(mistake) if mistake is not None else f"{type(error).__name__}: {in_one_line(error)}"
+    log.error("job %s failed: %s", run_dir.name, reason, exc_info=error if mistake is None else None)
+    if is_first_process():
+        hint = "" if mistake is not None else f" (the traceback is in {run_dir / f'{job}.log'})"
+        write_atomically(run_dir / FAILED, f"{reason}{hint}\n")
+
+
+class Earlier(NamedTuple):
+    """What an earlier attempt at a job left: the result of a finished one, or a checkpoint to go on from."""
+
+    result: float | None = None
+    has_checkpoint: bool = False
+
+
+def earlier_attempt(run_dir: Path) -> Earlier:
+    """What there is in the folder of a training that the same sweep has started before."""
+    from qinco_lit.training.run_log import read_summary
+
+    summary = read_summary(run_dir)
+    if summary.get("state") == "finished":
+        log.info("%s is finished: validation MSE %.6g", run_dir, summary["best_val_mse"])
+        return Earlier(result=float(summary["best_val_mse"]))
+    return Earlier(has_checkpoint=(run_dir / "checkpoints" / "last.ckpt").is_file())
+
+
+def is_first_process() -> bool:
+    """Whether this process is the first, or only one, of its job."""
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
