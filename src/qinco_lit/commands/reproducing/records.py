@@ -1,0 +1,151 @@
+"""From the files of tasks to records: one number each, with the run folder that it comes from.
+
+A record has `section`, `dataset`, `method`, `num_bytes`, `metric`, `value`, `seed`, `settings` and `run`, the folder
+relative to that of all tasks. MSE is the mean over vectors of the squared error summed over dimensions, in raw space;
+recall is in 0..1; times are microseconds per vector.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from qinco_lit.commands.reproducing.state import read_json
+from qinco_lit.commands.reproducing.tasks import Task
+
+log = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+Values = Mapping[str, Any]
+
+_QUALITY = ("mse", "recall_at_1", "recall_at_10", "recall_at_100")
+_NAMES = {
+    "opq": "OPQ", "pq": "PQ", "rq": "RQ", "lsq": "LSQ",
+    "ivf_pq": "IVF-PQ", "ivf_rq": "IVF-RQ", "ivf_pqfs": "IVF-PQFS", "ivf_pqfs_refine": "IVF-PQFS + re-rank",
+    "rabitq": "IVF-RaBitQ",
+}  # fmt: skip
+_SEARCH = ("beam_size", "num_candidates", "candidate_budget")
+
+
+def collect(tasks: Sequence[Task], output: Path) -> list[Record]:
+    """Return the records of tasks that are done; a file that cannot be read as expected is told and left out."""
+    records: list[Record] = []
+    for task in tasks:
+        readers = _READERS.get(task.kind)
+        if readers is None:
+            continue
+        name, read = readers
+        values = read_json(output / task.name / name)
+        try:
+            if values is None:
+                raise ValueError("no JSON object")
+            records.extend(read(task, values))
+        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            log.warning("%s left out: %s %s", output / task.name / name, type(error).__name__, error)
+    return [record for record in records if record["value"] is not None]
+
+
+def _record(task: Task, section: str, metric: str, value: float | None, settings: Values, **others: Any) -> Record:
+    facts = {
+        "section": section,
+        "dataset": task.dataset,
+        "method": task.method,
+        "num_bytes": task.num_bytes,
+        "metric": metric,
+        "value": value,
+        "seed": task.seed,
+        "settings": dict(settings),
+        "run": task.name,
+    }
+    return facts | others
+
+
+# --- one reader per kind of task --------------------------------------------------------------------------------------
+
+
+def _of_training(task: Task, summary: Values) -> Iterator[Record]:
+    if "ablation" in task.sections:
+        yield _record(task, "ablation", "validation_mse", float(summary["best_val_mse"]), {})
+    if "main" in task.sections:
+        yield _record(task, "speed", "train_s", float(summary["wall_s"]), {"epochs": summary.get("epochs")})
+        yield _record(task, "speed", "parameters", float(summary["parameters"]), {})
+
+
+def _of_evaluation(task: Task, metrics: Values) -> Iterator[Record]:
+    codec, figures = metrics["codec"], metrics["methods"]["codec"]
+    search = {name: codec[name] for name in _SEARCH if codec.get(name) is not None}
+    for section in ("main", "run_time", "ablation"):
+        if section in task.sections:
+            settings = search | {"num_database": metrics["data"]["num_database"]}
+            for metric in _QUALITY:
+                yield _record(task, section, metric, figures.get(metric), settings)
+            if section == "run_time":
+                yield _record(task, section, "encode_us_per_vector", _us(figures["encode_vectors_per_s"]), settings)
+    if "dynamic_rate" in task.sections:
+        yield from _prefixes(task, figures, search)
+    for name, others in metrics["methods"].items():
+        baseline = {} if name == "codec" else {"method": _NAMES.get(name, name)}
+        if baseline and "main" in task.sections:
+            settings = {"num_training_rows": others.get("num_training_rows"), **others.get("settings", {})}
+            for metric in _QUALITY:
+                yield _record(task, "main", metric, others.get(metric), settings, **baseline)
+        if "speed" in task.sections:
+            circumstances = {"device": metrics["device"] if name == "codec" else "cpu", **metrics["num_threads"]}
+            settings = (search if name == "codec" else {}) | circumstances
+            for what in ("encode", "decode"):
+                value = _us(others[f"{what}_vectors_per_s"])
+                yield _record(task, "speed", f"{what}_us_per_vector", value, settings, **baseline)
+
+
+def _prefixes(task: Task, figures: Values, search: Values) -> Iterator[Record]:
+    """MSE of the first m codes of an encoding; where a code is a byte, that is a rate."""
+    bytes_per_code = task.num_bytes / figures["num_steps"]
+    for place, mse in enumerate(figures["mse_per_step"] or ()):
+        settings = {**search, "encoded_bytes": task.num_bytes}
+        num_bytes = (place + 1) * bytes_per_code
+        exact = int(num_bytes) if num_bytes == int(num_bytes) else num_bytes
+        yield _record(task, "dynamic_rate", "mse", mse, settings, num_bytes=exact)
+
+
+def _of_index(task: Task, report: Values) -> Iterator[Record]:
+    facts = {"num_lists": report["num_lists"], "num_training": report["num_training"]}
+    for decoder, mse in report["validation_mse"].items():
+        yield _record(task, "pairwise", "mse", mse, {"decoder": decoder, **facts})
+
+
+def _of_search(task: Task, search: Values) -> Iterator[Record]:
+    num_lists = search["index"]["num_lists"]
+    for name, engine in search["engines"].items():
+        method = {} if name == "qinco" else {"method": _NAMES.get(name, name)}
+        front = {place for places in engine["fronts"].values() for place in places}
+        for place, point in enumerate(engine["points"]):
+            settings = {"engine": name, "num_lists": num_lists, **point["parameters"]}
+            figures = {key: value for key, value in point.items() if key.startswith("recall_at_")}
+            figures["queries_per_s"] = point["queries_per_s"]
+            if place in front:
+                for metric, value in figures.items():
+                    yield _record(task, "search", metric, value, settings, **method)
+        if name == "qinco":
+            yield from _stages(task, engine, num_lists)
+
+
+def _stages(task: Task, engine: Values, num_lists: int) -> Iterator[Record]:
+    """R@1 if a search had ended after a stage, at the point of the best recall that has all stages."""
+    points = [point for point in engine["points"] if point["parameters"].get("num_pairwise")]
+    best = max(points, key=lambda point: float(point["recall_at_1"]), default=None)
+    if best is not None:
+        for stage, recall in best["stage_recall_at_1"].items():
+            settings = {"decoder": "full" if stage == "decode" else stage, "num_lists": num_lists, **best["parameters"]}
+            yield _record(task, "pairwise", "recall_at_1", recall, settings)
+
+
+def _us(per_s: float) -> float:
+    return 1e6 / per_s
+
+
+_READERS: dict[str, tuple[str, Callable[[Task, Values], Iterator[Record]]]] = {
+    "train": ("summary.json", _of_training),
+    "evaluate": ("metrics.json", _of_evaluation),
+    "index": ("bundle/report.json", _of_index),
+    "search": ("search.json", _of_search),
+}
