@@ -20,6 +20,9 @@ class Served:
         versioned: whether an ETag is sent.
         conditional: whether `If-Range` is understood; False gives the range of whatever version there is.
         length: whether the length is sent; without it the body comes in chunks.
+        chunked: without it, and without the length, the end of the body is that of the connection.
+        total: whether answers with a part say how long all of it is.
+        status: of the answer with all of the file.
         drop_after: bytes after which each of the next `drops` answers breaks off.
         statuses: answers (code) to give instead of the file, one after the other, before it; 0 is the file.
         pause_s: between blocks of `block` bytes.
@@ -32,6 +35,9 @@ class Served:
     versioned: bool = True
     conditional: bool = True
     length: bool = True
+    chunked: bool = True
+    total: bool = True
+    status: int = 200
     drop_after: int = 0
     drops: int = 0
     statuses: list[int] = field(default_factory=list)
@@ -106,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _file(self, served: Served) -> None:
         content, etag, size = served.content, served.etag, len(served.content)
         asked, condition = self.headers.get("Range"), self.headers.get("If-Range")
-        first, last, code = 0, size - 1, 200
+        first, last, code = 0, size - 1, served.status
         if asked and served.ranges and (condition in (None, etag) or not served.conditional):
             low, _, high = asked.removeprefix("bytes=").partition("-")
             first, last, code = int(low), min(int(high) if high else size - 1, size - 1), 206
@@ -119,12 +125,12 @@ class _Handler(BaseHTTPRequestHandler):
         if served.versioned:
             self.send_header("ETag", etag)
         if code == 206:
-            self.send_header("Content-Range", f"bytes {first}-{last}/{size}")
+            self.send_header("Content-Range", f"bytes {first}-{last}/{size if served.total else '*'}")
         for name, value in served.headers.items():
             self.send_header(name, value)
         if served.length:
             self.send_header("Content-Length", str(len(body)))
-        else:
+        elif served.chunked:
             self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         self._body(served, body)
@@ -144,13 +150,13 @@ class _Handler(BaseHTTPRequestHandler):
                 served.sent += len(block)
                 if start + served.block >= len(body):
                     self.site.at_once -= 1  # before the client can know that it has all
-            if served.length:
+            if served.length or not served.chunked:
                 self.wfile.write(block)
             else:
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(block), block))
             if served.pause_s:
                 time.sleep(served.pause_s)
-        if not served.length and not breaks:
+        if served.chunked and not served.length and not breaks:
             self.wfile.write(b"0\r\n\r\n")
 
 

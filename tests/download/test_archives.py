@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from qinco_lit.downloads import RemoteFile, download
+from qinco_lit.downloads.unpack import unpack
 from tests.download.conftest import QUICK, some_bytes
 
 CONTENT = some_bytes(2_500_000)
@@ -104,7 +105,24 @@ def test_an_unpacking_that_was_killed_starts_again_from_the_archive_on_disk(web,
     (tmp_path / "x.gz").write_bytes(gzip.compress(CONTENT, 1))
     (tmp_path / "x.unpacking").write_bytes(some_bytes(3_000_000, 1))
     assert fetch(web.url("x.gz"), "x").read_bytes() == CONTENT  # no such file on the server: it is not asked
-    assert _names(tmp_path) == {"x", "DOWNLOADS.json"}
+
+
+def test_an_archive_of_the_user_is_kept(web, fetch, tmp_path, recorder):
+    (tmp_path / "x.gz").write_bytes(archive := gzip.compress(CONTENT, 1))
+    assert fetch(web.url("x.gz"), "x").read_bytes() == CONTENT
+    fetch(web.url("x.gz"), "x")
+    assert (tmp_path / "x.gz").read_bytes() == archive
+    assert f"{tmp_path / 'x.gz'}: kept, as it was there before" in recorder.notes
+
+
+def test_an_archive_that_replaces_a_fetched_one_is_the_users(web, fetch, tmp_path):
+    right = gzip.compress(CONTENT, 1)
+    web.add("x.gz", _garbage(right))
+    with pytest.raises(ValueError, match="is damaged"):
+        fetch(web.url("x.gz"), "x")
+    (tmp_path / "x.gz").write_bytes(right)
+    assert fetch(web.url("x.gz"), "x").read_bytes() == CONTENT
+    assert (tmp_path / "x.gz").read_bytes() == right
 
 
 def test_room_for_the_archive_and_its_content_is_looked_for(web, fetch, recorder, tmp_path, monkeypatch):
@@ -124,7 +142,64 @@ def test_a_length_other_than_the_catalogues_after_unpacking(web, fetch, tmp_path
     with pytest.raises(ValueError) as error:
         fetch(web.url("x.gz"), "x", size_bytes=9)
     assert str(error.value) == (
-        f"{web.url('x.gz')} has 2,500,000 bytes, the catalogue says 9: "
+        f"{tmp_path / 'x.gz'} holds more than the 9 bytes that the catalogue says: "
+        "remove it to fetch it once more, or unpack it by hand if right"
+    )
+    assert _names(tmp_path) == {"x.gz", "x.gz.part.json"}
+    with pytest.raises(ValueError) as error:
+        fetch(web.url("x.gz"), "x", size_bytes=2_500_001)
+    assert str(error.value) == (
+        f"{web.url('x.gz')} has 2,500,000 bytes, the catalogue says 2,500,001: "
         f"remove {tmp_path / 'x.gz'} to fetch it once more, or make it {tmp_path / 'x'} by hand if right"
     )
-    assert not (tmp_path / "x").exists()
+    assert _names(tmp_path) == {"x.gz", "x.gz.part.json"}
+
+
+def test_a_bomb_is_stopped_at_the_first_byte_over(tmp_path):
+    (tmp_path / "x.gz").write_bytes(gzip.compress(bytes(50_000_000), 1))
+    written: list[int] = []
+    with pytest.raises(ValueError, match="holds more than the 3,000,000 bytes"):
+        unpack(tmp_path / "x.gz", ".gz", "x", tmp_path / "out", written.append, 3_000_000)
+    assert sum(written) <= 3_000_000
+
+
+def test_members_that_cannot_be_the_file_are_passed_over(web, fetch, tmp_path):
+    members = ("a/x", b"short"), ("__MACOSX/x", bytes(len(CONTENT)))
+    web.add("x.tar.gz", _tar(*members, ("b/x", CONTENT)))
+    assert fetch(web.url("x.tar.gz"), "x", size_bytes=len(CONTENT)).read_bytes() == CONTENT
+    web.add("y.tar.gz", _tar(*((name.replace("x", "y"), content) for name, content in members)))
+    with pytest.raises(ValueError) as error:
+        fetch(web.url("y.tar.gz"), "y", size_bytes=len(CONTENT))
+    assert str(error.value) == (
+        f"{tmp_path / 'y.tar.gz'} holds no file y of 2,500,000 bytes: only a/y of 5 bytes, __MACOSX/y"
+    )
+
+
+def _sparse(map_: bytes) -> bytes:
+    """A tar.gz with a sparse file x of 2,500,000 bytes, as GNU tar writes it for `--format=pax`."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
+        entry = tarfile.TarInfo("GNUSparseFile.0/x")
+        entry.size = 512
+        entry.pax_headers = {
+            "GNU.sparse.major": "1",
+            "GNU.sparse.minor": "0",
+            "GNU.sparse.name": "x",
+            "GNU.sparse.realsize": str(len(CONTENT)),
+        }
+        tar.addfile(entry, io.BytesIO(map_.ljust(512, b"\0")))
+    return stream.getvalue()
+
+
+def test_a_sparse_member_is_no_file(web, fetch, tmp_path):
+    web.add("x.tar.gz", _sparse(b"1\n2500000\n0\n"))
+    with pytest.raises(ValueError, match="holds no file x of 2,500,000 bytes: only x$"):
+        fetch(web.url("x.tar.gz"), "x", size_bytes=len(CONTENT))
+
+
+def test_numbers_in_a_tar_that_are_none(web, fetch, tmp_path):
+    web.add("x.tar.gz", _sparse(b"one\n"))
+    with pytest.raises(ValueError) as error:
+        fetch(web.url("x.tar.gz"), "x")
+    assert str(error.value).startswith(f"{tmp_path / 'x.tar.gz'} is damaged (")
+    assert str(error.value).endswith("): remove it, then the same command fetches it anew")

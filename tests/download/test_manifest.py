@@ -4,8 +4,10 @@ import dataclasses
 import gzip
 import hashlib
 import json
+import os
 import threading
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
@@ -71,6 +73,26 @@ def test_verify_finds_a_flipped_bit(web, fetch, tmp_path, recorder):
     assert str(error.value) == f"{path} is damaged: SHA-256 {digest}, {entry['sha256']} on {entry['recorded']}"
 
 
+def test_verify_names_all_that_is_damaged(web, tmp_path, recorder):
+    files = [RemoteFile(web.url(name), tmp_path, name) for name in "abc"]
+    for file in files:
+        web.add(file.name, b"right")
+    download(files, QUICK, recorder)
+    (tmp_path / "a").write_bytes(b"short")
+    (tmp_path / "b").write_bytes(b"cut")
+    recorder.notes.clear()
+    with pytest.raises(ValueError) as error:
+        verify(files, recorder)
+    first, second = str(error.value).split("; ")
+    assert first.startswith(f"{tmp_path / 'a'} is damaged: SHA-256 ")
+    assert second == f"{tmp_path / 'b'} has 3 bytes, DOWNLOADS.json says 5: remove it to download it again"
+    assert [note.split(": ")[0] for note in recorder.notes] == [str(tmp_path / "c")]
+    (tmp_path / "DOWNLOADS.json").write_text("")
+    with pytest.raises(ValueError) as error:
+        verify(files, recorder)
+    assert str(error.value).count("is damaged") == 1
+
+
 def test_verify_records_a_file_that_somebody_put_there(tmp_path, recorder):
     file = RemoteFile("http://nowhere/x", tmp_path, "sub/x", 3)
     file.path.parent.mkdir()
@@ -98,12 +120,34 @@ def test_a_file_cut_after_the_download(web, fetch, tmp_path):
     assert str(error.value) == (f"{path} has 3 bytes, DOWNLOADS.json says 100,000: remove it to download it again")
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"files": []}', '{"files": {"file.bin": {"url": 1}}}'])
-def test_a_damaged_manifest(web, fetch, tmp_path, content):
-    web.add("x", b"x")
+_RIGHT = {"url": "u", "size_bytes": 1, "sha256": "s", "recorded": "r", "downloaded": True}
+
+
+def _manifest(entry: object, version: int = 1) -> str:
+    return json.dumps({"schema_version": version, "files": {"file.bin": entry}})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"files": []}',
+        '{"schema_version": 1, "files": []}',
+        _manifest({"url": 1}),
+        _manifest([]),
+        _manifest(_RIGHT, version=2),
+        *(_manifest({**_RIGHT, name: 7.5}) for name in (*_RIGHT, "version", "unknown")),
+        _manifest({**_RIGHT, "size_bytes": True}),
+    ],
+)
+def test_a_damaged_manifest_stops_before_the_download(web, fetch, tmp_path, content):
+    served = web.add("x", b"x")
     (tmp_path / "DOWNLOADS.json").write_text(content)
     with pytest.raises(ValueError, match=r"DOWNLOADS.json is damaged, .* cannot be read: repair or remove it"):
         fetch(web.url("x"))
+    assert served.requests == []
 
 
 def test_no_entry_is_lost_when_many_record_at_once(tmp_path):
@@ -127,10 +171,19 @@ def test_one_manifest_for_a_set(web, tmp_path, recorder):
 
 
 def test_what_a_kill_at_the_very_end_has_left_goes(web, fetch, tmp_path):
+    def refuse(_: Path) -> None:
+        raise ValueError("is refused")
+
     web.add("x.gz", gzip.compress(b"x" * 1000))
+    with pytest.raises(ValueError, match="is refused"):
+        fetch(web.url("x.gz"), "x", check=refuse)
+    left = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()}
+    assert {path.name for path in left} == {"x.gz", "x.gz.part.json"}
     fetch(web.url("x.gz"), "x")
-    for left in ("x.gz", "x.gz.part.json"):
-        (tmp_path / left).write_bytes(b"left")
+    assert {path.name for path in tmp_path.iterdir()} == {"x", "DOWNLOADS.json"}
+    for path, (content, mtime_ns) in left.items():
+        path.write_bytes(content)
+        os.utime(path, ns=(mtime_ns, mtime_ns))
     fetch(web.url("x.gz"), "x")
     assert {path.name for path in tmp_path.iterdir()} == {"x", "DOWNLOADS.json"}
     (tmp_path / "DOWNLOADS.json").unlink()

@@ -1,6 +1,7 @@
 """results.json: every number of every task's file once, with the folder that it comes from."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -141,12 +142,26 @@ def test_results_of_what_is_done_only(tmp_path, monkeypatch):
     )
     engine = engine_of(tmp_path / "output", "Tiny")
     engine.run(Stop())
-    write_results(engine.tasks, engine.outcomes(), engine.output, scale_name="tiny", hardware="a stub")
+    summary = engine.output / "d/Tiny-8B-s0/train/summary.json"
+    values = json.loads(summary.read_text())
+    before = summary.stat()
+    summary.write_text(json.dumps(values | {"git_revision": "abc"}))
+    os.utime(summary, ns=(before.st_atime_ns, before.st_mtime_ns))
+    write_results(
+        engine.tasks,
+        engine.outcomes(),
+        engine.output,
+        scale_name="tiny",
+        hardware="a stub",
+        data_dir="QINCO_DATA='my sets'",
+    )
     results = json.loads((engine.output / "results.json").read_text())
     assert reports == [(results, engine.output)]
     assert (results["scale"], results["estimates_for"]) == ("tiny", "a stub")
     assert set(results["environment"]) >= {"versions", "git_revision", "hardware"}
     assert {each["run"] for each in results["records"]} == {"d/Tiny-8B-s0/train", TINY}
+    revisions = {each["run"]: each["git_revision"] for each in results["records"]}
+    assert revisions == {"d/Tiny-8B-s0/train": "abc", TINY: None}
     assert all((engine.output / each["run"]).is_dir() for each in results["records"])
     assert [(task["name"], task["state"], task["wall_s"]) for task in results["tasks"] if task["state"] != "done"] == [
         ("d/Big-8B-s0/train", "skipped", None),
@@ -158,9 +173,11 @@ def test_results_of_what_is_done_only(tmp_path, monkeypatch):
         "section": "main",
         "sections": ["main"],
         "state": "done",
-        "command": f"qinco train data=x model=tiny seed=0 logger=none hydra.run.dir={engine.output}/d/Tiny-8B-s0/train",
+        "command": "QINCO_DATA='my sets' qinco train data=x model=tiny seed=0 logger=none "
+        f"hydra.run.dir={engine.output}/d/Tiny-8B-s0/train",
         "folder": "d/Tiny-8B-s0/train",
         "cost_s": 10.0,
         "wall_s": 12.0,
         "reason": "",
+        "git_revision": "abc",
     }

@@ -15,6 +15,8 @@ import pytest
 from qinco_lit.commands.reproduce import reproduce
 from qinco_lit.commands.reproducing.engine import Stop
 from qinco_lit.commands.reproducing.process import locked
+from qinco_lit.commands.reproducing.state import TRAINING_LOCK
+from qinco_lit.training.run_folder import LOCK, only_trainer
 from tests.reproduce.tiny_scale import STUB, commands, engine_of, scale_values
 
 TINY = ["train d/Tiny-8B-s0/train", "evaluate d/Tiny-8B-s0/evaluate"]
@@ -154,10 +156,12 @@ def test_a_training_started_by_hand_counts(output):
     engine = _run(output)
     assert commands(output) == TINY + BIG
     assert set(_states(engine).values()) == {"done"}
-    summary = {"state": "running", "overrides": typed}
-    (folder / "summary.json").write_text(json.dumps(summary))
-    assert engine_of(output).outcomes()["d/Tiny-8B-s0/train"].reason == "runs now"
+    (folder / "summary.json").write_text(json.dumps({"state": "running", "overrides": typed}))
     os.utime(folder / "summary.json", (0, 0))  # silent for long
+    with only_trainer(folder):
+        assert engine_of(output).outcomes()["d/Tiny-8B-s0/train"].reason == "runs now"
+    assert TRAINING_LOCK == LOCK
+    (folder / LOCK).touch()  # of a killed training
     assert engine_of(output).outcomes()["d/Tiny-8B-s0/train"].reason == ""
 
 
@@ -186,13 +190,13 @@ def _until(condition, timeout_s=20.0):
         time.sleep(0.01)
 
 
-def _call(output: Path, **more) -> None:
+def _call(output: Path, environment: dict[str, str] | None = None, **more) -> None:
     reproduce(
         scale=scale_values(),
         scale_name="tiny",
         output=output,
         find_missing=lambda _: None,
-        environment={"STUB_LOG": str(output.parent / "stub.log")},
+        environment={"STUB_LOG": str(output.parent / "stub.log"), **(environment or {})},
         program=STUB,
         **more,
     )
@@ -345,3 +349,28 @@ def test_a_dry_run_writes_nothing_and_lists_commands_for_a_shell(output, capsys)
     assert [line for line in lines if not line.startswith("#")] == [lines[1], lines[3]]
     assert lines[-1] == "# 4 tasks: 2 to run, 2 skipped; to run: about 12 s on a stub (an estimate)"
     assert lines[-2].startswith("#   qinco evaluate codec=")
+
+
+@pytest.mark.parametrize(
+    ("exported", "data_dir", "first"),
+    [
+        (None, "data", None),
+        (None, "my sets", "export QINCO_DATA='my sets'"),
+        ("/sets", "/sets", "export QINCO_DATA=/sets"),  # another shell does not have it
+        ("/sets", "data", "export QINCO_DATA=data"),
+    ],
+)
+def test_a_dry_run_begins_with_the_folder_of_the_data(output, capsys, monkeypatch, exported, data_dir, first):
+    monkeypatch.delenv("QINCO_DATA", raising=False)
+    if exported:
+        monkeypatch.setenv("QINCO_DATA", exported)
+    _call(output, {"QINCO_DATA": data_dir}, dry_run=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "QINCO_DATA" in line] == ([first] if first else [])
+    assert lines.index(first or "# to run, about 10 s: d/Tiny-8B-s0/train [main]") == 0
+
+
+def test_commands_of_the_results_name_the_folder_of_the_data(output, monkeypatch, reports):
+    monkeypatch.delenv("QINCO_DATA", raising=False)
+    _call(output, {"QINCO_DATA": "/sets"})
+    assert all(task["command"].startswith("QINCO_DATA=/sets qinco ") for task in reports[-1]["tasks"])

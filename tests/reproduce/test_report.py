@@ -174,6 +174,22 @@ def test_versions_revision_and_hardware_are_told() -> None:
     ]
 
 
+def test_runs_of_several_versions_of_the_code_are_told_first() -> None:
+    def made(*revisions: str | None) -> dict[str, Any]:
+        each = [record("RQ", 2e4, run=f"d/{place}", git_revision=name) for place, name in enumerate(revisions)]
+        return results(each, [task("d/0", "done", git_revision=revisions[0]), task("d/x", "not_run")])
+
+    header = ("git revision of the runs", "run folders")
+    blocks = report_blocks(made("abc", "def+", "def+"))[2]
+    assert blocks[1] == Paragraph(
+        "Numbers here are of 2 versions of the code, whose defaults may differ: def+ (2 run folders), "
+        "abc (1 run folders). `results.json` tells which run is of which."
+    )
+    assert _table(made("abc", "def+", "def+"), *header) == [["def+", "2"], ["abc", "1"]]
+    assert _table(made("abc", "abc", None), *header) == [["abc", "2"]]
+    assert "versions of the code" not in markdown_report("", report_blocks(made("abc", "abc", None))[2])
+
+
 @pytest.mark.parametrize("scale", ["small", "smoke"])
 def test_a_smaller_scale_says_so_first_and_sets_nothing_beside_published_numbers(scale: str) -> None:
     content = results([record("RQ", 2e4, dataset="photo_sift")], scale=scale)

@@ -179,6 +179,18 @@ def test_numbers_outside_the_main_tables_meet_ours() -> None:
     assert rows["PQ-QINCo 16x2x8", "MSE"] == ["41409", "", ""]
 
 
+def test_published_sizes_meet_models_of_their_dimension_only() -> None:
+    def cells(*datasets: str) -> list[str]:
+        at = {"metric": "parameters", "section": "speed"}
+        ours = [record("QINCo2-S", 1.6e6 if each != "contriever1m" else 9.9e6, dataset=each, **at) for each in datasets]
+        [row] = [row for row in other_numbers_table(Measurements(ours)).rows if row[0] == "QINCo2-S"]
+        return [text(cell) for cell in row[4:7]]
+
+    assert cells("contriever1m") == ["1.64", "", ""]  # 768 dimensions
+    for dataset in ("bigann1m", "bigann1b", "photo_sift"):
+        assert cells("contriever1m", dataset) == ["1.64", "1.600", "−0.040 (−2.4 %)"]
+
+
 def _point(time: float | None, mse: float | None, beam: int, method: str = "QINCo2-S") -> list[dict[str, Any]]:
     at = {"section": "run_time", "settings": {"beam_size": beam, "num_database": 5000}}
     return [record(method, mse, **at), record(method, time, metric="encode_us_per_vector", **at)]
@@ -228,6 +240,24 @@ def test_an_ablation_is_compared_with_all_ingredients() -> None:
         ["all ingredients", "8", "16,000", "15,990", ""],
         ["no beam", "8", "16,800", "16,790", "+5.0 %"],
     ]
+
+
+def test_an_ablation_tells_with_which_search_its_rows_were_evaluated() -> None:
+    def caption(**searches: dict[str, Any]) -> str:
+        at = {"section": "ablation", "dataset": "photo_sift"}
+        records = [record(name, 1.0, settings=search | {"num_database": 9}, **at) for name, search in searches.items()]
+        records += [record("base", 1.0, metric="validation_mse", **at)]
+        points = study_points(Measurements(records), "ablation", "photo_sift")
+        return study_table(points, "ablation", "photo_sift").caption
+
+    wide, narrow = {"num_candidates": 16, "beam_size": 32}, {"num_candidates": 16, "beam_size": 1}
+    assert caption(base=wide, no_beam=wide).endswith(
+        "The rows differ in training; all were evaluated with the same search (A=16, B=32), whatever search they were "
+        "trained with. Validation MSE is of the search of the training."
+    )
+    assert "evaluated with different searches (A=16, B=32; A=16, B=1)," in caption(base=wide, no_beam=narrow)
+    assert "same search (B=8, T=16)," in caption(base={"beam_size": 8, "candidate_budget": 16})
+    assert caption().endswith("validation MSE is of the search that each was trained with.")
 
 
 def test_epochs_do_not_tell_seeds_apart() -> None:

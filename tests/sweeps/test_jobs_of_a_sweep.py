@@ -226,6 +226,69 @@ def test_finished_jobs_are_left_alone_and_others_resumed(qinco, monkeypatch, tmp
     assert f"{tmp_path / 'sweep' / '0'} is finished: validation MSE 3.5" in outcome.err
 
 
+def _began(config, run_dir):
+    """What a training leaves that has begun."""
+    (run_dir / "config.json").write_text(json.dumps(config | {"choices": {"model": "qinco2_tiny"}}))
+    return _done(config, run_dir)
+
+
+MINE = ["train", "-cd", "mine", "-cn", "mine", "model.beam_size=2,4", "hydra.sweep.dir=sweep"]
+
+
+def _write_sweep(tmp_path, body):
+    (tmp_path / "mine").mkdir(exist_ok=True)
+    (tmp_path / "mine" / "mine.yaml").write_text(f"defaults: [train, _self_]\nhydra: {{mode: MULTIRUN}}\n{body}\n")
+
+
+def test_a_sweep_whose_file_has_changed_is_refused(qinco, refused, job, tmp_path):
+    job(_began)
+    _write_sweep(tmp_path, "trainer: {max_epochs: 1}")
+    assert qinco(*MINE).code == 0
+    before = (tmp_path / "sweep" / "0" / ".hydra" / "config.yaml").read_bytes()
+    _write_sweep(tmp_path, "trainer: {max_epochs: 2}")
+    assert refused(*MINE) == (
+        "sweep/0 is the run of trainer.max_epochs=1, not of trainer.max_epochs=2: choose another hydra.sweep.dir"
+    )
+    _write_sweep(tmp_path, "trainer: {max_epochs: 1, limit_val_batches: 3}")
+    assert refused(*MINE) == (
+        "sweep/0 is the run of no trainer.limit_val_batches, not of trainer.limit_val_batches=3: "
+        "choose another hydra.sweep.dir"
+    )
+    assert (tmp_path / "sweep" / "0" / ".hydra" / "config.yaml").read_bytes() == before
+
+
+def test_a_sweep_goes_on_with_another_logger_and_data_elsewhere(qinco, job, tmp_path, monkeypatch):
+    job(_began)
+    monkeypatch.setenv("QINCO_DATA", "here")
+    _write_sweep(tmp_path, "logger: {mode: disabled}")
+    assert qinco(*MINE).code == 0
+    monkeypatch.setenv("QINCO_DATA", "there $1")
+    _write_sweep(tmp_path, "logger: {mode: offline}")
+    more = job(_began)
+    assert qinco(*MINE).code == 0
+    assert [config["data_dir"] for config, _ in more] == ["there $1"] * 2
+
+
+def test_a_job_that_went_on_with_options_of_its_own(qinco, refused, job, tmp_path):
+    job(_began)
+    assert qinco(*BEAM, "model.beam_size=2,4", "hydra.sweep.dir=sweep").code == 0
+    run_dir = tmp_path / "sweep" / "1"
+    config = json.loads((run_dir / "config.json").read_text())
+    config["trainer"]["max_epochs"] = 7
+    (run_dir / "config.json").write_text(json.dumps(config))
+    summary = {"state": "interrupted", "resume_overrides": ["trainer.max_epochs=7"], "best_val_mse": 1.0}
+    (run_dir / "summary.json").write_text(json.dumps(summary))
+    command = [*BEAM, "model.beam_size=2,4", "hydra.sweep.dir=sweep"]
+    assert refused(*command) == (
+        "job 1 was gone on with trainer.max_epochs=7: finish it with qinco train resume=sweep/1, "
+        "then give this command again"
+    )
+    (run_dir / "summary.json").write_text(json.dumps(summary | {"state": "finished"}))
+    assert qinco(*command).code == 0
+    (run_dir / "config.json").write_text("{")
+    assert refused(*command).startswith("sweep/1/config.json is damaged: ")
+
+
 # --- names of runs ---------------------------------------------------------------------------------------------------
 
 

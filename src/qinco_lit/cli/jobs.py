@@ -140,7 +140,7 @@ def _check(name: str, hydra: "Hydra", args: argparse.Namespace) -> None:
     for config in configs:
         JOBS[name].check(config)
         sweep.check_processes(one_job, config)
-    sweep.check_folder()
+    sweep.check_folder(lambda job: _checked_config(hydra, config_name, job))
     args.overrides.append(REPORT)
 
 

@@ -1,9 +1,10 @@
 """Many runs from one command line: what they are, what cannot work, and what became of them."""
 
+import json
 import logging
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +22,8 @@ FAILED = "failed.txt"  # in the folder of a job of a sweep that failed: why, in 
 REPORT = "+hydra.callbacks.qinco_failures._target_=qinco_lit.cli.sweep_report.ReportFailures"
 # Launchers of Hydra that are packages of their own, and the extra of ours that brings them.
 _PLUGINS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}
+# Of a job's config, what may be another one when its sweep is gone on with.
+_MAY_CHANGE = ("logger", "choices", "resume", "data_dir")
 
 
 class UserError(BaseException):
@@ -86,8 +89,12 @@ class Sweep:
             return []
         return BasicSweeper.split_arguments(self._parsed(), None)[0]
 
-    def check_folder(self) -> None:
-        """Where the sweep's folder holds jobs, let them be the same ones: they are gone on with. Raises ValueError."""
+    def check_folder(self, compose: Callable[[list[str]], dict[str, Any]]) -> None:
+        """Where the sweep's folder holds jobs, let them be the same ones: they are gone on with. Raises ValueError.
+
+        Args:
+            compose: the config of a job, in plain values, from its overrides.
+        """
         from omegaconf import OmegaConf
 
         folder = Path(str(self.settings.sweep.dir))
@@ -100,9 +107,8 @@ class Sweep:
             if there != asked:
                 earlier = " ".join(override for override in there if override not in asked) or "fewer options"
                 now = " ".join(override for override in asked if override not in there) or "fewer options"
-                raise ValueError(
-                    f"{saved.parents[1]} is the run of {earlier}, not of {now}: choose another hydra.sweep.dir"
-                )
+                raise _another_run(folder / str(number), earlier, now)
+            _check_config(folder / str(number), overrides, compose)
 
     def check_processes(self, command: str, config: Mapping[str, Any]) -> None:
         """Refuse jobs that start processes of their own, which would each run the whole sweep. Raises ValueError.
@@ -142,6 +148,50 @@ class Sweep:
             elif key in typed and not key.startswith(("hydra.", "hydra/")):
                 command += f" {shlex.quote(options[0])}"
         return f"{head}{command}{tail}"
+
+
+def _check_config(run_dir: Path, overrides: list[str], compose: Callable[[list[str]], dict[str, Any]]) -> None:
+    """Let a training that has begun be of the same config still, wherever a value comes from. Raises ValueError."""
+    if not (run_dir / "config.json").is_file():
+        return
+    from qinco_lit.training.run_log import merged_overrides, read_summary  # Lightning's import takes seconds
+
+    summary = read_summary(run_dir)
+    own = [str(override) for override in summary.get("resume_overrides", [])]
+    if own and summary.get("state") != "finished":
+        raise ValueError(
+            f"job {run_dir.name} was gone on with {' '.join(own)}: finish it with qinco train resume={run_dir}, "
+            "then give this command again"
+        )
+    try:
+        saved = json.loads((run_dir / "config.json").read_text())
+    except ValueError as error:
+        raise ValueError(f"{run_dir / 'config.json'} is damaged: {error}") from None
+    # data that lie elsewhere now are the same data
+    data_dir = [f"data_dir={json.dumps(saved['data_dir'])}"] if "data_dir" in saved else []
+    config = compose(merged_overrides(overrides, [*own, *data_dir]))
+    there, asked = dict(_leaves(saved)), dict(_leaves(config))
+    for key in [*there, *asked]:
+        if there.get(key) != asked.get(key):
+            earlier, now = (f"{key}={of[key]}" if key in of else f"no {key}" for of in (there, asked))
+            raise _another_run(run_dir, earlier, now)
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The values of a config as JSON, under dotted keys; without what may change."""
+    for name, value in config.items():
+        key = f"{prefix}{name}"
+        if key in _MAY_CHANGE:
+            continue
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{key}.")
+        else:
+            yield key, json.dumps(value)
+
+
+def _another_run(run_dir: Path, earlier: str, now: str) -> ValueError:
+    """What to raise where a sweep would go on with another one's job."""
+    return ValueError(f"{run_dir} is the run of {earlier}, not of {now}: choose another hydra.sweep.dir")
 
 
 def check_launcher(overrides: list["Override"], known: list[str]) -> None:

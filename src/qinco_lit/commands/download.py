@@ -48,7 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--jobs", metavar="N", type=int, default=4, help="connections at the same time (default: 4)")
     parser.add_argument(
-        "--timeout", metavar="S", type=float, default=60.0, help="seconds a server may be silent (default: 60)"
+        "--timeout",
+        metavar="S",
+        type=float,
+        default=60.0,
+        help="seconds a server may be silent, or slower than 100 bytes/s (default: 60)",
     )
     parser.add_argument(
         "--tries", metavar="N", type=int, default=8, help="attempts in a row without a new byte (default: 8)"

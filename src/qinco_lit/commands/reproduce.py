@@ -8,7 +8,7 @@ from typing import Any
 
 from qinco_lit.commands.reproducing.choose import choose
 from qinco_lit.commands.reproducing.engine import Engine, Stop
-from qinco_lit.commands.reproducing.listing import counted, failures, listed
+from qinco_lit.commands.reproducing.listing import counted, failures, listed, typed_data_dir
 from qinco_lit.commands.reproducing.process import QINCO
 from qinco_lit.commands.reproducing.results import write_results
 from qinco_lit.commands.reproducing.scale import DatasetSpec, Scale, read_scale
@@ -61,12 +61,13 @@ def reproduce(
     tasks = expand(described)
     chosen = choose(tasks, only)
     missing = _missing(described, {task.dataset for task in tasks if task.name in chosen}, find_missing)
+    data_dir = typed_data_dir(environment)
     engine = Engine(tasks, output, chosen, missing, program or QINCO, environment)
     outcomes = engine.outcomes()
     for name in sorted({task.dataset for task in tasks if outcomes[task.name].state == "missing_data"}):
         log.warning("data set %s is missing: %s", name, missing[name])
     if dry_run:
-        sys.stdout.write(listed(tasks, outcomes, output, described.hardware) + "\n")
+        sys.stdout.write(listed(tasks, outcomes, output, described.hardware, data_dir) + "\n")
         return
     stop = Stop()
     try:
@@ -77,7 +78,7 @@ def reproduce(
                 engine.run(stop)
     finally:
         outcomes = engine.outcomes()
-        write_results(tasks, outcomes, output, scale_name=scale_name, hardware=described.hardware)
+        write_results(tasks, outcomes, output, scale_name=scale_name, hardware=described.hardware, data_dir=data_dir)
     log.info("%s", counted(tasks, outcomes, described.hardware))
     for line in failures(outcomes):
         log.error("failed: %s", line)

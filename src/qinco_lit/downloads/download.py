@@ -9,7 +9,7 @@ from pathlib import Path
 from qinco_lit.downloads.faults import Interrupted
 from qinco_lit.downloads.lock import locked
 from qinco_lit.downloads.manifest import MANIFEST, Entry, Manifest, now
-from qinco_lit.downloads.part import state_path
+from qinco_lit.downloads.part import became, state_path
 from qinco_lit.downloads.progress import Progress
 from qinco_lit.downloads.remote_file import RemoteFile, readable
 from qinco_lit.downloads.room import check_room, full_disk_told
@@ -34,17 +34,15 @@ def download(files: Sequence[RemoteFile], settings: Settings, progress: Progress
             downloads one of the files. Other files are finished first; nothing wrong stands under a final name.
         OSError: a file cannot be written.
     """
-    for file in files:
-        if file.path.exists():
-            check_present(file)
-            _tidy(file)
-    missing = [file for file in files if not file.path.exists()]
+    missing = [file for file in files if not _is_there(file)]
     with contextlib.ExitStack() as locks:
         for file in missing:
             try:
                 locks.enter_context(locked(file.lock))
             except BlockingIOError:
                 raise ValueError(f"{file.path} is being downloaded by another process") from None
+            except OSError as error:
+                raise _unusable(file, error) from error
         # another process may have brought some meanwhile
         _Download([file for file in missing if not file.path.exists()], settings, progress).run()
 
@@ -62,40 +60,75 @@ def check_present(file: RemoteFile) -> None:
         raise ValueError(f"{file.path} {error}: remove it to download it again") from error
 
 
+def _is_there(file: RemoteFile) -> bool:
+    """Whether a file is there, and right; what could stop its download at the very end is looked at too."""
+    try:
+        Manifest(file.folder).entry(file.name)
+        for path in (file.path, file.archive):
+            _refuse_broken_link(path)
+        if not file.path.exists():
+            return False
+        check_present(file)
+        _tidy(file)
+    except OSError as error:
+        raise _unusable(file, error) from error
+    return True
+
+
+def _unusable(file: RemoteFile, error: OSError) -> ValueError:
+    return ValueError(f"{file.path} cannot be used ({error.strerror or error}): choose another place (--data-dir)")
+
+
 def _tidy(file: RemoteFile) -> None:
     """Remove what a process that was killed at the very end has left beside a file that we brought."""
     entry = Manifest(file.folder).entry(file.name)
     if entry is not None and entry.downloaded:
+        if file.packing is not None and became(file.archive, file.part):
+            file.archive.unlink()
         state_path(file.part).unlink(missing_ok=True)
-        if file.packing is not None:
-            file.archive.unlink(missing_ok=True)
+
+
+def _refuse_broken_link(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise ValueError(
+            f"{path} is a link to {path.readlink()}, which is not there: bring that back or remove the link"
+        )
 
 
 def verify(files: Sequence[RemoteFile], progress: Progress) -> None:
     """Read files that are there and compare their SHA-256 with the manifest's; one that has none gets it.
 
     Raises:
-        FileNotFoundError, ValueError: a file is missing or differs; one line.
+        FileNotFoundError, ValueError: a file is missing, or some differ, all of which are named; one line.
     """
     for file in files:
+        _refuse_broken_link(file.path)
         if not file.path.exists():
             raise FileNotFoundError(f"{file.path} is missing: the same command without --verify brings it")
+    errors = []
     for file in files:
-        check_present(file)
-        manifest = Manifest(file.folder)
-        entry, digest = (
-            manifest.entry(file.name),
-            _digest(file, file.path, progress, partial(progress.advance, file.name)),
-        )
-        progress.end(file.name)
-        if entry is None:
-            size = file.path.stat().st_size
-            manifest.record(file.name, Entry(file.url, size, digest, now(), downloaded=False))
-            progress.note(f"{file.path}: checksum recorded, there was none ({digest[:12]}…)")
-        elif digest != entry.sha256:
-            raise ValueError(f"{file.path} is damaged: SHA-256 {digest}, {entry.sha256} on {entry.recorded}")
-        else:
-            progress.note(f"{file.path}: as on {entry.recorded[:10]} ({digest[:12]}…)")
+        try:
+            _verify(file, progress)
+        except ValueError as error:
+            errors.append(str(error))
+    if errors:
+        raise ValueError("; ".join(dict.fromkeys(errors)))  # one manifest may fail several
+
+
+def _verify(file: RemoteFile, progress: Progress) -> None:
+    check_present(file)
+    manifest = Manifest(file.folder)
+    entry = manifest.entry(file.name)
+    digest = _digest(file, file.path, progress, partial(progress.advance, file.name))
+    progress.end(file.name)
+    if entry is None:
+        size = file.path.stat().st_size
+        manifest.record(file.name, Entry(file.url, size, digest, now(), downloaded=False))
+        progress.note(f"{file.path}: checksum recorded, there was none ({digest[:12]}…)")
+    elif digest != entry.sha256:
+        raise ValueError(f"{file.path} is damaged: SHA-256 {digest}, {entry.sha256} on {entry.recorded}")
+    else:
+        progress.note(f"{file.path}: as on {entry.recorded[:10]} ({digest[:12]}…)")
 
 
 class _Download:
@@ -159,6 +192,10 @@ class _Download:
                 raise ValueError(
                     f"{file.url} {error}: if the publisher changed it, fetch it to {file.path} by hand"
                 ) from error
+        if not remote.has_end and file.packing is None and file.exact_bytes is None:
+            self._progress.note(
+                f"WARNING: {file.url} comes without its length: nothing shows whether all of it has come"
+            )
         self._remotes[file] = remote
 
     def _bring(self, file: RemoteFile) -> None:
@@ -174,15 +211,22 @@ class _Download:
             state_path(file.part).unlink(missing_ok=True)
         else:
             if not file.archive.exists():
-                file.part.rename(file.archive)
+                file.part.rename(file.archive)  # its state stays, as the sign that the archive is not the user's
+            try:
+                self._put_in_place(file, file.unpacked, self._unpack(file), version)
+            finally:
+                file.unpacked.unlink(missing_ok=True)
+            if became(file.archive, file.part):
+                file.archive.unlink()
                 state_path(file.part).unlink(missing_ok=True)
-            self._put_in_place(file, file.unpacked, self._unpack(file), version)
-            file.archive.unlink(missing_ok=True)
+            else:
+                self._progress.note(f"{file.archive}: kept, as it was there before")
         self._progress.end(file.name)
 
     def _unpack(self, file: RemoteFile) -> str:
         self._progress.begin(file.name, "unpacking", 0, file.size_bytes)
-        return unpack(file.archive, file.packing or "", file.path.name, file.unpacked, self._advance(file))
+        advance = self._advance(file)
+        return unpack(file.archive, file.packing or "", file.path.name, file.unpacked, advance, file.exact_bytes)
 
     def _advance(self, file: RemoteFile) -> Callable[[int], None]:
         def advance(num_bytes: int) -> None:

@@ -60,7 +60,7 @@ class FtpSource:
 
     def _size(self, ftp: ftplib.FTP) -> int | None:
         answer = _optional(ftp, f"SIZE {self._path}") or ""
-        return int(answer) if answer.isdigit() else None
+        return int(answer) if answer.isascii() and answer.isdigit() else None
 
     def _version(self, ftp: ftplib.FTP) -> str | None:
         return _optional(ftp, f"MDTM {self._path}")

@@ -22,6 +22,14 @@ _MEANINGS = {
 }
 
 
+class _BehindEndError(RemoteChangedError):
+    """The server has no such range (416); `is_empty` if it says that there is no byte at all."""
+
+    def __init__(self, is_empty: bool) -> None:
+        super().__init__()
+        self.is_empty = is_empty
+
+
 class HttpSource:
     """A file on a web server; `http_proxy` and its kin are honoured, redirects are followed."""
 
@@ -30,15 +38,30 @@ class HttpSource:
 
     def probe(self) -> Remote:
         """Ask for the first byte: what comes shows whether the server knows ranges, which its headers may not."""
-        try:
-            with self._faults(), self._open({"Range": "bytes=0-0"}) as response:
-                if "html" in response.headers.get_content_type():
-                    raise ValueError(f"{self.url} answers with a web page, not with the file")
-                size = _total(response.headers) if response.status == 206 else _length(response.headers)
-                is_ranged = response.status == 206 and size is not None
-                return Remote(size, _version(response.headers), resumable=is_ranged, parallel=is_ranged)
-        except RemoteChangedError:
-            raise ValueError(f"{self.url} is an empty file") from None
+        # some servers refuse any range with 416, or do not say of how much it is a part: ask for all of it then
+        for headers in ({"Range": "bytes=0-0"}, {}):
+            try:
+                remote = self._ask(headers)
+            except _BehindEndError as error:
+                if error.is_empty:
+                    raise ValueError(f"{self.url} is an empty file") from None
+                continue
+            if remote is not None and remote.size_bytes == 0:
+                raise ValueError(f"{self.url} is an empty file")
+            if remote is not None:
+                return remote
+        raise ValueError(f"{self.url} gives neither all of the file nor a part of known place")
+
+    def _ask(self, headers: dict[str, str]) -> Remote | None:
+        """What an answer says of the file, None for a part of a file of which it does not say the length."""
+        with self._faults(), self._open(headers) as response:
+            self._check_kind(response)
+            if response.status == 200:
+                size = _length(response.headers)
+                has_end = size is not None or response.chunked
+                return Remote(size, _version(response.headers), resumable=False, parallel=False, has_end=has_end)
+            size = _total(response.headers)
+            return None if size is None else Remote(size, _version(response.headers), resumable=True, parallel=True)
 
     def read(self, remote: Remote, start: int, stop: int | None) -> Generator[bytes, None, None]:
         """Yield the bytes start..stop; the parameters and faults are those of `Source.read`."""
@@ -49,7 +72,7 @@ class HttpSource:
                 headers["If-Range"] = remote.version
         with self._faults(), self._open(headers) as response:
             self._check(response, remote, start)
-            missing = None if stop is None else stop - start
+            missing = response.length if stop is None else stop - start
             while missing is None or missing > 0:
                 block = response.read1(BLOCK_BYTES if missing is None else min(BLOCK_BYTES, missing))
                 if not block:
@@ -59,7 +82,22 @@ class HttpSource:
             if missing:
                 raise TemporaryError(f"the connection was closed {missing:,} bytes early")
 
+    def _check_kind(self, response: http.client.HTTPResponse) -> None:
+        """Raise ValueError for an answer whose body is not the bytes of the file."""
+        if response.status not in (200, 206):
+            raise ValueError(f"{self.url} answers {response.status} {response.reason}, not with the file")
+        if "html" in response.headers.get_content_type():
+            raise ValueError(f"{self.url} answers with a web page, not with the file")
+        coding = response.headers.get("Content-Encoding", "").strip().lower()
+        # many servers say this of stored archives, which are wanted as they are
+        is_stored = coding in ("gzip", "x-gzip") and self.url.endswith(".gz")
+        if coding not in ("", "identity") and not is_stored:
+            raise ValueError(
+                f"{self.url} comes with Content-Encoding {coding}, which was not asked for: fetch it by hand"
+            )
+
     def _check(self, response: http.client.HTTPResponse, remote: Remote, start: int) -> None:
+        self._check_kind(response)
         is_range = response.status == 206
         version = _version(response.headers)
         size = _total(response.headers) if is_range else _length(response.headers)
@@ -93,10 +131,10 @@ class HttpSource:
 
     def _refusal(self, error: urllib.error.HTTPError) -> Exception:
         if error.code == 416:  # the byte asked for is behind its end
-            return RemoteChangedError()
+            return _BehindEndError((error.headers.get("Content-Range", "") if error.headers else "") == "bytes */0")
         if error.code in _TEMPORARY or error.code >= 500:
             asked = error.headers.get("Retry-After", "") if error.headers else ""
-            wait_s = min(float(asked), _MAX_RETRY_AFTER_S) if asked.isdigit() else 0.0
+            wait_s = min(float(_number(asked) or 0), _MAX_RETRY_AFTER_S)
             return TemporaryError(f"the server answers {error.code} {error.reason}", wait_s)
         meaning = _MEANINGS.get(error.code, "it cannot be downloaded")
         return ValueError(f"{self.url} answers {error.code} {error.reason}: {meaning}")
@@ -108,8 +146,11 @@ def _version(headers: Message) -> str | None:
 
 
 def _length(headers: Message) -> int | None:
-    length = headers.get("Content-Length", "")
-    return int(length) if length.isdigit() else None
+    return _number(headers.get("Content-Length", ""))
+
+
+def _number(text: str) -> int | None:
+    return int(text) if re.fullmatch("[0-9]{1,18}", text.strip()) else None  # isdigit knows ² too
 
 
 def _total(headers: Message) -> int | None:

@@ -1,6 +1,7 @@
 """`DOWNLOADS.json`: what was downloaded into a folder, when, from where, with which checksum."""
 
 import json
+import threading
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,8 @@ from qinco_lit.atomic import write_atomically
 from qinco_lit.downloads.lock import locked
 
 MANIFEST = "DOWNLOADS.json"
+_SCHEMA_VERSION = 1
+_RECORDING = threading.Lock()  # for threads, where the file system has no locks
 
 
 @dataclass(frozen=True)
@@ -49,25 +52,34 @@ class Manifest:
         if found is None:
             return None
         try:
-            return Entry(**found)
+            entry = Entry(**found)
         except TypeError as error:
             raise self._damaged(f"the entry of {name}") from error
+        texts = (entry.url, entry.sha256, entry.recorded, entry.version or "")
+        if not (
+            all(isinstance(text, str) for text in texts)
+            and type(entry.size_bytes) is int
+            and isinstance(entry.downloaded, bool)
+        ):
+            raise self._damaged(f"the entry of {name}")
+        return entry
 
     def record(self, name: str, entry: Entry) -> None:
         """Add an entry or replace it."""
-        with locked(self.path.with_name(f".{MANIFEST}.lock"), wait=True):
+        with _RECORDING, locked(self.path.with_name(f".{MANIFEST}.lock"), wait=True):
             files = self._read() | {name: asdict(entry)}
-            content = {"schema_version": 1, "files": dict(sorted(files.items()))}
+            content = {"schema_version": _SCHEMA_VERSION, "files": dict(sorted(files.items()))}
             write_atomically(self.path, json.dumps(content, indent=2) + "\n")
 
-    def _read(self) -> dict[str, dict[str, Any]]:
+    def _read(self) -> dict[str, Any]:
         if not self.path.exists():
             return {}
         try:
-            files = json.loads(self.path.read_text())["files"]
+            content = json.loads(self.path.read_text())
+            files, version = content["files"], content["schema_version"]
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged("it") from error
-        if not isinstance(files, dict):
+        if version != _SCHEMA_VERSION or not isinstance(files, dict):
             raise self._damaged("it")
         return files
 

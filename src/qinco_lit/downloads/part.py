@@ -81,7 +81,12 @@ class Part:
             self._saved = time.monotonic()
             segments = [[segment.start, segment.stop, segment.done] for segment in self.segments]
             os.fsync(self._descriptor)
-            state = {"schema_version": _SCHEMA_VERSION, **self._facts, "segments": segments}
+            facts = {
+                "schema_version": _SCHEMA_VERSION,
+                **self._facts,
+                "mtime_ns": os.fstat(self._descriptor).st_mtime_ns,
+            }
+            state = {**facts, "segments": segments}
             _replace(self._state_path, json.dumps(state) + "\n")
 
     def close(self) -> None:
@@ -107,28 +112,50 @@ def state_path(part: Path) -> Path:
 
 def num_done(part: Path) -> int:
     """Return how many bytes of a part count, 0 where there is none."""
-    state = _read_state(part) or {"segments": []}
+    state = _read_state(part, part) or {"segments": []}
     return sum(done for _, _, done in state["segments"])
+
+
+def became(path: Path, part: Path) -> bool:
+    """Return whether a file is the part of this name, complete and renamed, whose state still lies there."""
+    state = None if part.exists() else _read_state(part, path)
+    if state is None or state.get("mtime_ns") != path.stat().st_mtime_ns:
+        return False  # nothing was fetched, or somebody put another file in its place
+    segments = [Segment(*numbers) for numbers in state["segments"]]
+    return all(segment.finished for segment in segments) and segments[-1].stop == path.stat().st_size
 
 
 def _read_segments(part: Path, facts: Mapping[str, object]) -> list[Segment] | None:
     """What is here of this very file, None if nothing is."""
-    state = _read_state(part)
+    state = _read_state(part, part)
     if state is None or any(state.get(name) != value for name, value in facts.items()):
         return None
     return [Segment(*numbers) for numbers in state["segments"]]
 
 
-def _read_state(part: Path) -> dict[str, Any] | None:
-    if not (part.is_file() and state_path(part).is_file()):
+def _read_state(part: Path, content: Path) -> dict[str, Any] | None:
+    """The state of a part, None for one that does not describe the bytes in `content`."""
+    if not (content.is_file() and state_path(part).is_file()):
         return None
     try:
         state = json.loads(state_path(part).read_text())
-        is_known = state["schema_version"] == _SCHEMA_VERSION
-        end = max((start + done for start, _, done in state["segments"] if done), default=0)
+        is_known = state["schema_version"] == _SCHEMA_VERSION and _tile(state["segments"], state.get("size_bytes"))
+        end = max((start + done for start, _, done in state["segments"] if done), default=0) if is_known else 0
     except (ValueError, KeyError, TypeError):
         return None  # no use to anybody: start again
-    return state if is_known and end <= part.stat().st_size else None
+    return state if is_known and end <= content.stat().st_size else None
+
+
+def _tile(segments: list[Any], size: int | None) -> bool:
+    """Whether segments follow each other from 0 to the size (None: to any end), each with as much as it can hold."""
+    place: int | None = 0
+    for start, stop, done in segments:
+        if not all(type(number) is int for number in (start, done)) or start != place or done < 0:
+            return False
+        if stop is not None and (type(stop) is not int or stop < start + done):
+            return False
+        place = stop  # no segment starts at None: an open one is the last
+    return bool(segments) and (size is None or place == size)
 
 
 def _cut(remote: Remote, segment_bytes: int) -> list[Segment]:

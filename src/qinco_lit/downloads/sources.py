@@ -16,12 +16,14 @@ class Remote:
         version: ETag or date of change; None: nothing tells another version of the same size apart.
         resumable: can be read from the middle on.
         parallel: can be read over several connections.
+        has_end: the server marks the end, so that it cannot be mistaken for a break.
     """
 
     size_bytes: int | None
     version: str | None
     resumable: bool
     parallel: bool
+    has_end: bool = True
 
 
 @runtime_checkable

@@ -15,6 +15,7 @@ from qinco_lit.downloads.sources import Remote, Source
 
 _MAX_PAUSE_S = 60.0
 _LOOK_EVERY_S = 0.2  # at whether to stop
+_LEAST_RATE = 100  # bytes/s over `timeout_s`; below, another connection may do better
 _MAX_VERSIONS = 3  # of a file that changes on the server while it is downloaded
 
 
@@ -24,7 +25,7 @@ class Settings:
 
     Attributes:
         jobs: connections at the same time, over all files.
-        timeout_s: how long a connection may be silent.
+        timeout_s: how long a connection may be silent, or send less than 100 bytes/s.
         tries: attempts in a row that bring nothing new, before giving up; any new byte starts the count again.
         pause_s: before the second attempt; it doubles with each, up to a minute.
         segment_bytes: what one request asks for, where a server gives parts of files.
@@ -84,8 +85,34 @@ def transfer(file: RemoteFile, source: Source, remote: Remote, run: Run) -> Remo
             run.progress.note(f"{file.name}: changed on the server, starting again")
             remote = probe(source, run, run.settings.tries)
         else:
+            if not all(segment.finished for segment in part.segments):
+                raise ValueError(f"{file.part} is not complete: remove it")
             return remote
     raise ValueError(f"{source.url} keeps changing on the server: try later")
+
+
+class _TooSlowError(TemporaryError):
+    """Bytes come, but at a rate that no file ends with: unlike others, this counts although there are new bytes."""
+
+
+class _Pace:
+    """Watches the rate of one connection, from its first byte on."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._began: float | None = None
+        self._received = 0
+
+    def keep(self, num_bytes: int) -> None:
+        """Count bytes. Raises _TooSlowError if too few came within the time for which a server may be silent."""
+        self._received += num_bytes
+        now = time.monotonic()
+        if self._began is None:
+            self._began = now
+        elif now - self._began > self._timeout_s:
+            if self._received < _LEAST_RATE * self._timeout_s:
+                raise _TooSlowError(f"the server sent only {self._received:,} bytes in {now - self._began:.0f} s")
+            self._began, self._received = now, 0
 
 
 class _Transfer:
@@ -134,7 +161,7 @@ class _Transfer:
                 with self._run.connections:
                     self._read(segment)
             except TemporaryError as fault:
-                if segment.done > farthest:
+                if segment.done > farthest and not isinstance(fault, _TooSlowError):
                     tries, farthest = 0, segment.done
                 tries += 1
                 self._wait(tries, fault)
@@ -144,10 +171,13 @@ class _Transfer:
         if not self._remote.resumable:
             self._run.progress.advance(self._file.name, -self._part.rewind(segment))
         with closing(self._source.read(self._remote, segment.start + segment.done, segment.stop)) as blocks:
+            pace = _Pace(self._run.settings.timeout_s)
             for block in blocks:
                 self._check_not_stopped()
                 self._part.write(segment, block)
                 self._run.progress.advance(self._file.name, len(block))
+                if not segment.finished:
+                    pace.keep(len(block))
         self._part.finish(segment)
 
     def _wait(self, tries: int, fault: TemporaryError) -> None:

@@ -1,5 +1,6 @@
 """The tasks as text: for dry runs, and what ends a call."""
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,15 +16,28 @@ _STATES = {
     "skipped": "skipped",
 }
 
+# As in conf: data_dir: ${oc.env:QINCO_DATA,data}.
+_DATA_VARIABLE, _DATA_DIR = "QINCO_DATA", "data"
 _TOLD = ("not_run", "failed")  # the reasons of the others are told once, before
 
 
-def listed(tasks: Sequence[Task], outcomes: Mapping[str, Outcome], output: Path, hardware: str) -> str:
+def typed_data_dir(environment: Mapping[str, str]) -> str:
+    """Return `QINCO_DATA=DIR` for a shell, of a task's environment; empty where every shell takes that folder."""
+    data_dir = environment.get(_DATA_VARIABLE, _DATA_DIR)
+    if data_dir == os.environ.get(_DATA_VARIABLE, _DATA_DIR) == _DATA_DIR:
+        return ""
+    return f"{_DATA_VARIABLE}={shlex.quote(data_dir)}"
+
+
+def listed(
+    tasks: Sequence[Task], outcomes: Mapping[str, Outcome], output: Path, hardware: str, data_dir: str = ""
+) -> str:
     """Return every task in the order in which it would run: a comment line with its state, then its command line.
 
-    The whole can be given to a shell: what is not to be run is a comment too.
+    The whole can be given to a shell: what is not to be run is a comment too. `data_dir`, of `typed_data_dir`, comes
+    first.
     """
-    lines = []
+    lines = [f"export {data_dir}"] if data_dir else []
     for task in by_cost(tasks):
         outcome = outcomes[task.name]
         is_to_run = outcome.state == "not_run" and outcome.reason != "runs now"

@@ -1,8 +1,9 @@
 """From the files of tasks to records: one number each, with the run folder that it comes from.
 
-A record has `section`, `dataset`, `method`, `num_bytes`, `metric`, `value`, `seed`, `settings` and `run`, the folder
-relative to that of all tasks. MSE is the mean over vectors of the squared error summed over dimensions, in raw space;
-recall is in 0..1; times are microseconds per vector.
+A record has `section`, `dataset`, `method`, `num_bytes`, `metric`, `value`, `seed`, `settings`, `run`, the folder
+relative to that of all tasks, and `git_revision` of the code that it was made by, None where that is not known. MSE is
+the mean over vectors of the squared error summed over dimensions, in raw space; recall is in 0..1; times are
+microseconds per vector.
 """
 
 import logging
@@ -39,10 +40,19 @@ def collect(tasks: Sequence[Task], output: Path) -> list[Record]:
         try:
             if values is None:
                 raise ValueError("no JSON object")
-            records.extend(read(task, values))
+            own = {"git_revision": values.get("git_revision")}
+            records.extend(record | own for record in read(task, values))
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             log.warning("%s left out: %s %s", output / task.name / name, type(error).__name__, error)
     return [record for record in records if record["value"] is not None]
+
+
+def revision(task: Task, output: Path) -> str | None:
+    """Return the git revision of the code that a task was done by; None where its files tell none."""
+    if task.kind not in _READERS:
+        return None
+    told = (read_json(output / task.name / _READERS[task.kind][0]) or {}).get("git_revision")
+    return None if told is None else str(told)
 
 
 def _record(task: Task, section: str, metric: str, value: float | None, settings: Values, **others: Any) -> Record:

@@ -1,8 +1,9 @@
 """In which state a task's folder is: done, to be continued, made with other options, or untouched."""
 
+import fcntl
 import json
+import os
 import re
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +15,8 @@ RECORD = "task.json"
 # Options that change where and how something runs, not what comes out.
 _INDIFFERENT = ("hydra", "logger", "resume", "data_dir", "cache_dir", "device", "num_threads")
 
-# A training reports more often than that.
-_SILENCE_S = 300.0
+# Of training.run_folder, whose import takes seconds.
+TRAINING_LOCK = ".lock"
 
 Found = Literal["done", "changed", "continue", "start"]
 
@@ -65,11 +66,20 @@ def status_of(task: Task, needs: list[Task], output: Path) -> Status:
 
 
 def trains_by_hand(folder: Path) -> bool:
-    """Tell whether somebody seems to be training here without the engine: nothing locks the folder of such a run."""
-    if (folder / RECORD).is_file() or (read_json(folder / "summary.json") or {}).get("state") != "running":
+    """Tell whether a training holds this folder; False where the file system knows no locks."""
+    try:
+        descriptor = os.open(folder / TRAINING_LOCK, os.O_RDONLY)
+    except OSError:
         return False
-    files = [folder / name for name in ("summary.json", "metrics.jsonl", "checkpoints/last.ckpt")]
-    return time.time() - max(path.stat().st_mtime for path in files if path.is_file()) < _SILENCE_S
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -157,7 +157,7 @@ def _bars(points: list[Point], dataset: str, base: str) -> Chart | None:
     _dress(axes, metric_label(error, dataset), "", legend=False)
     axes.grid(visible=False, axis="y")
     name = "MSE" if error == "mse" else "Validation MSE"
-    caption = f"{name} with all ingredients of the recipe, and with one of them changed."
+    caption = f"{name} of trainings with all ingredients of the recipe, and without those named."
     return Chart(f"ablation_{dataset}", figure, f"{dataset_label(dataset)}. {caption}")
 
 

@@ -32,12 +32,38 @@ def state_blocks(tasks: Sequence[Task]) -> Iterator[Block]:
         yield TableBlock(["failed task", "reason"], rows)
 
 
+def revision_blocks(results: Mapping[str, Any]) -> Iterator[Block]:
+    """Yield a warning where the runs are of several versions of the code."""
+    runs = _runs_by_revision(results)
+    if len(runs) > 1:
+        counts = ", ".join(f"{name} ({len(folders)} run folders)" for name, folders in runs.items())
+        yield Paragraph(
+            f"Numbers here are of {len(runs)} versions of the code, whose defaults may differ: {counts}. "
+            "`results.json` tells which run is of which."
+        )
+
+
+def _runs_by_revision(results: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Run folders by git revision, the most frequent first; those that tell none are left out."""
+    told = [(each["run"], each.get("git_revision")) for each in results.get("records") or ()]
+    told += [(each.get("folder"), each.get("git_revision")) for each in results.get("tasks") or ()]
+    runs: dict[str, list[str]] = {}
+    for folder, name in dict.fromkeys(told):
+        if name:
+            runs.setdefault(name, []).append(folder)
+    return dict(sorted(runs.items(), key=lambda item: -len(item[1])))
+
+
 def provenance_blocks(results: Mapping[str, Any], tasks: Sequence[Task], measurements: Measurements) -> Iterator[Block]:
     """Yield environment, all tasks with command and wall time, and every record."""
     yield Heading("Where the numbers come from")
     rows: list[list[Cell]] = [[name, value] for name, value in _flat(results.get("environment") or {})]
     if rows:
         yield TableBlock(["environment", ""], rows, "Of this report; each run folder holds its own.", sortable=False)
+    runs = _runs_by_revision(results)
+    if runs:
+        cells: list[list[Cell]] = [[name, len(folders)] for name, folders in runs.items()]
+        yield TableBlock(["git revision of the runs", "run folders"], cells, sortable=False)
     if tasks:
         yield Details(_tasks_summary(tasks), [_task_table(tasks, str(results.get("estimates_for") or ""))])
     records = [record for each in measurements.all for record in each.records]

@@ -14,7 +14,8 @@ class Published:
     """One printed number.
 
     `printed` is the text in the paper, `unit` what one of it is worth: MSE 2.95 in units of 10,000 is 29,500 (raw
-    space, sum over dimensions), R@1 45.2 in units of 0.01 is 0.452. `num_bytes` is the rate of a vector.
+    space, sum over dimensions), R@1 45.2 in units of 0.01 is 0.452. `num_bytes` is the rate of a vector. `datasets` are
+    those that ours may be of: `dataset`, or, of a number that is of none, those of the dimension that it holds for.
     """
 
     section: str
@@ -25,6 +26,7 @@ class Published:
     printed: str
     unit: float
     source: str
+    datasets: tuple[str, ...]
     note: str = ""
 
     @property
@@ -109,6 +111,7 @@ def _table_cells(content: Mapping[str, Any], table: Mapping[str, Any]) -> Iterat
                     printed=printed,
                     unit=published_unit(metric, dataset),
                     source=_source(content, table),
+                    datasets=(dataset,),
                     note=table["notes"].get(method, table["note"]),
                 )
 
@@ -122,6 +125,7 @@ def _group_cells(content: Mapping[str, Any], group: Mapping[str, Any]) -> Iterat
             printed=printed,
             unit=float(group["unit"]),
             source=_source(content, group),
+            datasets=tuple(group.get("datasets", (group["dataset"],))),
         )
 
 

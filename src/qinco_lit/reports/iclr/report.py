@@ -8,7 +8,7 @@ from qinco_lit.atomic import replacing_directory, write_atomically
 from qinco_lit.reports.iclr.claims import claims_table
 from qinco_lit.reports.iclr.figures import Chart, on_white
 from qinco_lit.reports.iclr.markdown import markdown_report
-from qinco_lit.reports.iclr.provenance import provenance_blocks, state_blocks
+from qinco_lit.reports.iclr.provenance import provenance_blocks, revision_blocks, state_blocks
 from qinco_lit.reports.iclr.published import published_papers
 from qinco_lit.reports.iclr.records import Measurements
 from qinco_lit.reports.iclr.sections import PLOTS, main_blocks, study_blocks
@@ -46,6 +46,7 @@ def report_blocks(results: Mapping[str, Any]) -> tuple[str, str, list[Block], li
     studies, charts = study_blocks(measurements, tasks)
     blocks: list[Block] = [
         Paragraph(_about_scale(scale)),
+        *revision_blocks(results),
         *state_blocks(tasks),
         Heading("Claims of the papers"),
         Paragraph(_ABOUT_CLAIMS),

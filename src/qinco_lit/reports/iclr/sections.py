@@ -33,7 +33,8 @@ _STUDIES = {
     ),
     "ablation": _Study(
         "Ablation",
-        "One ingredient of the recipe changed at a time, all else equal.",
+        "Each row was trained without the parts of the recipe that it names, or with others in their place; all else "
+        "is equal.",
     ),
     "dynamic_rate": _Study(
         "Dynamic rate",

@@ -16,7 +16,14 @@ from qinco_lit.reports.iclr.numbers import (
 )
 from qinco_lit.reports.iclr.published import find_published
 from qinco_lit.reports.iclr.records import Measured, Measurements, Settings, unique
-from qinco_lit.reports.iclr.tables import is_published, setting_label, setting_place, setting_value, settings_text
+from qinco_lit.reports.iclr.tables import (
+    SEARCH_SETTINGS,
+    is_published,
+    setting_label,
+    setting_place,
+    setting_value,
+    settings_text,
+)
 from qinco_lit.reports.page import Cell, TableBlock
 
 # Axes of the plane whose Pareto front a section marks: what it costs, what it brings.
@@ -106,7 +113,24 @@ def study_table(points: Sequence[Point], section: str, dataset: str, base: str |
         if section in FRONTS:
             row.append("yes" if any(each is point for each in front) else "")
         rows.append(row)
-    return TableBlock(header, rows, _caption(points, dataset, names))
+    note = f" {ablation_note(points)}" if section == "ablation" else ""
+    return TableBlock(header, rows, _caption(points, dataset, names) + note)
+
+
+def ablation_note(points: Iterable[Point]) -> str:
+    """Return what an ablation's errors are of: searches with which all were evaluated, or those of the trainings."""
+    evaluated = [dict(point.measured["mse"].first.settings) for point in points if "mse" in point.measured]
+    searches = unique(
+        settings_text(tuple((name, each.get(name)) for name in SEARCH_SETTINGS)) or "the model's" for each in evaluated
+    )
+    if not searches:
+        return "The rows differ in training; validation MSE is of the search that each was trained with."
+    same = f"all were evaluated with the same search ({searches[0]})"
+    several = f"they were evaluated with different searches ({'; '.join(searches)})"
+    return (
+        f"The rows differ in training; {same if len(searches) == 1 else several}, whatever search they were trained "
+        "with. Validation MSE is of the search of the training."
+    )
 
 
 def labelled_groups(points: Sequence[Point], of_encoding: bool = False) -> list[tuple[str, list[Point]]]:

@@ -23,7 +23,7 @@ from qinco_lit.reports.page import Cell, Link, TableBlock
 
 METRICS = ("mse", "recall_at_1", "recall_at_10", "recall_at_100")
 # The papers' letters, in the order of the papers; T is ours.
-_SETTINGS = {"num_candidates": "A", "beam_size": "B", "candidate_budget": "T"}
+SEARCH_SETTINGS = {"num_candidates": "A", "beam_size": "B", "candidate_budget": "T"}
 REFERENCE = "RQ"
 
 
@@ -104,9 +104,8 @@ def other_numbers_table(measurements: Measurements) -> TableBlock:
     for each in published_numbers():
         if each.section == "main":
             continue
-        key = {"method": each.method, "num_bytes": each.num_bytes, "metric": each.metric}
-        found = measurements.select(**key, **({"dataset": each.dataset} if each.dataset else {}))
-        ours = found[0] if found else None
+        found = measurements.select(method=each.method, num_bytes=each.num_bytes, metric=each.metric)
+        ours = next((measured for measured in found if measured.first.dataset in each.datasets), None)
         label = metric_label(each.metric, "" if each.unit == 1 else each.dataset)
         change = difference_text(ours, each) if ours else None
         place = dataset_label(each.dataset) or None
@@ -148,7 +147,7 @@ def settings_text(settings: Settings) -> str:
 
 def setting_label(name: str) -> str:
     """Return a setting's letter in the papers, or its name."""
-    return _SETTINGS.get(name, name)
+    return SEARCH_SETTINGS.get(name, name)
 
 
 def setting_value(name: str, value: Any) -> Any:
@@ -158,7 +157,7 @@ def setting_value(name: str, value: Any) -> Any:
 
 def setting_place(name: str) -> int:
     """Return where a setting stands among others: those with a letter first."""
-    return list(_SETTINGS).index(name) if name in _SETTINGS else len(_SETTINGS)
+    return list(SEARCH_SETTINGS).index(name) if name in SEARCH_SETTINGS else len(SEARCH_SETTINGS)
 
 
 def papers_against_reference(method: str, num_bytes: float) -> str | None:
