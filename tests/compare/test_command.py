@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from qinco_lit.reports.compare import plots
 from tests.compare.conftest import edit, search_record
 
 TRAIN = [
@@ -128,6 +129,62 @@ def test_a_broken_folder_is_told_in_one_line_and_the_rest_is_compared(make, qinc
     [warning] = caplog.messages
     assert warning.startswith("left out runs/half: summary.json is no JSON (Unterminated string")
     assert "1 folders or lines left out" in (tmp_path / "out" / "compare.html").read_text()
+
+
+def test_errors_of_any_size_are_shown(make, qinco, tmp_path, caplog):
+    make("runs/whole")
+    odd = make("runs/odd")
+    lines = [{"step": 1, "epoch": 0, "val/mse": 1e308}, {"step": 2, "epoch": 1, "val/mse": 1e-8}]
+    (odd / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    edit(odd / "summary.json", lambda record: record.update(best_val_mse=1e308))
+    outcome = qinco("compare", "runs", "--output", "out")
+    assert (outcome.code, caplog.messages) == (0, [])
+    assert "1e+308" in outcome.out
+    assert (tmp_path / "out" / "learning_epochs.svg").exists()
+
+
+def test_a_plot_that_cannot_be_drawn_is_told_and_the_others_go_on(make, qinco, tmp_path, caplog, monkeypatch):
+    make("runs/a", evaluated=True)
+    whole = plots.figure_of
+
+    def fails(panel, *rest):
+        if panel.name == "learning_time":
+            raise ValueError("no such axis")
+        return whole(panel, *rest)
+
+    monkeypatch.setattr(plots, "figure_of", fails)
+    assert qinco("compare", "runs", "--output", "out").code == 0
+    assert caplog.messages == ["left out the plot learning_time: no such axis"]
+    assert "left out the plot learning_time" in (tmp_path / "out" / "compare.html").read_text()
+    assert {path.stem for path in (tmp_path / "out").glob("*.svg")} == {
+        "learning_epochs", "mse_bytes", "mse_encode_time",
+    }  # fmt: skip
+
+
+def test_names_of_any_kind_go_everywhere_as_they_are(make, qinco, tmp_path, caplog):
+    evil = "a#b?c=%41", "javascript:alert(1)", "<b>x|y", "e\x1b[31m\ty", "\u4e2d[/red]"
+    for name in evil:
+        make(f"runs/{name}")
+    option = {"odd": "<i>|\n\x1b[0m[/red]"}
+    edit(tmp_path / "runs" / evil[0] / "config.json", lambda record: record["recipe"].update(option))
+    edit(tmp_path / "runs" / evil[1] / "config.json", lambda record: record["recipe"].update(odd="other"))
+    outcome = qinco("compare", "runs", "--output", "runs/out")
+    assert (outcome.code, caplog.messages) == (0, [])
+    assert "\x1b" not in outcome.out
+    page, table = ((tmp_path / "runs" / "out" / f"compare.{suffix}").read_text() for suffix in ("html", "md"))
+    assert 'href="../a%23b%3Fc%3D%2541"' in page
+    assert 'href="../javascript%3Aalert%281%29"' in page
+    rows = [line for line in table.splitlines() if line.startswith("| ")]
+    assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
+    assert "| &lt;b&gt;x\\|y |" in table
+    assert "| &lt;i&gt;\\| [0m[/red] |" in table
+    assert not {"\x1b", "<"} & set(table)
+
+
+def test_a_page_above_its_runs_links_to_them(make, qinco, tmp_path):
+    make("runs/a:b")
+    assert qinco("compare", "runs", "--output", ".").code == 0
+    assert 'href="./runs/a%3Ab"' in (tmp_path / "compare.html").read_text()
 
 
 def test_a_metric_that_no_row_has_is_told(make, qinco, caplog):

@@ -1,6 +1,7 @@
 """What is read from folders: everything that is there, once, and a reason for everything that is not."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,6 @@ from qinco_lit.reports.compare.differences import differences, value_text
 from qinco_lit.reports.compare.folders import EVALUATION, SEARCH, find_folders
 from qinco_lit.reports.compare.records import KNOWN_VERSIONS, Curve, flat, read_training
 from tests.compare.conftest import edit, read, search_record
-
-_FORM = "its record has another form than this version writes"
 
 
 def test_what_this_version_writes_can_be_read():
@@ -42,6 +41,25 @@ def test_folders_are_found_once_however_they_are_given(make, tmp_path):
     assert sorted(run.name for run in runs) == ["0", "1"]
     again, _ = read(tmp_path / "sweep" / "0", tmp_path, tmp_path / "sweep" / ".." / "sweep")
     assert sorted(run.name for run in again) == ["0", "1"]
+
+
+@pytest.mark.parametrize("name", ["codec", "checkpoints", "wandb"])
+def test_a_folder_of_users_may_have_the_name_of_a_part_of_a_run(make, tmp_path, name):
+    make(f"{name}/run")
+    assert len(find_folders([tmp_path])) == 1
+
+
+def test_linked_runs_are_found_once_and_loops_end(make, tmp_path):
+    make("runs/a")
+    make("runs/b")
+    sweep = tmp_path / "sweep"
+    sweep.mkdir()
+    (sweep / "linked").symlink_to(tmp_path / "runs" / "a")
+    (sweep / "again").symlink_to(tmp_path / "runs" / "a")
+    (sweep / "loop").symlink_to(sweep)
+    (sweep / "nowhere").symlink_to(tmp_path / "missing")
+    assert find_folders([sweep]).folders["summary.json"] == [sweep / "again"]
+    assert len(find_folders([sweep, tmp_path])) == 2
 
 
 @pytest.mark.parametrize("hidden", [".hydra", "wandb", "codec", "checkpoints"])
@@ -89,6 +107,44 @@ def test_an_evaluation_joins_a_training_that_was_not_asked_for(make, tmp_path):
     assert run.folder == tmp_path / "results"
 
 
+def test_an_evaluation_joins_the_training_beside_it_not_one_of_that_name_here(make, tmp_path, monkeypatch):
+    make("copied/runs/a", evaluated=True)
+    make("runs/a")
+    monkeypatch.chdir(tmp_path)
+    metrics = tmp_path / "copied" / "runs" / "a" / "evaluate" / "metrics.json"
+    edit(metrics, lambda record: record["codec"].update(path="runs/a/codec"))
+    runs, _ = read(tmp_path)
+    assert {run.name: run.evaluated for run in runs} == {"copied/runs": True, "runs": False}
+
+
+def test_an_evaluation_of_weights_that_training_replaced_stands_alone(make):
+    folder = make("run", evaluated=True)
+    edit(folder / "evaluate" / "metrics.json", lambda record: record["codec"].update(weights_sha256="aa"))
+    edit(folder / "codec" / "config.json", lambda record: record.update(weights_sha256="aa"))
+    [run], warnings = read(folder)
+    assert (run.evaluated, "epochs" in run.results, warnings) == (True, True, [])
+    edit(folder / "codec" / "config.json", lambda record: record.update(weights_sha256="bb"))
+    runs, warnings = read(folder)
+    assert [(run.state, "epochs" in run.results) for run in runs] == [("evaluated", False), ("finished", True)]
+    assert warnings == [
+        f"{folder / 'evaluate'} stands alone: {folder} has another codec by now, the training went on since"
+    ]
+
+
+def test_weights_newer_than_an_old_evaluation_are_told(make):
+    folder = make("run", evaluated=True)
+    (folder / "codec" / "weights.safetensors").touch()
+    created = folder / "evaluate" / "metrics.json"
+    edit(created, lambda record: record.update(created="2999-01-01T00:00:00+0000"))
+    assert read(folder)[1] == []
+    edit(created, lambda record: record.update(created="2020-01-01T00:00:00+0000"))
+    [run], warnings = read(folder)
+    assert run.evaluated
+    assert warnings == [
+        f"{folder / 'evaluate'}: {folder / 'codec'} is newer than this evaluation of it: the training may have gone on"
+    ]
+
+
 def test_a_codec_of_another_model_is_not_joined(make):
     folder = make("run", evaluated=True)
     edit(folder / "evaluate" / "metrics.json", lambda record: record["codec"]["model"].update(num_blocks=7))
@@ -130,6 +186,63 @@ def test_sizes_of_one_data_set_are_told_apart(make, tmp_path):
         ("not_evaluated", "photo_sift"),
     ]  # fmt: skip
     assert {run.data for run in read(tmp_path / "b", tmp_path / "c")[0]} == {"photo_sift"}
+
+
+@pytest.mark.parametrize(
+    ("option", "values", "labels"),
+    [
+        ("metric", ("l2", "cosine"), ("photo_sift", "photo_sift, cosine")),
+        ("size", ("1M", "1B"), ("photo_sift 1M", "photo_sift 1B")),
+        ("train", ("x/a.npy", "y/b.npy"), ("photo_sift, a.npy", "photo_sift, b.npy")),
+        ("database", ("x/a.npy", "y/a.npy"), ("photo_sift, x/a.npy", "photo_sift, y/a.npy")),
+        ("train", ("x/a.npy", "x/a.npy"), ("photo_sift", "photo_sift")),
+        ("num_database", ("20000", [1]), ("photo_sift", "photo_sift")),
+    ],
+)
+def test_data_whose_errors_do_not_compare_are_several_data_sets(make, tmp_path, option, values, labels):
+    for name, value in zip("ab", values, strict=True):
+        folder = make(name)
+        edit(folder / "config.json", lambda record, v=value: record["data"].update({option: v}))
+    runs, warnings = read(tmp_path)
+    assert warnings == []
+    assert tuple(run.data for run in sorted(runs, key=lambda run: run.name)) == labels
+
+
+def test_evaluations_alone_are_told_apart_by_metric_and_files(make, tmp_path):
+    for name, facts in {"a": ("l2", "x/a.npy"), "b": ("cosine", "x/a.npy"), "c": ("cosine", "b.npy")}.items():
+        folder = make(name, evaluated=True)
+        shutil.move(folder / "evaluate", tmp_path / "evaluations" / name)
+        shutil.rmtree(folder)
+        record = tmp_path / "evaluations" / name / "metrics.json"
+        edit(record, lambda record, f=facts: record["data"].update(metric=f[0]))
+        edit(record, lambda record, f=facts: record.update(command=f"qinco evaluate data.database={f[1]}"))
+        baseline = {"bytes_per_vector": 4, "mse": 5e4, "mse_per_step": None}
+        edit(record, lambda record, b=baseline: record["methods"].update(opq=b))
+    runs, _ = read(tmp_path)
+    labels = {run.name: run.data for run in runs if run.kind == "codec"}
+    assert labels == {"a": "photo_sift", "b": "photo_sift, cosine, a.npy", "c": "photo_sift, cosine, b.npy"}
+    assert sorted(labels.values()) == sorted(run.data for run in runs if run.kind == "baseline")
+    assert differences(runs).columns == ["evaluate.metric", "evaluate.database"]
+
+
+def test_trainings_go_by_the_name_that_evaluations_give_their_data(make, tmp_path):
+    for name in "ab":
+        folder = make(name, evaluated=name == "a")
+        edit(folder / "config.json", lambda record: record["data"].update(name="bigann", size="1M"))
+    edit(tmp_path / "a" / "evaluate" / "metrics.json", lambda record: record["data"].update(name="bigann 1M"))
+    assert {run.data for run in read(tmp_path)[0]} == {"bigann 1M"}
+
+
+def test_baselines_stay_with_the_codec_they_were_measured_beside(make, tmp_path):
+    for name in "ab":
+        folder = make(name, evaluated=True)
+        edit(folder / "config.json", lambda record, n=name: record["data"].update(train=f"{n}.npy"))
+        baseline = {"bytes_per_vector": 4, "mse": 5e4, "mse_per_step": None}
+        edit(folder / "evaluate" / "metrics.json", lambda record, b=baseline: record["methods"].update(opq=b))
+    runs, _ = read(tmp_path)
+    assert sorted((run.data, run.kind) for run in runs) == [
+        (f"photo_sift, {name}.npy", kind) for name in "ab" for kind in ("baseline", "codec")
+    ]
 
 
 def test_rows_of_a_search(tmp_path):
@@ -196,82 +309,11 @@ def test_numbers_that_are_none_are_left_out(make):
     assert not {"best_val_mse", "wall_s"} & set(run.results)
 
 
-# --- folders that are broken -------------------------------------------------------------------------------------
-
-
-def _one_reason(make, folder: Path) -> str:
-    make("whole")
-    runs, warnings = read(folder.parent)
-    assert [run.name for run in runs] == ["whole"]
-    [warning] = warnings
-    assert "\n" not in warning
-    assert warning.startswith(f"left out {folder}")
-    return warning.removeprefix(f"left out {folder}").removeprefix(": ")
-
-
-def test_half_a_summary(make):
+def test_an_epoch_that_is_none_or_a_time_that_is_none_does_not_disturb_the_others(make):
     folder = make("run")
-    text = (folder / "summary.json").read_text()
-    (folder / "summary.json").write_text(text[: len(text) // 2])
-    assert _one_reason(make, folder).startswith("summary.json is no JSON (")
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "reason"),
-    [
-        ("summary.json", "", "summary.json is empty"),
-        ("summary.json", "[1]", "summary.json holds no mapping"),
-        ("summary.json", '{"schema_version": 9}', "summary.json has the unknown schema_version 9 (known: none, 1)"),
-        ("config.json", None, "it has no config.json"),
-        ("summary.json", None, "training without summary.json, it has not got that far"),
-    ],
-)
-def test_a_broken_run_is_named_and_the_others_go_on(make, name, content, reason):
-    folder = make("run")
-    if content is None:
-        (folder / name).unlink()
-    else:
-        (folder / name).write_text(content)
-    assert _one_reason(make, folder) == reason
-
-
-def test_a_training_whose_evaluation_is_broken_is_still_there(make):
-    folder = make("run", evaluated=True)
-    edit(folder / "evaluate" / "metrics.json", lambda record: record.pop("data"))
-    [run], warnings = read(folder)
-    assert (run.name, run.evaluated, len(warnings)) == ("run", False, 1)
-
-
-def test_reports_of_another_form_are_no_traceback(make):
-    folder = make("run")
-    (folder / "metrics.jsonl").write_text('{"step": 1, "time_s": "noon"}\n')
-    assert _one_reason(make, folder) == f"{_FORM} (could not convert string to float: 'noon')"
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "reason"),
-    [
-        ("metrics.json", '{"schema_version": 99}', "metrics.json has the unknown schema_version 99 (known: 1, 2, 3)"),
-        ("metrics.json", '{"schema_version": 2}', f"{_FORM} (it lacks 'codec')"),
-        ("search.json", '{"schema_version": 0}', "search.json has the unknown schema_version 0 (known: 1, 2)"),
-        ("search.json", '{"schema_version": 1, "index": 3}', f"{_FORM} (it lacks 'data')"),
-        ("points.jsonl", "{}", "search without search.json, it has not got that far"),
-    ],
-)  # fmt: skip
-def test_a_broken_evaluation_or_search_too(make, tmp_path, name, content, reason):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / name).write_text(content)
-    assert _one_reason(make, tmp_path / "run") == reason
-
-
-def test_broken_lines_in_the_middle_are_counted(make):
-    folder = make("run")
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    lines[10:12] = ["{oops", "[]"]
-    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    [run], warnings = read(folder)
-    assert warnings == [f"{folder}: 2 lines of metrics.jsonl are no JSON and left out"]
-    assert len(run.curve.mse) >= 48
+    reports = [_report(0, 0.0, 9.0), _report(1, float("nan"), 8.0) | {"epoch": float("nan")}, _report(2, 20.0, 7.0)]
+    assert _write_reports(folder, reports).epochs == (1.0, 2.0, 3.0)
+    assert all(map(math.isfinite, _write_reports(folder, reports).seconds))
 
 
 def test_a_group_switched_off_is_null_and_an_unknown_option_is_empty(make):

@@ -1,3 +1,4 @@
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -187,7 +188,7 @@ def test_metrics_json_is_recomputed_by_a_second_path(run: Callable[..., Any], co
     assert record["data"] == {"name": "normal", "metric": "l2", "dim": DIM, **sizes}
 
 
-def test_the_fields_of_the_record_are_frozen(run: Callable[..., Any]) -> None:
+def test_the_fields_of_the_record_are_frozen(run: Callable[..., Any], codec_dir: Path) -> None:
     """A new or renamed field breaks readers of metrics.json: raise SCHEMA_VERSION with it."""
     record = run(baselines=["lsq"])
     assert command.SCHEMA_VERSION == record["schema_version"] == 3
@@ -202,7 +203,9 @@ def test_the_fields_of_the_record_are_frozen(run: Callable[..., Any]) -> None:
     more = {"settings", "num_training_rows", "train_s", "measured_at", "from_cache"}
     assert set(record["methods"]["lsq"]) == codec_fields | more
     search_fields = {"beam_size", "num_candidates", "candidate_budget", "precision"}
-    assert set(record["codec"]) == {"path", "dim", "bits_per_vector", "model"} | search_fields
+    weights = codec_dir / "weights.safetensors"
+    assert record["codec"]["weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert set(record["codec"]) == {"path", "dim", "bits_per_vector", "model", "weights_sha256"} | search_fields
 
 
 def test_baselines_come_from_the_cache_with_identical_figures(

@@ -4,7 +4,7 @@ import argparse
 import fnmatch
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,23 +51,31 @@ def run(options: argparse.Namespace) -> None:
     from qinco_lit.reports.compare.folders import find_folders
     from qinco_lit.reports.compare.metrics import check_metric, ranked
     from qinco_lit.reports.compare.runs import read_runs
+    from qinco_lit.reports.compare.texts import plain
 
     check_metric(options.sort_by)
     found = find_folders(options.paths)
-    warnings = list(found.warnings)
-    runs = read_runs(found, warnings.append)
-    for warning in warnings:
-        _log.warning("%s", warning)
+    warnings: list[str] = []
+
+    def warn(text: str) -> None:
+        warnings.append(text)
+        _log.warning("%s", plain(text))
+
+    for warning in found.warnings:
+        warn(warning)
+    runs = read_runs(found, warn)
     if not runs:
         what = "no summary.json, metrics.json or search.json is readable there"
         raise ValueError(f"nothing to compare in {_listed(options.paths)}: {what}")
     runs = ranked(_filtered(runs, options.filters), options.sort_by)
     if options.sort_by != DEFAULT_METRIC and not any(options.sort_by in run.results for run in runs):
         _log.warning("no row has %s: sorted by MSE and recall", options.sort_by)
-    _report(runs, options, warnings)
+    _report(runs, options, warnings, warn)
 
 
-def _report(runs: Sequence["Run"], options: argparse.Namespace, warnings: Sequence[str]) -> None:
+def _report(
+    runs: Sequence["Run"], options: argparse.Namespace, warnings: Sequence[str], warn: Callable[[str], None]
+) -> None:
     from rich.console import Console
 
     from qinco_lit.reports.compare.differences import constants_line
@@ -84,16 +92,16 @@ def _report(runs: Sequence["Run"], options: argparse.Namespace, warnings: Sequen
         warnings,
     )
     output_dir = options.output or DEFAULT_OUTPUT / time.strftime("%Y-%m-%d_%H-%M-%S")
-    write_report(report, output_dir)  # first: whoever pipes the tables into `head` has the files nevertheless
+    write_report(report, output_dir, warn)  # first: whoever pipes the tables into `head` has the files nevertheless
     console = Console()
     for name, part in report.parts:
         console.print(name, style="bold")
         for table in terminal_tables(part, console.width):
             console.print(table)
         if part.options.constant:
-            console.print(f"The same in all: {constants_line(part.options)}", style="dim", soft_wrap=True)
+            console.print(f"The same in all: {constants_line(part.options)}", style="dim", soft_wrap=True, markup=False)
     console.print(NOTES, style="dim")
-    console.print(f"page: {output_dir / 'compare.html'}", soft_wrap=True)
+    console.print(f"page: {output_dir / 'compare.html'}", soft_wrap=True, markup=False)
 
 
 def _listed(paths: Sequence[Path]) -> str:

@@ -15,6 +15,7 @@ from rich.progress import Progress
 from qinco_lit.atomic import write_atomically
 from qinco_lit.codec import Codec
 from qinco_lit.commands.device import chosen_device
+from qinco_lit.commands.encode import codec_sha256
 from qinco_lit.commands.measure import Quantizer, TestSet, measure
 from qinco_lit.commands.measuring import num_threads_in_use, progress_bar
 from qinco_lit.commands.wandb_tables import send_evaluation, track
@@ -119,6 +120,7 @@ def evaluate(
     """
     _check_options(baselines, batch_size, num_threads)
     codec = Codec.load(codec_dir, device=chosen_device(device), precision=precision)
+    weights_sha256 = codec_sha256(codec_dir)  # now: a training may replace the codec while it is measured
     data.prepare_data()
     data.setup("test")
     if codec.dim != data.dim:
@@ -137,7 +139,7 @@ def evaluate(
         record = {
             "schema_version": SCHEMA_VERSION,
             "created": _now(),
-            "codec": _codec_facts(quantizer, codec_dir),
+            "codec": _codec_facts(quantizer, codec_dir) | {"weights_sha256": weights_sha256},
             "data": _data_facts(data),
             "batch_size": batch_size,
             "device": str(codec.device),

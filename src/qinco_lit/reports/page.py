@@ -25,7 +25,7 @@ class Block(ABC):
 
 @dataclass(frozen=True)
 class Link:
-    """A cell that leads somewhere, relative to the page."""
+    """A cell that leads somewhere, relative to the page; `href` is a URL, in which names are quoted."""
 
     text: str
     href: str

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qinco_lit.reports.compare.rows import Run
+from qinco_lit.reports.compare.texts import plain
 
 # Where to write and what to show: no difference worth a column; all of it is in compare.csv.
 _UNINTERESTING = (
@@ -70,16 +71,20 @@ def constants_line(found: Differences, num_shown: int = 6) -> str:
     order = [*(name for name in _FIRST if name in found.constant), *found.constant]
     shown = [f"{name}={found.constant[name]}" for name in list(dict.fromkeys(order))[:num_shown]]
     more = len(found.constant) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
+    return plain(", ".join(shown) + (f" and {more} more" if more else ""))
 
 
 def _says_again(runs: Sequence[Run], name: str) -> bool:
-    """Whether an evaluation's option is nowhere other than the model's."""
+    """Whether an evaluation's option is nowhere other than the training's."""
     group, _, option = name.partition(".")
-    if group != "evaluate" or not any(f"model.{option}" in run.options for run in runs):
+    if group != "evaluate":
         return False
     measured = [run for run in runs if name in run.options]
-    return all(run.options[name] in (None, run.options.get(f"model.{option}")) for run in measured)
+    return any(
+        any(f"{own}.{option}" in run.options for run in runs)
+        and all(run.options[name] in (None, run.options.get(f"{own}.{option}")) for run in measured)
+        for own in ("model", "data")
+    )
 
 
 def _follows_from_choices(runs: Sequence[Run], name: str) -> bool:

@@ -8,7 +8,10 @@ from pathlib import Path
 TRAINING, EVALUATION, SEARCH = "summary.json", "metrics.json", "search.json"
 # Written while a job is under way; alone, they are the remains of one.
 _UNFINISHED = {"metrics.jsonl": (TRAINING, "training"), "points.jsonl": (SEARCH, "search")}
-_NO_RUNS_INSIDE = {"codec", "checkpoints", "wandb", "node_modules", "__pycache__"}
+_NEVER_RUNS = {"node_modules", "__pycache__"}
+# Of a run's folder only: users may call their own folders so.
+_PARTS_OF_A_RUN = {"codec", "checkpoints", "wandb"}
+_MARKERS = {TRAINING, EVALUATION, SEARCH, *_UNFINISHED}
 
 
 @dataclass
@@ -23,31 +26,35 @@ class Found:
 
 
 def find_folders(paths: Sequence[Path]) -> Found:
-    """Search folders recursively for runs.
+    """Search folders recursively for runs, those that are linked included, each once.
 
     Raises:
         FileNotFoundError, ValueError: a path does not exist or is a file.
     """
-    found, seen = Found(), set()
+    found = Found()
+    seen: set[str] = set()
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist: give folders of runs, sweeps, evaluations or searches")
         if not path.is_dir():
             raise ValueError(f"{path} is a file: give the folder it lies in")
-        for folder, files in _walk(path, found.warnings):
-            identity = folder.resolve()
-            if identity not in seen:
-                seen.add(identity)
-                _classify(found, folder, files)
+        for folder, files in _walk(path, seen, found.warnings):
+            _classify(found, folder, files)
     return found
 
 
-def _walk(path: Path, warnings: list[str]) -> Iterator[tuple[Path, set[str]]]:
+def _walk(path: Path, seen: set[str], warnings: list[str]) -> Iterator[tuple[Path, set[str]]]:
     def refused(error: OSError) -> None:
         warnings.append(f"left out {error.filename}: {error.strerror}")
 
-    for folder, subfolders, files in os.walk(path, onerror=refused):
-        subfolders[:] = sorted(name for name in subfolders if name not in _NO_RUNS_INSIDE and not name.startswith("."))
+    for folder, subfolders, files in os.walk(path, onerror=refused, followlinks=True):
+        identity = os.path.realpath(folder)
+        if identity in seen:  # linked twice, or to what it lies in
+            subfolders.clear()
+            continue
+        seen.add(identity)
+        left_out = _NEVER_RUNS if _MARKERS.isdisjoint(files) else _NEVER_RUNS | _PARTS_OF_A_RUN
+        subfolders[:] = sorted(name for name in subfolders if name not in left_out and not name.startswith("."))
         yield Path(folder), set(files)
 
 

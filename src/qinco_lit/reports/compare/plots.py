@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from qinco_lit.reports.compare.rows import Run
+from qinco_lit.reports.compare.texts import plain, shown
 from qinco_lit.reports.tables import squared_error_text
 
 Points = Sequence[tuple[float, float]]
@@ -26,16 +28,10 @@ _GREY = "#a0a0a0"
 # A range wider than this is shown on a logarithmic axis.
 _LOGARITHMIC_FROM = 3.0
 _MAX_RECALLS = 2
-
-
-@dataclass(frozen=True)
-class NamedPlot:
-    """A figure, the name of its files, and in words what it shows."""
-
-    name: str
-    figure: Figure
-    title: str
-    caption: str
+# of a file's name
+_MAX_SUFFIX = 100
+# No axis shows more: beyond are errors of runs that diverged.
+_LARGEST, _WIDEST = 1e30, 1e15
 
 
 @dataclass(frozen=True)
@@ -53,6 +49,22 @@ class _Panel:
     caption: str = ""
 
 
+@dataclass(frozen=True)
+class NamedPlot:
+    """A plot: the name of its files and in words what it shows; drawn when it is asked for."""
+
+    name: str
+    title: str
+    caption: str
+    _panel: _Panel
+    _labels: Mapping[Run, str]
+
+    @cached_property
+    def figure(self) -> Figure:
+        """Return it drawn. Raises what matplotlib raises for figures that no axis can show."""
+        return figure_of(self._panel, self.title, self._labels)
+
+
 def plots(runs: Sequence[Run], labels: Mapping[Run, str]) -> Iterator[NamedPlot]:
     """Yield the plots that the rows have figures for, those of each data set by themselves.
 
@@ -64,9 +76,9 @@ def plots(runs: Sequence[Run], labels: Mapping[Run, str]) -> Iterator[NamedPlot]
     for data in dict.fromkeys(run.data for run in runs):
         ours = [run for run in runs if run.data == data]
         for panel in _panels(ours):
-            suffix = f"_{re.sub(r'[^A-Za-z0-9.-]', '_', data)}" if several else ""
-            title = f"{data}: {panel.title}"
-            yield NamedPlot(panel.name + suffix, _figure(panel, title, labels), title, _caption(panel))
+            suffix = f"_{re.sub(r'[^A-Za-z0-9.-]', '_', data)[:_MAX_SUFFIX]}" if several else ""
+            title = f"{plain(data)}: {panel.title}"
+            yield NamedPlot(panel.name + suffix, title, _caption(panel), panel, labels)
 
 
 def _panels(runs: Sequence[Run]) -> Iterator[_Panel]:
@@ -92,7 +104,7 @@ def _panels(runs: Sequence[Run]) -> Iterator[_Panel]:
         rates = {run: run.rates for run in best_of_each_rate(measured)}
         caption = "Curves: prefixes of the codes that were found for the full rate."
         yield _Panel("mse_bytes", "MSE against bytes", "bytes per vector", f"{on} MSE", rates, caption=caption)
-    timed = [run for run in evaluated if "encode_vectors_per_s" in run.results and "mse" in run.results]
+    timed = [run for run in evaluated if run.results.get("encode_vectors_per_s", 0) > 0 and "mse" in run.results]
     if timed:
         speeds = {run: (_speed(run),) for run in fronts_first(timed)}
         caption = "The best: nothing of as many bytes is as fast and as good. " + _circumstances(timed)
@@ -157,7 +169,8 @@ def _caption(panel: _Panel) -> str:
     return " ".join(each for each in (panel.caption, grey) if each)
 
 
-def _figure(panel: _Panel, title: str, labels: Mapping[Run, str]) -> Figure:
+def figure_of(panel: _Panel, title: str, labels: Mapping[Run, str]) -> Figure:
+    """Return a panel drawn, its legend below."""
     in_colour = list(panel.points)[:MAX_IN_COLOUR]
     figure = Figure(figsize=(4.6, 3.1 + 0.17 * len(in_colour)), layout="constrained")
     axes = figure.add_subplot()
@@ -221,14 +234,18 @@ def _dress_x(axes: Axes, panel: _Panel, xs: Sequence[float]) -> None:
 
 def _dress_errors(axes: Axes, low: float, high: float) -> None:
     margin = 0.05
+    low, high = (max(-_LARGEST, min(each, _LARGEST)) for each in (low, high))
     if low > 0 and high > _LOGARITHMIC_FROM * low:
+        low = max(low, 1 / _LARGEST)
+        high = min(high, low * _WIDEST)
+        axes.set_ylim(low, high)  # first: the scale would be fitted to what is cut off
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_ylim(low * (low / high) ** margin, high * (high / low) ** margin)
     elif high > low:
         axes.set_ylim(low - margin * (high - low), high + margin * (high - low))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: squared_error_text(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value, squared_error_text)))
 
 
 def _tick(value: float) -> str:

@@ -15,6 +15,7 @@ from qinco_lit.reports.compare.folders import EVALUATION, SEARCH, TRAINING
 KNOWN_VERSIONS: dict[str, tuple[int | None, ...]] = {TRAINING: (None, 1), EVALUATION: (1, 2, 3), SEARCH: (1, 2)}
 # A longer silence between two reports is a run that was stopped and resumed, not training time.
 _SILENCE_S, _SILENCE_TIMES_MEDIAN = 60.0, 20.0
+_MAX_DEPTH = 50
 _GROUPS = ("data", "model", "recipe", "coarse")
 
 
@@ -68,10 +69,7 @@ def read_training(folder: Path, warn: Callable[[str], None]) -> Training:
     overrides = [str(override).lstrip("+~").partition("=") for override in summary.get("overrides", [])]
     # runs from before config.json held the choices have at least those that were typed
     choices = config.pop("choices", None) or {name: value for name, _, value in overrides}
-    reports, num_broken = _reports(folder / "metrics.jsonl")
-    if num_broken:
-        warn(f"{folder}: {num_broken} lines of metrics.jsonl are no JSON and left out")
-    curve, mse_per_step = _curve(reports)
+    curve, mse_per_step = _curve(_reports(folder / "metrics.jsonl", warn))
     return Training(
         folder=folder,
         summary=summary,
@@ -93,6 +91,14 @@ def read_search(folder: Path) -> Search:
     return Search(folder, _read_json(folder, SEARCH))
 
 
+def finite(value: Any) -> bool:
+    """Tell whether a result is a number that can be sorted and plotted."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # hundreds of digits
+        return False
+
+
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested options by dotted name; an empty group is None, as an absent one."""
     options: dict[str, Any] = {}
@@ -105,17 +111,24 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / name
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise UnreadableError(f"{name} is no file")
     try:
-        record = json.loads((folder / name).read_bytes())
+        record = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise UnreadableError(f"it has no {name}") from None
+    except RecursionError:
+        raise UnreadableError(f"{name} is nested too deeply") from None
     except OSError as error:
         raise UnreadableError(f"{name}: {error.strerror}") from error
     except ValueError as error:  # of JSON, of UTF-8
-        reason = "is empty" if not (folder / name).stat().st_size else f"is no JSON ({error})"
+        reason = "is empty" if not path.stat().st_size else f"is no JSON ({error})"
         raise UnreadableError(f"{name} {reason}") from error
     if not isinstance(record, dict):
         raise UnreadableError(f"{name} holds no mapping")
+    if _is_deeper(record, _MAX_DEPTH):  # what reads and writes it recurses
+        raise UnreadableError(f"{name} is nested too deeply")
     version, known = record.get("schema_version"), KNOWN_VERSIONS.get(name)
     if known is not None and version not in known:
         listed = ", ".join("none" if each is None else str(each) for each in known)
@@ -123,28 +136,40 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     return record
 
 
-def _reports(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return the lines and how many are broken, but for the last: it may have been cut off by a kill."""
+def _is_deeper(value: Any, levels: int) -> bool:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(levels == 0 or _is_deeper(each, levels - 1) for each in inside if isinstance(each, dict | list))
+
+
+def _reports(path: Path, warn: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Return the lines that are whole; that the last is not is no fault: it may have been cut off by a kill."""
+    if not path.exists():
+        return []
     try:
+        if not path.is_file():
+            raise OSError(0, "no file")
         lines = path.read_bytes().splitlines()
-    except OSError:
-        return [], 0
+    except OSError as error:
+        warn(f"{path.parent}: left out {path.name}: {error.strerror}")
+        return []
     reports, broken = [], []
     for place, line in enumerate(lines):
         try:
             report = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             report = None
         if isinstance(report, dict):
             reports.append(report)
         elif line.strip() and place < len(lines) - 1:
             broken.append(place)
-    return reports, len(broken)
+    if broken:
+        warn(f"{path.parent}: {len(broken)} lines of metrics.jsonl are no JSON and left out")
+    return reports
 
 
 def _curve(reports: list[dict[str, Any]]) -> tuple[Curve, tuple[float, ...]]:
     """Return the learning curve and the errors per step of its best epoch; of a step trained twice the later counts."""
-    times = [float(report.get("time_s", 0.0)) for report in reports]
+    times = [time if math.isfinite(time := float(report.get("time_s", 0.0))) else 0.0 for report in reports]
     waits = [max(0.0, after - before) for before, after in pairwise(times)]
     usual = median(waits) if waits else 0.0
     limit = max(_SILENCE_S, _SILENCE_TIMES_MEDIAN * usual)
@@ -152,10 +177,11 @@ def _curve(reports: list[dict[str, Any]]) -> tuple[Curve, tuple[float, ...]]:
     points: dict[Any, tuple[float, float, float, dict[str, Any]]] = {}
     for wait, report in zip([0.0, *waits], reports, strict=False):  # no report: no wait either
         seconds += wait if wait <= limit else usual
-        mse = report.get("val/mse")
-        if isinstance(mse, int | float) and math.isfinite(mse):
-            step = report.get("step")
-            points[step] = (float(report.get("epoch", len(points))) + 1, seconds, float(mse), report)
+        mse: Any = report.get("val/mse")
+        epoch: Any = report.get("epoch")
+        if finite(mse):
+            number = float(epoch) if finite(epoch) else len(points)
+            points[report.get("step")] = (number + 1, seconds, float(mse), report)
     rows = sorted(points.values(), key=lambda row: row[0])
     curve = Curve(tuple(row[0] for row in rows), tuple(row[1] for row in rows), tuple(row[2] for row in rows))
     best = min(rows, key=lambda row: row[2])[3] if rows else {}

@@ -1,16 +1,18 @@
 """The rows of a comparison, from what lies in one folder."""
 
-import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from qinco_lit.reports.compare.records import Curve, Evaluation, Search, Training, flat
+from qinco_lit.reports.compare.records import Curve, Evaluation, Search, Training, finite, flat
 from qinco_lit.reports.search import engine_label
 from qinco_lit.reports.tables import method_label
 
 _SEARCH_OF_CODES = ("beam_size", "num_candidates", "candidate_budget", "precision")
+# Beyond any model; powers of any number would take for ever.
+_MAX_STEPS, _MAX_CODEBOOK_SIZE = 2**12, 2**32
 _MEASURED = (
     "mse", "recall_at_1", "recall_at_10", "recall_at_100", "bytes_per_vector", "encode_vectors_per_s",
     "decode_vectors_per_s",
@@ -70,7 +72,8 @@ def evaluation_rows(evaluation: Evaluation, training: Training | None) -> list[R
     codec, data = record["codec"], record["data"]
     name = str(data["name"])
     circumstances = {
-        **{f"evaluate.{each}": data[each] for each in ("num_database", "num_queries") if each in data},
+        **{f"evaluate.{each}": data[each] for each in ("num_database", "num_queries", "metric") if each in data},
+        **{f"evaluate.{each}": path for each, path in _typed_files(record).items()},
         "evaluate.data": name,
         "evaluate.device": record.get("device"),
         "evaluate.threads": record.get("num_threads", {}).get("torch"),
@@ -89,17 +92,30 @@ def evaluation_rows(evaluation: Evaluation, training: Training | None) -> list[R
             rates=_measured_rates(record["methods"]["codec"]),
         )
     ]  # fmt: skip
+    # what tells data sets apart
+    shared: dict[str, Any] = {"data": name}
+    shared |= {each: own.options[each] for each in ("data.size", "data.train", "data.database") if each in own.options}
     for method, figures in record["methods"].items():
         if method != "codec":
             label = method_label(record, method)
             rows.append(
                 Run(
                     f"{label}, {figures['bytes_per_vector']:g} bytes", "baseline", label, name, evaluation.folder,
-                    "evaluated", _measured(figures), {"data": name} | circumstances,
+                    "evaluated", _measured(figures), shared | circumstances,
                     rates=_measured_rates(figures), evaluated=True,
                 )
             )  # fmt: skip
     return rows
+
+
+def _typed_files(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return the user's own files of an evaluation, which its record names in its command only."""
+    try:
+        words = shlex.split(str(record.get("command", "")))
+    except ValueError:  # a quotation mark without its partner
+        words = []
+    typed = dict(word.partition("=")[::2] for word in words if word.startswith(("data.train=", "data.database=")))
+    return {name.partition(".")[2]: path for name, path in typed.items()}
 
 
 def search_rows(search: Search) -> list[Run]:
@@ -125,18 +141,13 @@ def search_rows(search: Search) -> list[Run]:
     return rows
 
 
-def finite(value: Any) -> bool:
-    """Tell whether a result is a number that can be sorted and plotted."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _training_results(training: Training) -> dict[str, float]:
     """Of a run that has not ended, or was killed, its curve says how far it is."""
     curve = training.curve
     so_far = {"best_val_mse": min(curve.mse), "epochs": curve.epochs[-1]} if curve.mse else {}
     names = ("best_val_mse", "epochs", "parameters", "wall_s")
     known = {name: float(training.summary[name]) for name in names if finite(training.summary.get(name))}
-    return so_far | known
+    return {name: value for name, value in so_far.items() if finite(value)} | known
 
 
 def _measured(figures: Mapping[str, Any]) -> dict[str, float]:
@@ -186,6 +197,8 @@ def _model(outer_skip: Any) -> str:
 def _code_bytes(num_steps: Any, codebook_size: Any) -> float | None:
     if not (isinstance(num_steps, int) and isinstance(codebook_size, int)):
         return None
+    if not (0 < num_steps <= _MAX_STEPS and 0 < codebook_size <= _MAX_CODEBOOK_SIZE):
+        return None
     return float(int(codebook_size**num_steps - 1).bit_length()) / 8  # as Codec.bits_per_vector
 
 
@@ -195,4 +208,4 @@ def _measured_rates(figures: Mapping[str, Any]) -> tuple[tuple[float, float], ..
 
 def _rates(mse_per_step: Any, num_bytes: float) -> tuple[tuple[float, float], ...]:
     steps = [(num_bytes * step / len(mse_per_step), error) for step, error in enumerate(mse_per_step, 1)]
-    return tuple((rate, float(error)) for rate, error in steps if finite(error))
+    return tuple((rate, float(error)) for rate, error in steps if finite(rate) and finite(error))

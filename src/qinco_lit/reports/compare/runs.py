@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from qinco_lit.reports.compare.data_sets import told_apart
 from qinco_lit.reports.compare.folders import EVALUATION, SEARCH, TRAINING, Found
 from qinco_lit.reports.compare.origin import training_folder
 from qinco_lit.reports.compare.records import (
@@ -19,6 +20,9 @@ from qinco_lit.reports.compare.records import (
     read_training,
 )
 from qinco_lit.reports.compare.rows import Run, evaluation_rows, search_rows, training_row
+
+# What a record of another form leads to: a number too large, a list where there should be a mapping, ...
+_OTHER_FORM = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError, OSError)
 
 Warn = Callable[[str], None]
 _Made = TypeVar("_Made")
@@ -37,7 +41,7 @@ def read_runs(found: Found, warn: Warn) -> list[Run]:
         search = _attempt(folder, partial(read_search, folder), warn)
         if search is not None:
             runs += _attempt(folder, partial(search_rows, search), warn) or []
-    return _named(_told_apart(_without_repeats(runs)))
+    return _named(_without_repeats(told_apart(runs)))
 
 
 def _evaluated(
@@ -49,7 +53,7 @@ def _evaluated(
         evaluation = _attempt(folder, partial(read_evaluation, folder), warn)
         if evaluation is None:
             continue
-        training = _training_of(evaluation, trainings)
+        training = _training_of(evaluation, trainings, warn)
         rows = _attempt(folder, partial(evaluation_rows, evaluation, training), warn)
         if rows is not None:
             made.append((training, rows))
@@ -67,14 +71,14 @@ def _attempt(folder: Path, make: Callable[[], _Made], warn: Warn) -> _Made | Non
         return make()
     except UnreadableError as reason:
         warn(f"left out {folder}: {reason}")
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except _OTHER_FORM as error:
         what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         warn(f"left out {folder}: its record has another form than this version writes ({what})")
     return None
 
 
-def _training_of(evaluation: Evaluation, trainings: Mapping[Path, Training]) -> Training | None:
-    folder = training_folder(evaluation)
+def _training_of(evaluation: Evaluation, trainings: Mapping[Path, Training], warn: Warn) -> Training | None:
+    folder = _attempt(evaluation.folder, partial(training_folder, evaluation, warn), warn)
     if folder is None:
         return None
 
@@ -95,22 +99,6 @@ def _without_repeats(runs: Iterable[Run]) -> list[Run]:
             seen.add(same)
         kept.append(run)
     return kept
-
-
-def _told_apart(runs: Sequence[Run]) -> list[Run]:
-    """Data sets of one name and several sizes are several data sets: their errors do not compare."""
-
-    def size(run: Run) -> object:
-        names = ("evaluate.num_database", "search.num_database", "data.num_database")
-        return next((value for name in names if (value := run.options.get(name)) is not None), None)
-
-    sizes: dict[str, set[object]] = {}
-    for run in runs:
-        sizes.setdefault(run.data, set()).add(size(run))
-    return [
-        replace(run, data=f"{run.data}, {size(run):,}") if len(sizes[run.data] - {None}) > 1 and size(run) else run
-        for run in runs
-    ]
 
 
 def _named(runs: Sequence[Run]) -> list[Run]:

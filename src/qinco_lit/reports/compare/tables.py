@@ -14,6 +14,7 @@ from rich.text import Text
 from qinco_lit.reports.compare.differences import Differences, differences, short_names, value_text
 from qinco_lit.reports.compare.metrics import METRICS, Metric, present
 from qinco_lit.reports.compare.rows import Run
+from qinco_lit.reports.compare.texts import markdown, plain, shown
 
 # A terminal shows so many rows; the page and the csv hold all.
 MAX_TERMINAL_ROWS = 40
@@ -33,11 +34,14 @@ _FEW = 4
 
 @dataclass(frozen=True)
 class Column:
-    """A column of text; its label may have two lines."""
+    """A column of text without control characters; its label may have two lines."""
 
     label: str
     cells: list[str]
     is_number: bool
+
+    def __post_init__(self) -> None:
+        self.cells[:] = map(plain, self.cells)
 
 
 @dataclass(frozen=True)
@@ -136,11 +140,11 @@ def markdown_table(comparison: Comparison) -> str:
     """Return all rows and columns as Markdown."""
     columns = comparison.columns()
     lines = [
-        [column.label.replace("\n", " ") for column in columns],
+        [markdown(column.label) for column in columns],
         ["--:" if column.is_number else ":--" for column in columns],
-        *zip(*(column.cells for column in columns), strict=True),
+        *zip(*(map(markdown, column.cells) for column in columns), strict=True),
     ]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def csv_table(runs: Sequence[Run]) -> str:
@@ -165,7 +169,7 @@ def _plain(value: float | None) -> str:
 
 def _result(run: Run, metric: Metric) -> str:
     value = run.results.get(metric.name)
-    return "" if value is None else METRICS[metric.name].show(value)
+    return "" if value is None else shown(value, METRICS[metric.name].show)
 
 
 def two_lines(column: Column) -> Column:
