@@ -75,7 +75,7 @@ sweep: $(installed) ## run the jobs of sweeps/NAME.yaml and compare them: NAME=b
 	if test -d "$(sweep_dir)"; then $(bin)/qinco compare $(sweep_dir); fi; exit $$status
 
 .PHONY: test
-test: $(installed) ## run the tests (10 minutes at most)
+test: $(installed) ## run the tests (some 12 minutes)
 	@$(bin)/pytest -q
 
 .PHONY: lint
