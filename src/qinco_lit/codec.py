@@ -1,7 +1,5 @@
 """A trained quantizer as arrays in, arrays out; saved as `config.json` + `weights.safetensors`, no pickle."""
 
-import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,20 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from qinco_lit import codec_folder
 from qinco_lit.arrays import ArrayLike, as_float32, as_int64, check_one_each, check_range
-from qinco_lit.atomic import replacing_directory
-from qinco_lit.quantizers import QINCo
+from qinco_lit.quantizers import Quantizer, truncated
+from qinco_lit.quantizers.beam import checked_num_steps
 from qinco_lit.quantizers.precision import precision_for
 from qinco_lit.quantizers.preselector import fit_preselectors
-from qinco_lit.quantizers.step import StepTables
 
-_FORMAT = "qinco_lit codec"
-_VERSION = 1
 _DEFAULT_BLOCK_BYTES = 64 << 20  # float32 copies of the input live for one block at a time
 _PAIR_TABLE_BYTES = 64 << 20
 _ROWS_PER_THREAD = 2048  # of such a block on a CPU; decoding is fastest from 1,024 to 4,096
@@ -42,11 +36,15 @@ class Codec:
             (`screened`). `bfloat16` and `float16` neither do that nor decode in float32; `fast` is bfloat16 where
             that is fast, else float32.
         compile: run the evaluation of candidates through torch.compile.
+
+    Attributes:
+        weights_sha256: of the weights in the folder that it was loaded from or saved to; None before.
+        truncated_from: of a codec made by `truncated`: weights_sha256 and num_steps of the first longer one.
     """
 
     def __init__(
         self,
-        quantizer: QINCo,
+        quantizer: Quantizer,
         *,
         workspace_bytes: int | None = None,
         precision: str = "auto",
@@ -56,13 +54,15 @@ class Codec:
             raise ValueError(f"workspace_bytes={workspace_bytes} must be positive")
         self.quantizer = quantizer.eval().requires_grad_(False)
         self.workspace_bytes = workspace_bytes
+        self.weights_sha256: str | None = None
+        self.truncated_from: dict[str, Any] | None = None
         self._precision, self._compile = precision, compile
         self._prepare()
 
     def _prepare(self) -> None:
         """Compute what depends on weights and device only."""
         precision = precision_for(self._precision, self.device)
-        self._tables: list[StepTables] = self.quantizer.tables(precision, compiled=self._compile)
+        self._tables: Any = self.quantizer.tables(precision, compiled=self._compile)
         self._pairs: Tensor | None = None
 
     @property
@@ -78,8 +78,8 @@ class Codec:
     @property
     def coarse_centroids(self) -> Float32[np.ndarray, "lists dim"] | None:
         """Centroids of an IVF codec's lists, in raw space, a copy; None for a plain codec."""
-        centroids = self.quantizer.coarse_centroids
-        return None if centroids is None else self.quantizer.denormalize(centroids).cpu().numpy()
+        centroids = self.quantizer.raw_centroids()
+        return None if centroids is None else centroids.cpu().numpy()
 
     @property
     def precision(self) -> str:
@@ -109,7 +109,7 @@ class Codec:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.quantizer.data_mean.device
+        return self.quantizer.device
 
     def to(self, device: str | torch.device) -> "Codec":
         """Move the weights; returns the codec itself."""
@@ -125,6 +125,7 @@ class Codec:
         beam_size: int | None = None,
         num_candidates: int | None = None,
         candidate_budget: int | None = None,
+        num_steps: int | None = None,
         list_ids: ArrayLike | None = None,
     ) -> Any:
         """Codes (n, num_steps) of raw vectors; from an IVF codec a pair: list ids (n,) int32, and codes.
@@ -134,6 +135,8 @@ class Codec:
             beam_size: hypotheses kept between steps; None takes the model's.
             num_candidates: codewords pre-selected per hypothesis, 0 for all; None takes the model's.
             candidate_budget: instead, the pairs of hypothesis and codeword tried per step over the whole beam.
+            num_steps: how many codes, 1 to the codec's: the search ends after as many steps. None: all. The first codes
+                of a longer search are others: it keeps what leads to the smallest error later.
             list_ids: (n,) of an IVF codec: the vectors' lists, taken as they are; None finds the nearest centroids.
 
         Raises:
@@ -148,7 +151,8 @@ class Codec:
         as_torch = isinstance(x, Tensor)
         device = self.device if as_torch else torch.device("cpu")
         code_dtype = torch.uint8 if self.codebook_size <= 256 else torch.uint16
-        out = torch.empty((x.shape[0], self.num_steps), dtype=code_dtype, device=device)
+        wanted = checked_num_steps(num_steps, self.num_steps)
+        out = torch.empty((x.shape[0], wanted), dtype=code_dtype, device=device)
         lists = None if self.num_lists is None else torch.empty(x.shape[0], dtype=torch.int32, device=device)
         if list_ids is not None:
             if self.num_lists is None:
@@ -158,6 +162,7 @@ class Codec:
             codes = self.quantizer.encode(
                 self.quantizer.normalize(as_float32(x[start:stop], self.device, start)),
                 search,
+                num_steps=wanted,
                 list_ids=None if list_ids is None else self._checked_lists(list_ids, start, stop),
                 workspace_bytes=self.workspace_bytes,
                 tables=self._tables,
@@ -185,7 +190,9 @@ class Codec:
             shape = tuple(x.shape)
             raise ValueError(f"vectors of shape {shape} do not fit this codec: expected (n, {self.dim}), n > 0")
         rows = as_float32(x[0 : x.shape[0]], self.device, 0)
-        fit_preselectors(self.quantizer, self.quantizer.normalize(rows))
+        normalized = self.quantizer.normalize(rows)
+        for part, dims in zip(self.quantizer.parts, self.quantizer.part_slices, strict=True):
+            fit_preselectors(part, normalized[:, dims].contiguous())
         self._prepare()
 
     def decode(self, codes: ArrayLike, *, list_ids: ArrayLike | None = None) -> Any:
@@ -235,7 +242,7 @@ class Codec:
             yield x_hat
         for index in range(0 if pairs is None else 2, columns.shape[1]):
             with torch.inference_mode():
-                x_hat = self.quantizer.advance(index, columns[:, index], x_hat, self._tables[index - 1])
+                x_hat = self.quantizer.advance(index, columns[:, index], x_hat, self._tables)
             if index > 0 or self.num_lists is None:
                 yield x_hat
 
@@ -289,26 +296,31 @@ class Codec:
             return columns
         return torch.cat([self._checked_lists(list_ids, start, stop)[:, None], columns], dim=1)
 
+    def truncated(self, num_steps: int) -> "Codec":
+        """The codec of the first `num_steps` codes; it shares the weights, and `truncated_from` says of which it is.
+
+        It decodes codes of this one that were cut to so many, and encodes as this one does with `num_steps`.
+
+        Raises:
+            ValueError: outside of 1 to this codec's steps, or a part of a product quantizer would have no codes.
+        """
+        shorter = Codec(
+            truncated(self.quantizer, num_steps),
+            workspace_bytes=self.workspace_bytes,
+            precision=self._precision,
+            compile=self._compile,
+        )
+        own = {"weights_sha256": self.weights_sha256, "num_steps": self.num_steps}
+        shorter.truncated_from = self.truncated_from or own
+        return shorter
+
     def save(self, directory: str | Path) -> None:
         """Write `config.json` and `weights.safetensors`; the directory appears complete or not at all.
 
         Raises:
             ValueError: the directory exists and is no codec (it is never overwritten).
         """
-        target = Path(directory)
-        if target.exists() and not (target / "config.json").is_file() and (target.is_file() or any(target.iterdir())):
-            raise ValueError(f"{target} exists and is no codec: name another directory")
-        with replacing_directory(target) as temporary:
-            weights = temporary / "weights.safetensors"
-            save_file({name: value.cpu().contiguous() for name, value in self.quantizer.state_dict().items()}, weights)
-            config = {
-                "format": _FORMAT,
-                "version": _VERSION,
-                "dim": self.dim,
-                "model": self.quantizer.config,
-                "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-            }
-            (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        self.weights_sha256 = codec_folder.write(Path(directory), self.quantizer, self.truncated_from)
 
     @classmethod
     def load(
@@ -326,25 +338,7 @@ class Codec:
             FileNotFoundError: no codec there.
             ValueError: an unknown format, or weights that do not belong to the config or are damaged.
         """
-        source = Path(directory)
-        for name in ("config.json", "weights.safetensors"):
-            if not (source / name).is_file():
-                raise FileNotFoundError(f"no codec in {source}: {name} is missing (train or `qinco import` writes one)")
-        try:
-            config = json.loads((source / "config.json").read_text())
-            if config["format"] != _FORMAT or config["version"] != _VERSION:
-                raise ValueError(f"format {config['format']!r} version {config['version']!r}")
-            quantizer = QINCo(config["dim"], **config["model"])
-            expected_hash = config["weights_sha256"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{source / 'config.json'} is no codec this version reads: {error}") from error
-        weights = source / "weights.safetensors"
-        if hashlib.sha256(weights.read_bytes()).hexdigest() != expected_hash:
-            raise ValueError(
-                f"{weights} is damaged or belongs to another codec: its SHA-256 is not that of config.json"
-            )
-        try:
-            quantizer.load_state_dict(load_file(weights))
-        except (SafetensorError, RuntimeError) as error:
-            raise ValueError(f"{weights} does not fit its config.json: {str(error).splitlines()[0]}") from error
-        return cls(quantizer.to(device), workspace_bytes=workspace_bytes, precision=precision, compile=compile)
+        quantizer, config = codec_folder.read(Path(directory))
+        codec = cls(quantizer.to(device), workspace_bytes=workspace_bytes, precision=precision, compile=compile)
+        codec.weights_sha256, codec.truncated_from = config["weights_sha256"], config.get("truncated_from")
+        return codec

@@ -84,3 +84,10 @@ class Search:
         if self.num_candidates == 0:
             return self
         return replace(self, num_candidates=min(max(self.num_candidates, self.beam_size), self.codebook_size))
+
+
+def checked_num_steps(num_steps: int | None, limit: int) -> int:
+    """How many codes are asked for; None: all. Raises ValueError outside of 1 to `limit`."""
+    if num_steps is not None and not 1 <= num_steps <= limit:
+        raise ValueError(f"num_steps={num_steps}: this model has {limit} steps, give 1 to {limit}")
+    return limit if num_steps is None else num_steps

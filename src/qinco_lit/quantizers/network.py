@@ -24,7 +24,7 @@ class Weights(NamedTuple):
 
     in_proj: Float[Tensor, "embed dim"] | None
     codeword: Float[Tensor, "embed embed"]  # W_z
-    bias: Float[Tensor, " embed"]
+    bias: Float[Tensor, " embed"] | None
     context: Float[Tensor, "embed dim"]  # W_x
     up: tuple[Float[Tensor, "hidden embed"], ...]
     down: tuple[Float[Tensor, "embed hidden"], ...]
@@ -35,7 +35,7 @@ class Weights(NamedTuple):
         return Weights(
             in_proj=None if self.in_proj is None else self.in_proj.to(dtype),
             codeword=self.codeword.to(dtype),
-            bias=self.bias.to(dtype),
+            bias=None if self.bias is None else self.bias.to(dtype),
             context=self.context.to(dtype),
             up=tuple(matrix.to(dtype) for matrix in self.up),
             down=tuple(matrix.to(dtype) for matrix in self.down),
@@ -96,29 +96,53 @@ class CodewordNetwork(nn.Module):
         hidden_dim: hidden width of a block (d_h).
         num_blocks: residual blocks (L), at least 1.
         outer_skip: add the codeword itself to the output (QINCo2).
+        concat_rank: W is a product of two factors, (embed_dim + dim) -> concat_rank -> embed_dim, and there is no b
+            (QINCo-LR, ICML 2024, section 4.4: the rank is `hidden_dim`); None: W is one matrix.
     """
 
-    def __init__(self, dim: int, *, embed_dim: int, hidden_dim: int, num_blocks: int, outer_skip: bool) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        embed_dim: int,
+        hidden_dim: int,
+        num_blocks: int,
+        outer_skip: bool,
+        concat_rank: int | None = None,
+    ) -> None:
         super().__init__()
         self.embed_dim = embed_dim
         self.outer_skip = outer_skip
         self.in_proj = None if embed_dim == dim else nn.Linear(dim, embed_dim, bias=False)
         self.out_proj = None if embed_dim == dim else nn.Linear(embed_dim, dim, bias=False)
-        self.concat = nn.Linear(embed_dim + dim, embed_dim)
+        both = embed_dim + dim
+        self.concat = nn.Linear(both, embed_dim) if concat_rank is None else None
+        self.concat_in = None if concat_rank is None else nn.Linear(both, concat_rank, bias=False)
+        self.concat_out = None if concat_rank is None else nn.Linear(concat_rank, embed_dim, bias=False)
         self.up = nn.ModuleList(nn.Linear(embed_dim, hidden_dim, bias=False) for _ in range(num_blocks))
         self.down = nn.ModuleList(nn.Linear(hidden_dim, embed_dim, bias=False) for _ in range(num_blocks))
 
     def weights(self) -> Weights:
         """The matrices themselves, in which gradients flow."""
+        concat, bias = self._concat()
         return Weights(
             in_proj=None if self.in_proj is None else self.in_proj.weight,
-            codeword=self.concat.weight[:, : self.embed_dim],
-            bias=self.concat.bias,
-            context=self.concat.weight[:, self.embed_dim :],
+            codeword=concat[:, : self.embed_dim],
+            bias=bias,
+            context=concat[:, self.embed_dim :],
             up=_matrices(self.up),
             down=_matrices(self.down),
             out_proj=None if self.out_proj is None else self.out_proj.weight,
         )
+
+    def _concat(self) -> tuple[Float[Tensor, "embed both"], Float[Tensor, " embed"] | None]:
+        """W and b. Factors are multiplied here, once per step and batch: what follows costs as much as with one W."""
+        if self.concat is not None:
+            return self.concat.weight, self.concat.bias
+        assert self.concat_in is not None
+        assert self.concat_out is not None
+        with torch.autocast(self.concat_in.weight.device.type, enabled=False):
+            return self.concat_out.weight @ self.concat_in.weight, None
 
 
 def _matrices(layers: nn.ModuleList) -> tuple[Tensor, ...]:

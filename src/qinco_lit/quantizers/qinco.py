@@ -1,7 +1,7 @@
 """QINCo1 and QINCo2: neural residual quantization with beam search."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -9,27 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qinco_lit.quantizers.allocation import keep_freed_memory
-from qinco_lit.quantizers.beam import SEARCHES, Beam, Search
+from qinco_lit.quantizers.beam import SEARCHES, Beam, Search, checked_num_steps
+from qinco_lit.quantizers.chunks import vectors_per_chunk
 from qinco_lit.quantizers.kmeans import nearest_codeword
+from qinco_lit.quantizers.losses import StepLosses
 from qinco_lit.quantizers.network import CodewordNetwork
 from qinco_lit.quantizers.precision import FLOAT32, Precision
 from qinco_lit.quantizers.step import ResidualStep, StepTables
-
-# Candidates evaluated together on a CPU. In float32 some 1000 rows of a matrix product stay in a core's cache (twice
-# the speed of 4096); in half precision the product takes so little time that longer operations count for more.
-# Measured on two cores, and the same for any number: the rounding of a product may depend on its size, and codes
-# should not depend on a machine's cores. A GPU wants many more.
-_ROWS = 2048
-_HALF_ROWS = 8192
-_FIRST_SCORES_BYTES = 64 << 20  # of the scores of the first codebook, which may have 65,536 rows
-_WORKSPACE_BYTES_GPU = 1 << 30
-
-
-class StepLosses(NamedTuple):
-    """Mean over batch and dimensions of the squared error, in normalised space (algorithm.md, *Training*)."""
-
-    reconstruction: Float[Tensor, " steps"]
-    preselector: Float[Tensor, " preselectors"]
 
 
 class QINCo(nn.Module):
@@ -46,6 +32,7 @@ class QINCo(nn.Module):
         embed_dim: width of the networks' residual stream (d_e); None means `dim`, without projections.
         hidden_dim: hidden width of a block (d_h).
         num_blocks: residual blocks per step (L).
+        concat_rank: rank of the networks' first layer, made of two factors without bias (QINCo-LR); None: one matrix.
         outer_skip: add the codeword to the network's output (QINCo2).
         num_candidates: codewords pre-selected per hypothesis (A); 0 tries all K and builds no pre-selector.
         beam_size: hypotheses kept between steps (B).
@@ -74,6 +61,7 @@ class QINCo(nn.Module):
         embed_dim: int | None = None,
         hidden_dim: int = 256,
         num_blocks: int = 2,
+        concat_rank: int | None = None,
         outer_skip: bool = True,
         num_candidates: int = 16,
         beam_size: int = 32,
@@ -84,8 +72,8 @@ class QINCo(nn.Module):
     ) -> None:
         super().__init__()
         sizes = {"dim": dim, "num_steps": num_steps, "hidden_dim": hidden_dim, "num_blocks": num_blocks}
-        for name, value in {**sizes, "embed_dim": embed_dim or dim}.items():
-            if value < 1:
+        for name, value in {**sizes, "embed_dim": embed_dim, "concat_rank": concat_rank}.items():
+            if value is not None and value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")
         if not 2 <= codebook_size <= 65536:
             raise ValueError(f"codebook_size={codebook_size} must be from 2 to 65536")
@@ -105,8 +93,9 @@ class QINCo(nn.Module):
         self.default_search = Search(beam_size, num_candidates, candidate_budget, codebook_size)
         self.config = {
             "num_steps": num_steps, "codebook_size": codebook_size, "embed_dim": embed_dim, "hidden_dim": hidden_dim,
-            "num_blocks": num_blocks, "outer_skip": outer_skip, "num_candidates": num_candidates,
-            "beam_size": beam_size, "search": search, "candidate_budget": candidate_budget,
+            "num_blocks": num_blocks, "concat_rank": concat_rank, "outer_skip": outer_skip,
+            "num_candidates": num_candidates, "beam_size": beam_size, "search": search,
+            "candidate_budget": candidate_budget,
             "preselector": preselect, "num_lists": num_lists,
         }  # fmt: skip
         self.register_buffer("data_mean", torch.zeros(dim))
@@ -114,19 +103,12 @@ class QINCo(nn.Module):
         self.num_lists = num_lists
         self.register_buffer("coarse_centroids", None if num_lists is None else torch.zeros(num_lists, dim))
         self.first_codebook = nn.Parameter(torch.zeros(codebook_size, dim)) if num_lists is None else None
+        network: dict[str, Any] = {
+            "embed_dim": self.embed_dim, "hidden_dim": hidden_dim, "num_blocks": num_blocks, "outer_skip": outer_skip,
+            "concat_rank": concat_rank,
+        }  # fmt: skip
         self.steps = nn.ModuleList(
-            ResidualStep(
-                dim,
-                codebook_size,
-                preselect=preselect,
-                network=CodewordNetwork(
-                    dim,
-                    embed_dim=embed_dim or dim,
-                    hidden_dim=hidden_dim,
-                    num_blocks=num_blocks,
-                    outer_skip=outer_skip,
-                ),
-            )
+            ResidualStep(dim, codebook_size, preselect=preselect, network=CodewordNetwork(dim, **network))
             for _ in range(num_steps - 1 if num_lists is None else num_steps)
         )
 
@@ -167,6 +149,30 @@ class QINCo(nn.Module):
         return steps[index] if self.num_lists is not None else steps[index - 1] if index > 0 else None
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.data_mean.device
+
+    @property
+    def parts(self) -> "list[QINCo]":
+        """The quantizers that the codes are of, as of a `ProductQINCo`: itself."""
+        return [self]
+
+    @property
+    def part_slices(self) -> list[slice]:
+        """Dimensions of each part: all of them."""
+        return [slice(0, self.dim)]
+
+    @property
+    def part_columns(self) -> list[list[int]]:
+        """Columns of the codes of each part, after the list ids: all of them."""
+        return [list(range(self.num_steps))]
+
+    def part_codes(self, codes: Int[Tensor, "batch columns"]) -> list[Int[Tensor, "batch columns"]]:
+        """The codes of each part: all of them."""
+        return [codes]
+
+    @property
     def num_columns(self) -> int:
         """Columns of codes: one per step, after the list id of an IVF model."""
         return 1 + len(self.steps)
@@ -187,6 +193,10 @@ class QINCo(nn.Module):
         """
         return [step.tables(precision, compiled=compiled) for step in self.residual_steps()]
 
+    def rotated(self, x: Shaped[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        """What the parts divide among them: x in float32, as there is no rotation."""
+        return x.float()
+
     def normalize(self, x: Shaped[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """(x - mean) / std in float32, from any real dtype."""
         return (x.float() - self.data_mean) / self.data_std
@@ -194,6 +204,20 @@ class QINCo(nn.Module):
     def denormalize(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """Back to raw space."""
         return x * self.data_std + self.data_mean
+
+    def raw_squared_error(self, x_hat: Float[Tensor, "batch dim"], x: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
+        """Sum over rows and dimensions, in raw space, float64, of the error between normalised vectors."""
+        return (x_hat - x).square().sum().double() * self.data_std.double() ** 2
+
+    @torch.no_grad()
+    def set_centroids(self, centroids: Float[Tensor, "lists dim"]) -> None:
+        """Take the coarse centroids, in raw space; the normalisation must be known."""
+        assert self.coarse_centroids is not None
+        self.coarse_centroids.copy_(self.normalize(centroids))
+
+    def raw_centroids(self) -> Float[Tensor, "lists dim"] | None:
+        """The coarse centroids in raw space, a copy; None for a plain model."""
+        return None if self.coarse_centroids is None else self.denormalize(self.coarse_centroids)
 
     @torch.no_grad()
     def assign_lists(self, x: Float[Tensor, "batch dim"]) -> Int[Tensor, " batch"]:
@@ -208,6 +232,7 @@ class QINCo(nn.Module):
         x: Float[Tensor, "batch dim"],
         search: Search | None = None,
         *,
+        num_steps: int | None = None,
         list_ids: Int[Tensor, " batch"] | None = None,
         workspace_bytes: int | None = None,
         tables: list[StepTables] | None = None,
@@ -217,12 +242,14 @@ class QINCo(nn.Module):
         Args:
             x: vectors in normalised space, float32.
             search: from `search_for`; None is the model's own.
+            num_steps: codes wanted, 1 to the model's; the search ends after as many. None: all.
             list_ids: of an IVF model: the list of each vector, taken as it is; None is `assign_lists`.
             workspace_bytes: bound on the memory of intermediate results, at least one vector at a time.
             tables: from `tables()`, which set the precision, to share them between calls; None is float32.
         """
         search = self.default_search if search is None else search
         tables = self.tables() if tables is None else tables
+        tables = tables[: len(tables) - self.num_steps + checked_num_steps(num_steps, self.num_steps)]
         if x.device.type == "cpu":
             keep_freed_memory()
         if self.num_lists is not None and list_ids is None:
@@ -230,30 +257,24 @@ class QINCo(nn.Module):
         half = any(table.scoring.terms.stream.dtype != torch.float32 for table in tables)
         chunk = self.vectors_per_chunk(search, workspace_bytes, x.device, half_precision=half)
         with torch.autocast(x.device.type, enabled=False):  # the tables say what is rounded, and nothing else is
-            first = self._first_codes(x, search, list_ids, chunk)
+            first = self._first_codes(x, 1 if not tables else search.beam_size, list_ids, chunk)
             parts = [
                 self._search(part, codes, search, tables)
                 for part, codes in zip(torch.split(x, chunk), first, strict=True)
             ]
-        return torch.cat(parts) if parts else x.new_zeros((0, self.num_columns), dtype=torch.int64)
+        return torch.cat(parts)
 
     def vectors_per_chunk(
         self, search: Search, workspace_bytes: int | None, device: torch.device, *, half_precision: bool = False
     ) -> int:
         """How many vectors are searched together so that intermediate results stay within the workspace."""
-        pairs = search.pairs_per_vector
-        if workspace_bytes is None and device.type == "cpu":
-            fast = (_HALF_ROWS if half_precision else _ROWS) // pairs
-            if self.num_lists is None:
-                fast = min(fast, _FIRST_SCORES_BYTES // (4 * self.codebook_size))
-            return max(1, fast)
-        # per pair: stream, hidden and codeword of both halves, added, difference; float32
-        row_bytes = 4 * (3 * self.embed_dim + 2 * self.hidden_dim + 3 * self.dim)
-        per_vector = pairs * row_bytes + 4 * search.beam_size * (2 * self.codebook_size + 3 * self.dim)
-        return max(1, (workspace_bytes or _WORKSPACE_BYTES_GPU) // per_vector)
+        widths, plain = (self.dim, self.embed_dim, self.hidden_dim), self.num_lists is None
+        return vectors_per_chunk(
+            search, workspace_bytes, device, widths=widths, scores_first=plain, half_precision=half_precision
+        )
 
     def _first_codes(
-        self, x: Float[Tensor, "batch dim"], search: Search, list_ids: Int[Tensor, " batch"] | None, chunk: int
+        self, x: Float[Tensor, "batch dim"], beam_size: int, list_ids: Int[Tensor, " batch"] | None, chunk: int
     ) -> Iterator[Int[Tensor, "part first"]]:
         """What each chunk's hypotheses start with: the lists, or the best codes of the first codebook."""
         if list_ids is not None:
@@ -261,7 +282,7 @@ class QINCo(nn.Module):
             return
         first = self.first_table
         half_norms = 0.5 * first.square().sum(-1)
-        keep = min(search.beam_size, len(first)) if self.num_columns > 1 else 1
+        keep = min(beam_size, len(first))
         for part in torch.split(x, chunk):
             yield torch.addmm(half_norms, part, first.T, alpha=-1).topk(keep, largest=False).indices
 
@@ -272,9 +293,10 @@ class QINCo(nn.Module):
         search: Search,
         tables: list[StepTables],
     ) -> Int[Tensor, "batch columns"]:
-        """Best codes of vectors whose hypotheses start with `codes`."""
+        """Best codes of vectors whose hypotheses start with `codes`, after as many steps as there are tables."""
         beam = Beam(self.first_table[codes], codes[..., None])
-        for index, (step, table) in enumerate(zip(self.residual_steps(), tables, strict=True), start=1):
+        steps = self.residual_steps()[: len(tables)]
+        for index, (step, table) in enumerate(zip(steps, tables, strict=True), start=1):
             if index == len(tables):
                 keep, own = 1, search.for_last_step()
             else:
@@ -288,15 +310,15 @@ class QINCo(nn.Module):
         index: int,
         codes: Int[Tensor, " batch"],
         x_hat: Float[Tensor, "batch dim"] | None,
-        tables: StepTables | None = None,
+        tables: list[StepTables] | None = None,
     ) -> Float[Tensor, "batch dim"]:
         """Normalised reconstruction after column `index` of the codes from the one before (None at the first).
 
-        Differentiable; `tables` set the precision, None is the weights as they are.
+        Differentiable; `tables` (from `tables()`) set the precision, None is the weights as they are.
         """
         if x_hat is None:
             return F.embedding(codes, self.first_table)
-        return self.residual_steps()[index - 1].extend(codes, x_hat, tables)
+        return self.residual_steps()[index - 1].extend(codes, x_hat, None if tables is None else tables[index - 1])
 
     def reconstructions(self, codes: Int[Tensor, "batch columns"]) -> Iterator[Float[Tensor, "batch dim"]]:
         """Normalised reconstruction after column 0, 1, ... for as many codes as are given; differentiable."""
@@ -321,8 +343,7 @@ class QINCo(nn.Module):
                     target = x - previous.detach()
                     preselector.append((F.embedding(codes[:, index], table) - target).square().mean())
             previous = x_hat
-        none = x.new_zeros(0)
-        return StepLosses(torch.stack(reconstruction), torch.stack(preselector) if preselector else none)
+        return StepLosses.of(reconstruction, preselector, self.data_std.double() ** 2 * self.dim)
 
     def forward(self, x: Float[Tensor, "batch dim"], codes: Int[Tensor, "batch columns"]) -> StepLosses:
         """`losses`, under the name that DDP wraps."""

@@ -14,6 +14,14 @@ from qinco_lit.quantizers.network import CodewordNetwork
 log = logging.getLogger(__name__)
 
 
+def check_rows(x: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:
+    """The training vectors themselves; raises ValueError where one holds NaN or infinity."""
+    finite = torch.isfinite(x).all(1)
+    if not bool(finite.all()):
+        raise ValueError(f"training vector {int((~finite).nonzero()[0])} holds NaN or infinity: clean the file first")
+    return x
+
+
 def set_normalization(quantizer: QINCo, x: Float[Tensor, "rows dim"], kind: str) -> None:
     """Fill data_mean and data_std from raw training vectors.
 
@@ -23,9 +31,7 @@ def set_normalization(quantizer: QINCo, x: Float[Tensor, "rows dim"], kind: str)
     Raises:
         ValueError: NaN or infinity, or vectors that are all the same.
     """
-    finite = torch.isfinite(x).all(1)
-    if not bool(finite.all()):
-        raise ValueError(f"training vector {int((~finite).nonzero()[0])} holds NaN or infinity: clean the file first")
+    check_rows(x)
     if float(x.max()) == float(x.min()):
         raise ValueError(f"the first {len(x)} training vectors are all the same: there is nothing to quantize")
     if kind == "none":
@@ -56,7 +62,9 @@ def init_networks(quantizer: QINCo, kind: str, generator: torch.Generator) -> No
             if linear.bias is not None:
                 linear.bias.uniform_(-(linear.in_features**-0.5), linear.in_features**-0.5, generator=generator)
         if kind != "linear":
-            zero = [network.concat.weight, network.concat.bias, *network.down.parameters()]
+            # of a low-rank W one factor is zero; the other gets the gradient that moves it
+            first = network.concat if network.concat is not None else network.concat_out
+            zero: list[Tensor] = [*first.parameters(), *network.down.parameters()] if first is not None else []
             if kind == "exact" and network.out_proj is not None and network.outer_skip:
                 zero.append(network.out_proj.weight)
             for weight in zero:

@@ -14,28 +14,31 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from qinco_lit.arrays import AssignLists
 from qinco_lit.metrics import entropy_bits
-from qinco_lit.quantizers import QINCo
+from qinco_lit.quantizers import ProductQINCo, QINCo, Quantizer
 from qinco_lit.quantizers.precision import precision_for
-from qinco_lit.quantizers.step import StepTables
 from qinco_lit.training.dead_codewords import count_codes, redraw_dead, split_dead, target_statistics
-from qinco_lit.training.initialization import init_networks, set_codebooks, set_normalization
+from qinco_lit.training.initialization import check_rows, init_networks, set_codebooks, set_normalization
 from qinco_lit.training.recipe import Recipe
 from qinco_lit.training.schedule import cosine_factor
 
 # what the steps have to code (training rows, less their centroids), in normalised space and on the device, to one
 # codebook per step
 InitialCodebooks = Callable[[QINCo, Tensor, torch.Generator], Iterable[Tensor]]
+# raw training rows (rows, dim), float32, to the rotation (dim, dim) of a product quantizer
+TrainRotation = Callable[[Tensor], Tensor]
 
-_CENTROIDS = "quantizer.coarse_centroids"  # in state dicts
 _SEARCH = ("num_candidates", "beam_size", "search", "candidate_budget")  # of a model: may change when it is resumed
 _TARGET_MOMENTUM = 0.1  # of the running target statistics that dead codewords are redrawn from (algorithm.md)
 
 
 class QuantizerTraining(LightningModule):
-    """Trains a QINCo by a `Recipe`: encode without gradients, decode along the codes with them.
+    """Trains a quantizer by a `Recipe`: encode without gradients, decode along the codes with them.
 
     Everything random is drawn from generators seeded by (seed, step), and the state of the codeword statistics is in
     the checkpoint, so a resumed run takes the same path as an uninterrupted one.
+
+    The parts of a product quantizer are trained side by side on the same batches. They share nothing: gradients,
+    clipping and AdamW are those of each number alone, so each becomes what it would alone, with seed + part.
 
     Args:
         quantizer: the model, not yet initialised.
@@ -45,17 +48,19 @@ class QuantizerTraining(LightningModule):
         centroids: of an IVF model, in raw space; None: the model has them. They are frozen, and the same in every
             process and checkpoint: neither is sent or saved, checkpoints keep a hash.
         assign_lists: list ids of raw rows; None: by brute force.
+        train_rotation: gives the rotation of a product quantizer that has one, which is then fixed.
     """
 
     def __init__(
         self,
-        quantizer: QINCo,
+        quantizer: Quantizer,
         recipe: Recipe,
         *,
         initial_codebooks: InitialCodebooks,
         seed: int,
         centroids: Float32[np.ndarray, "lists dim"] | None = None,
         assign_lists: AssignLists | None = None,
+        train_rotation: TrainRotation | None = None,
     ) -> None:
         super().__init__()
         self.quantizer = quantizer
@@ -64,7 +69,10 @@ class QuantizerTraining(LightningModule):
         self._initial_codebooks = initial_codebooks
         self._centroids, self._assign_lists = centroids, assign_lists
         self._centroids_sha256 = None if centroids is None else sha256(centroids.tobytes()).hexdigest()
-        self._ddp_params_and_buffers_to_ignore = [_CENTROIDS]  # DDP would send them at every forward
+        self._train_rotation = train_rotation
+        self._coarse = [name for name in quantizer.state_dict() if name.endswith("coarse_centroids")]
+        # DDP would send them at every forward
+        self._ddp_params_and_buffers_to_ignore = [f"quantizer.{name}" for name in self._coarse]
         shape = (quantizer.num_steps, quantizer.codebook_size)
         # plain tensors, equal on every rank: as buffers, DDP would overwrite them at every forward
         self._state = {
@@ -76,7 +84,7 @@ class QuantizerTraining(LightningModule):
         }
         self._validation = torch.zeros(0)
         self._validation_usage = torch.zeros(0)
-        self._validation_tables: list[StepTables] = []
+        self._validation_tables: Any = None
 
     # -- start ----------------------------------------------------------------------------------------------------
 
@@ -89,38 +97,46 @@ class QuantizerTraining(LightningModule):
         if self.trainer.is_global_zero:
             self._initialize(device)
         own = self.quantizer.state_dict()
-        frozen = {name: own.pop(name) for name in ("coarse_centroids",) if name in own}
+        frozen = {name: own.pop(name) for name in self._coarse}
         self.quantizer.load_state_dict(self.trainer.strategy.broadcast(own) | frozen)
         self._place_centroids()
 
     @torch.no_grad()
     def _place_centroids(self) -> None:
-        """Normalise the centroids, as soon as it is known how."""
+        """Give the model its centroids, as soon as its normalisation is known."""
         if self._centroids is not None:
-            assert self.quantizer.coarse_centroids is not None
-            self.quantizer.coarse_centroids.copy_(self.quantizer.normalize(torch.from_numpy(self._centroids)))
+            self.quantizer.set_centroids(torch.from_numpy(self._centroids))
 
     @torch.no_grad()
     def _initialize(self, device: torch.device) -> None:
         recipe, quantizer = self.recipe, self.quantizer
-        generator = torch.Generator().manual_seed(self.seed)
         rows = self.trainer.datamodule.train_vectors  # type: ignore[attr-defined]
-        set_normalization(quantizer, torch.from_numpy(rows[: recipe.normalization_rows]).float(), recipe.normalization)
-        init_networks(quantizer, recipe.network_init, generator)
+        if isinstance(quantizer, ProductQINCo) and quantizer.rotation is not None:
+            assert self._train_rotation is not None
+            some = torch.from_numpy(rows[: recipe.kmeans_rows]).float()
+            quantizer.rotation.copy_(self._train_rotation(check_rows(some)))
+        first = torch.from_numpy(rows[: recipe.normalization_rows]).float()
+        generators = [torch.Generator().manual_seed(self.seed + number) for number in range(len(quantizer.parts))]
+        y = quantizer.rotated(first)
+        for part, dims, generator in zip(quantizer.parts, quantizer.part_slices, generators, strict=True):
+            set_normalization(part, y[:, dims], recipe.normalization)
+            init_networks(part, recipe.network_init, generator)
         self._place_centroids()
         quantizer.to(device)
         batch = torch.from_numpy(rows[: recipe.kmeans_rows]).to(device)
         x = quantizer.normalize(batch)
         list_ids = self._lists(batch, x)
-        if list_ids is not None:
-            x -= quantizer.first_table[list_ids]
-        set_codebooks(
-            quantizer,
-            self._initial_codebooks(quantizer, x, generator),
-            noise=recipe.codebook_noise,
-            exact=recipe.network_init == "exact",
-            generator=generator,
-        )
+        for part, dims, generator in zip(quantizer.parts, quantizer.part_slices, generators, strict=True):
+            targets = x[:, dims].contiguous()
+            if list_ids is not None:
+                targets -= part.first_table[list_ids]
+            set_codebooks(
+                part,
+                self._initial_codebooks(part, targets, generator),
+                noise=recipe.codebook_noise,
+                exact=recipe.network_init == "exact",
+                generator=generator,
+            )
         quantizer.cpu()  # Lightning moves the module to its device itself
 
     def configure_optimizers(self) -> Any:
@@ -159,13 +175,16 @@ class QuantizerTraining(LightningModule):
             self._state["usage_in_epoch"].zero_()
 
     def _revive_dead_codewords(self, *, whole_epoch: bool) -> None:
-        generator = torch.Generator().manual_seed((self.seed << 32) + self.trainer.global_step)
-        if self.recipe.dead_codewords == "split":
-            split_dead(self.quantizer, self._state["usage_since_split"], self._optimizer(), generator)
-        elif self.recipe.dead_codewords == "redraw" and whole_epoch:
-            mean, std = self._state["target_mean"], self._state["target_std"]
-            redraw_dead(self.quantizer, self._state["usage_in_epoch"], mean, std, generator)
-        self._state["usage_since_split"].zero_()
+        state, quantizer = self._state, self.quantizer
+        pieces = zip(quantizer.parts, quantizer.part_slices, quantizer.part_columns, strict=True)
+        for number, (part, dims, columns) in enumerate(pieces):
+            generator = torch.Generator().manual_seed((self.seed + number << 32) + self.trainer.global_step)
+            if self.recipe.dead_codewords == "split":
+                split_dead(part, state["usage_since_split"][columns], self._optimizer(), generator)
+            elif self.recipe.dead_codewords == "redraw" and whole_epoch:
+                mean, std = state["target_mean"][columns, dims], state["target_std"][columns, dims]
+                redraw_dead(part, state["usage_in_epoch"][columns], mean, std, generator)
+        state["usage_since_split"].zero_()
 
     def training_step(self, batch: Shaped[Tensor, "batch dim"], batch_idx: int) -> Tensor:
         """One batch of raw vectors: find codes, then the loss along them."""
@@ -174,7 +193,7 @@ class QuantizerTraining(LightningModule):
         codes = self.quantizer.encode(x, list_ids=self._lists(batch, x), tables=tables)
         losses = self.quantizer(x, codes)
         loss: Tensor = losses.reconstruction.sum() + losses.preselector.sum()
-        self._count(x, codes, losses.reconstruction[-1].detach())
+        self._count(x, codes, losses.mse)
         # reading the loss waits for a GPU: there it is checked at every report and checkpoint instead
         if self.device.type == "cpu" and not bool(torch.isfinite(loss)):
             raise ValueError(self._not_finite(batch, batch_idx))
@@ -187,19 +206,29 @@ class QuantizerTraining(LightningModule):
         return self.quantizer.assign_lists(x) if self._assign_lists is None else self._assign_lists(batch).to(x.device)
 
     @torch.no_grad()
-    def _tables(self, precision: str) -> list[StepTables]:
+    def _tables(self, precision: str) -> Any:
         return self.quantizer.tables(precision_for(precision, self.device), compiled=self.recipe.compile_search)
 
-    def _count(self, x: Tensor, codes: Int[Tensor, "batch columns"], error: Tensor) -> None:
+    def _count(self, x: Tensor, codes: Int[Tensor, "batch columns"], mse: Tensor) -> None:
         usage = self._sum(self._code_counts(codes))
         self._state["usage_since_split"] += usage
         self._state["usage_in_epoch"] += usage
         rows = torch.ones((), device=x.device, dtype=torch.float64) * len(x)
-        self._state["train_error"] += torch.stack([error.double() * rows * self._raw_scale(), rows])
+        self._state["train_error"] += torch.stack([mse * rows, rows])
         if self.recipe.dead_codewords == "redraw":
-            mean, std = target_statistics(self.quantizer, x, codes)
-            for name, value in (("target_mean", self._mean(mean)), ("target_std", self._mean(std))):
-                self._state[name].lerp_(value, _TARGET_MOMENTUM)
+            for name, value in zip(("target_mean", "target_std"), self._target_statistics(x, codes), strict=True):
+                self._state[name].lerp_(self._mean(value), _TARGET_MOMENTUM)
+
+    def _target_statistics(self, x: Tensor, codes: Int[Tensor, "batch columns"]) -> tuple[Tensor, Tensor]:
+        """Of every column of codes; dimensions that its part does not have keep what they had."""
+        quantizer = self.quantizer
+        mean, std = self._state["target_mean"].clone(), self._state["target_std"].clone()
+        own = quantizer.part_codes(codes)
+        for part, dims, columns, codes_of in zip(
+            quantizer.parts, quantizer.part_slices, quantizer.part_columns, own, strict=True
+        ):
+            mean[columns, dims], std[columns, dims] = target_statistics(part, x[:, dims].contiguous(), codes_of)
+        return mean, std
 
     def _code_counts(self, columns: Int[Tensor, "batch columns"]) -> Int[Tensor, "steps codebook"]:
         return count_codes(columns[:, -self.quantizer.num_steps :], self.quantizer.codebook_size)
@@ -251,10 +280,9 @@ class QuantizerTraining(LightningModule):
         """Add a batch's squared errors after every column of codes and its code counts."""
         x = self.quantizer.normalize(batch)
         codes = self.quantizer.encode(x, list_ids=self._lists(batch, x), tables=self._validation_tables)
-        errors = [(x_hat - x).square().sum().double() for x_hat in self.quantizer.reconstructions(codes)]
-        scale = self.quantizer.data_std.double() ** 2
+        errors = [self.quantizer.raw_squared_error(x_hat, x) for x_hat in self.quantizer.reconstructions(codes)]
         rows = torch.ones((), device=x.device, dtype=torch.float64) * len(x)
-        self._validation += torch.cat([torch.stack(errors) * scale, rows[None]])
+        self._validation += torch.cat([torch.stack(errors), rows[None]])
         self._validation_usage += self._code_counts(codes)
 
     def on_validation_epoch_end(self) -> None:
@@ -284,7 +312,8 @@ class QuantizerTraining(LightningModule):
         checkpoint["codeword_statistics"] = {name: value.cpu() for name, value in self._state.items()}
         checkpoint["quantizer"] = {"dim": self.quantizer.dim, **self.quantizer.config}
         if self._centroids is not None:
-            del checkpoint["state_dict"][_CENTROIDS]
+            for name in self._coarse:
+                del checkpoint["state_dict"][f"quantizer.{name}"]
             checkpoint["centroids_sha256"] = self._centroids_sha256
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -303,17 +332,15 @@ class QuantizerTraining(LightningModule):
             return
         if checkpoint["centroids_sha256"] != self._centroids_sha256:
             raise ValueError("coarse.centroids: the file is not the one that the run was started with: restore it")
-        for name in ("data_mean", "data_std"):
-            self.quantizer.get_buffer(name).copy_(checkpoint["state_dict"][f"quantizer.{name}"])
+        for name, buffer in self.quantizer.named_buffers():  # how vectors are rotated and normalised
+            if name not in self._coarse:
+                buffer.copy_(checkpoint["state_dict"][f"quantizer.{name}"])
         self._place_centroids()
-        checkpoint["state_dict"][_CENTROIDS] = self.quantizer.coarse_centroids
+        own = self.quantizer.state_dict()
+        checkpoint["state_dict"] |= {f"quantizer.{name}": own[name] for name in self._coarse}
 
     def _optimizer(self) -> Optimizer:
         return self.trainer.optimizers[0]
-
-    def _raw_scale(self) -> Float[Tensor, ""]:
-        # mean over dimensions in normalised space -> sum over dimensions in raw space
-        return self.quantizer.data_std.double() ** 2 * self.quantizer.dim
 
     def _sum(self, value: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(value, reduce_op="sum") if self.trainer.world_size > 1 else value
