@@ -91,7 +91,7 @@ class QINCo(nn.Module):
         if not preselect and (search == "budget" or num_candidates > 0):
             raise ValueError(f"search={search} with num_candidates={num_candidates} needs a pre-selector")
         self.default_search = Search(beam_size, num_candidates, candidate_budget, codebook_size)
-        self.config = {
+        self.config: dict[str, Any] = {
             "num_steps": num_steps, "codebook_size": codebook_size, "embed_dim": embed_dim, "hidden_dim": hidden_dim,
             "num_blocks": num_blocks, "concat_rank": concat_rank, "outer_skip": outer_skip,
             "num_candidates": num_candidates, "beam_size": beam_size, "search": search,
