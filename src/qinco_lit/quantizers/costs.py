@@ -26,7 +26,7 @@ def _rotation(quantizer: Quantizer) -> int:
 
 
 def _encode(part: QINCo, search: Search) -> int:
-    dim, embed, hidden, blocks = part.dim, part.embed_dim, part.hidden_dim, part.config["num_blocks"]
+    dim, embed, hidden, blocks = part.dim, part.embed_dim, part.hidden_dim, int(part.config["num_blocks"])
     size, ivf = part.codebook_size, part.num_lists is not None
     per_pair = (2 * blocks - 1) * embed * hidden + _out_projection(part)
     total, width = (0, 1) if ivf else (size * dim, min(search.beam_size, size))
@@ -45,7 +45,7 @@ def _encode(part: QINCo, search: Search) -> int:
 
 
 def _decode(part: QINCo) -> int:
-    dim, embed, hidden, blocks = part.dim, part.embed_dim, part.hidden_dim, part.config["num_blocks"]
+    dim, embed, hidden, blocks = part.dim, part.embed_dim, part.hidden_dim, int(part.config["num_blocks"])
     return len(part.steps) * (dim * embed + 2 * blocks * embed * hidden + _out_projection(part))
 
 
