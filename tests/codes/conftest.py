@@ -18,10 +18,16 @@ ONE_PROCESS = {"accelerator": "cpu", "devices": 1}
 
 
 def save_codec(
-    folder: Path, *, seed: int = 0, codebook_size: int = 16, num_steps: int = 3, lists: int | None = None
+    folder: Path,
+    *,
+    seed: int = 0,
+    codebook_size: int = 16,
+    num_steps: int = 3,
+    lists: int | None = None,
+    concat_rank: int | None = None,
 ) -> Path:
     sizes = {"num_steps": num_steps, "codebook_size": codebook_size, "num_lists": lists}
-    widths = {"hidden_dim": 8, "num_blocks": 1, "num_candidates": 4, "beam_size": 3}
+    widths = {"hidden_dim": 8, "num_blocks": 1, "num_candidates": 4, "beam_size": 3, "concat_rank": concat_rank}
     quantizer = random_quantizer(DIM, seed=seed, **sizes, **widths)
     if quantizer.coarse_centroids is not None:
         quantizer.coarse_centroids.normal_(generator=torch.Generator().manual_seed(seed))

@@ -10,7 +10,15 @@ from typing import Any
 
 from qinco_lit.cli.sweeps import Earlier, earlier_attempt
 from qinco_lit.cli.tracking import describe_run, is_multirun
-from qinco_lit.commands import compare, download, export_checkpoint, fit_preselector, import_checkpoint, verify
+from qinco_lit.commands import (
+    compare,
+    download,
+    export_checkpoint,
+    fit_preselector,
+    import_checkpoint,
+    truncate,
+    verify,
+)
 from qinco_lit.commands.checks import (
     check_centroids,
     check_decode,
@@ -261,6 +269,9 @@ TOOLS = {
     "compare": Tool("runs, sweeps, evaluations and searches side by side", compare.add_arguments, compare.run),
     "download": Tool(
         "bring a data set or checkpoint of the papers, resumable and checked", download.add_arguments, _download
+    ),
+    "truncate": Tool(
+        "keep the first codes of a store or the first steps of a codec", truncate.add_arguments, truncate.run
     ),
     "verify": Tool("check that a store of codes is complete and undamaged", verify.add_arguments, verify.run),
 }

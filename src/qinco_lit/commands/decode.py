@@ -11,7 +11,7 @@ from jaxtyping import Float32
 
 from qinco_lit.codec import Codec
 from qinco_lit.commands.device import chosen_device
-from qinco_lit.commands.encode import codec_sha256
+from qinco_lit.commands.encode import original_sha256, read_config
 from qinco_lit.encoding.progress import duration, progress_line
 from qinco_lit.vectors import CodeStore, VectorWriter, open_codes
 from qinco_lit.vectors.read_ahead import read_ahead
@@ -52,11 +52,11 @@ def decode(
     """
     store = open_codes(codes)
     codec = Codec.load(codec_dir, device=chosen_device(device))
-    check_codec(store, codec_dir)
     steps = store.shape[1] if num_steps is None else num_steps
     last = len(store) if stop is None else stop
     if not 1 <= steps <= store.shape[1]:
         raise ValueError(f"num_steps={steps}: {codes} has codes of {store.shape[1]} steps")
+    check_codec(store, codec_dir, num_steps=steps)
     if not 0 <= start < last <= len(store):
         raise ValueError(f"start={start} stop={last}: {codes} has {len(store)} rows; give 0 <= start < stop")
     for name, value in {"batch_size": batch_size, "num_threads": num_threads}.items():
@@ -94,11 +94,24 @@ def _decoded(store: CodeStore, codec: Codec, rows: range, num_steps: int) -> Flo
     return x_hat
 
 
-def check_codec(store: CodeStore, codec_dir: Path) -> None:
-    """Raise ValueError unless the codes of a store are of the codec in this folder."""
-    there, here = store.info.codec_sha256, codec_sha256(codec_dir)
+def check_codec(store: CodeStore, codec_dir: Path, *, num_steps: int | None = None) -> None:
+    """Raise ValueError unless the codec in this folder is that of a store, whole or cut to `num_steps` at the least.
+
+    Args:
+        store: of codes.
+        codec_dir: the codec that encoded them, or what `qinco truncate` made of it; may be one that was cut when the
+            codes are of the whole one, and the other way round.
+        num_steps: codes of each vector that are used; None: all that the store has.
+    """
+    there, here = store.info.codec_sha256, original_sha256(codec_dir)
     if there != here:
         raise ValueError(
             f"{store.path} holds codes of another codec: its weights have SHA-256 {there[:12]}…, "
             f"those of {codec_dir} {here[:12]}…"
+        )
+    used, known = num_steps or store.shape[1], int(read_config(codec_dir)["model"]["num_steps"])
+    if used > known:
+        raise ValueError(
+            f"{store.path} has codes of {store.shape[1]} steps, the codec in {codec_dir} was cut to {known}: "
+            f"give num_steps={known}"
         )

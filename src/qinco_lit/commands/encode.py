@@ -41,6 +41,7 @@ def encode(
     beam_size: int | None = None,
     num_candidates: int | None = None,
     candidate_budget: int | None = None,
+    num_steps: int | None = None,
     precision: str = "auto",
     batch_size: int = 16_384,
     num_threads: int | None = None,
@@ -59,6 +60,8 @@ def encode(
         merge: end in one file instead of one that refers to its shards; does so later for a finished store, too.
         packed: the codes of a vector in ceil(num_steps x log2(codebook_size)) bits, rounded up to bytes.
         beam_size, num_candidates, candidate_budget: of `Codec.encode`; None takes the model's.
+        num_steps: codes per vector; the search is for exactly so many, and finds others than the first ones of more.
+            None: all of the model's.
         precision: of `Codec`.
         batch_size: rows read and moved to the device at a time, in whole blocks of 16,384.
         num_threads: of torch in each process; None shares the cores among them.
@@ -69,18 +72,20 @@ def encode(
         OSError: the disk is full; finished shards are kept.
     """
     search = {"beam_size": beam_size, "num_candidates": num_candidates, "candidate_budget": candidate_budget}
-    _check_options(output, {"shard_rows": shard_rows, "batch_size": batch_size, "num_threads": num_threads})
+    check_output(output)
+    _check_counts({"shard_rows": shard_rows, "batch_size": batch_size, "num_threads": num_threads})
     quiet_lightning()
     fitter = _trainer(trainer)
     codec = Codec.load(codec_dir, device=fitter.strategy.root_device, precision=precision)
     _check_vectors(vectors, codec, codec_dir)
+    steps = _checked_num_steps(num_steps, codec, codec_dir)
     folder = ShardFolder.open(output)
     store = finished_store(output)
     found = {path: work.info for path, work in {output: store, folder_of(output): folder}.items() if work is not None}
     rows = shard_rows or next((known.shard_rows for known in found.values()), default_shard_rows(len(vectors)))
-    info = _info(codec, codec_dir, vectors, search, packed, rows)
+    info = _info(codec, codec_dir, vectors, search, steps, packed, rows)
     for path, known in found.items():
-        _check_same(path, known, info)
+        check_same(path, known, info)
     if store is not None and not (store.is_virtual and merge):
         if fitter.is_global_zero:
             if folder is not None and not store.is_virtual:
@@ -96,7 +101,7 @@ def encode(
         codec,
         vectors,
         folder,
-        search=search,
+        search={**search, "num_steps": steps},
         batch_size=batch_size,
         num_threads=num_threads,
         assign_lists=None if centroids is None else list_assigner(centroids, vectors, codec.device),
@@ -169,16 +174,22 @@ def _trainer(options: Mapping[str, Any]) -> Trainer:
 
 
 def _info(
-    codec: Codec, codec_dir: Path, vectors: VectorFile, options: Mapping[str, int | None], packed: bool, rows: int
+    codec: Codec,
+    codec_dir: Path,
+    vectors: VectorFile,
+    options: Mapping[str, int | None],
+    num_steps: int,
+    packed: bool,
+    rows: int,
 ) -> CodeInfo:
     search = codec.quantizer.search_for(**options)
     return CodeInfo(
-        num_steps=codec.num_steps,
+        num_steps=num_steps,
         codebook_size=codec.codebook_size,
         packed=packed,
         num_lists=codec.num_lists,
         shard_rows=rows,
-        codec_sha256=codec_sha256(codec_dir),
+        codec_sha256=original_sha256(codec_dir),
         beam_size=search.beam_size,
         num_candidates=search.record()["num_candidates"],
         candidate_budget=search.candidate_budget,
@@ -187,25 +198,47 @@ def _info(
     )
 
 
+def read_config(codec_dir: Path) -> dict[str, Any]:
+    """What `config.json` says in a codec folder that has been loaded."""
+    return dict(json.loads((codec_dir / "config.json").read_text()))
+
+
 def codec_sha256(codec_dir: Path) -> str:
     """Hash of the weights of a codec folder that has been loaded, hexadecimal."""
-    return str(json.loads((codec_dir / "config.json").read_text())["weights_sha256"])
+    return str(read_config(codec_dir)["weights_sha256"])
 
 
-def _check_same(path: Path, known: CodeInfo, info: CodeInfo) -> None:
+def original_sha256(codec_dir: Path) -> str:
+    """As `codec_sha256`, but of a truncated codec that of the codec it was cut from: the two give the same codes."""
+    cut = read_config(codec_dir).get("truncated_from") or {}
+    return str(cut.get("weights_sha256") or codec_sha256(codec_dir))
+
+
+def check_same(path: Path, known: CodeInfo, info: CodeInfo) -> None:
+    """Raise ValueError unless what lies at `path` and the work to do are the same."""
     differences = list(known.differences(info))
     if differences:
         raise ValueError(f"{path} belongs to other work: {', '.join(differences)}; name another output=, or remove it")
 
 
-def _check_options(output: Path, counts: Mapping[str, int | None]) -> None:
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: give at least 1")
+def check_output(output: Path) -> None:
+    """Raise ValueError or FileNotFoundError unless a store can be written under this name."""
     if output.suffix not in HDF5_SUFFIXES:
         raise ValueError(f"output={output}: codes are written as HDF5, name a file that ends in .h5")
     if not output.parent.is_dir():
         raise FileNotFoundError(f"output={output}: the folder {output.parent} does not exist; make it first")
+
+
+def _check_counts(counts: Mapping[str, int | None]) -> None:
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: give at least 1")
+
+
+def _checked_num_steps(num_steps: int | None, codec: Codec, codec_dir: Path) -> int:
+    if num_steps is not None and not 1 <= num_steps <= codec.num_steps:
+        raise ValueError(f"num_steps={num_steps}: {codec_dir} has {codec.num_steps} steps; give 1 to {codec.num_steps}")
+    return num_steps or codec.num_steps
 
 
 def _check_vectors(vectors: VectorFile, codec: Codec, codec_dir: Path) -> None:

@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> None:
             folder.verify(shard)
         folder.records()
         raise ValueError(
-            f"{options.store} is not complete: its shards are not joined; run the same `qinco encode` again"
+            f"{options.store} is not complete: its shards are not joined; run the same `{folder.command}` again"
         )
     store = open_codes(options.store)
     for shard in range(store.info.num_shards):

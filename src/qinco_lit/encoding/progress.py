@@ -1,4 +1,4 @@
-"""How far an encoding job is: a bar on a terminal, a line now and then elsewhere."""
+"""How far the work on a store of codes is: a bar on a terminal, a line now and then elsewhere."""
 
 import logging
 import sys
@@ -18,11 +18,15 @@ _LINE_EVERY_S, _BAR_EVERY_S = 15.0, 1.0
 class Progress:
     """Rows done by all ranks, the rate of this run, and the time that is left at that rate.
 
-    Counted are the rows that the first rank encodes, and the shards that others have finished.
+    Counted are the rows that the first rank does, and the shards that others have finished.
+
+    Args:
+        folder: of the shards.
+        work: what is done with them, in a word.
     """
 
-    def __init__(self, folder: ShardFolder) -> None:
-        self._folder = folder
+    def __init__(self, folder: ShardFolder, work: str = "encoding") -> None:
+        self._folder, self._work = folder, work
         self._began = self._shown = time.monotonic()
         self._own: set[int] = set()
         self._own_rows = self._first_rows = 0
@@ -39,10 +43,10 @@ class Progress:
         if sys.stderr.isatty():
             self._bar = Bar(TextColumn("{task.description}"), BarColumn(), console=Console(stderr=True))
             self._bar.start()
-            self._task = self._bar.add_task("encoding", total=self._folder.info.num_rows)
+            self._task = self._bar.add_task(self._work, total=self._folder.info.num_rows)
 
     def advance(self, rows: int = 0) -> None:
-        """Count rows that the first rank has encoded; show how far the job is, when it is time."""
+        """Count rows that the first rank has done; show how far the job is, when it is time."""
         self._own_rows += rows
         now = time.monotonic()
         if now - self._shown < (_LINE_EVERY_S if self._bar is None else _BAR_EVERY_S):

@@ -53,6 +53,11 @@ class ShardFolder:
         except ValueError as error:
             raise ValueError(f"{manifest}: {error}: name another output=") from None
 
+    @property
+    def command(self) -> str:
+        """What makes such shards, and goes on with them."""
+        return "qinco encode" if self.info.encoded_num_steps is None else "qinco truncate"
+
     def create(self) -> None:
         """Write the manifest. Ranks that start at the same time write the same."""
         write_atomically(self.folder / _MANIFEST, json.dumps(self.info.to_values(), indent=2) + "\n")
@@ -153,7 +158,7 @@ class ShardFolder:
             done = [shard for shard, record in enumerate(found) if record is not None]
             raise ValueError(
                 f"{self.output} is not complete: {len(done)} of {len(found)} shards are finished "
-                f"({self.num_rows(done)} of {self.info.num_rows} rows); run the same `qinco encode` again"
+                f"({self.num_rows(done)} of {self.info.num_rows} rows); run the same `{self.command}` again"
             )
         return [record for record in found if record is not None]
 
@@ -174,8 +179,7 @@ class ShardFolder:
         try:
             with replacing(self.output) as temporary, CodeWriter(temporary, self.info, num_rows, records) as writer:
                 for shard, record in enumerate(records):
-                    reader.verify_shard(shard, record)
-                    for rows in reader.stored_batches(*self.info.shard_range(shard)):
+                    for rows in reader.checked_batches(shard, record):
                         writer.append(rows)
         except (OSError, RuntimeError) as error:
             self._explain(error, self.output)

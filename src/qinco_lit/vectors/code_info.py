@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
@@ -35,7 +35,7 @@ class CodeInfo:
         packed: the codes of a vector are one number (`pack_codes`) instead of columns.
         num_lists: of a codec with lists; None: the store has no list ids.
         shard_rows: vectors per shard, fewer in the last one; checksums are per shard.
-        codec_sha256: hash of the codec's weights.safetensors.
+        codec_sha256: hash of the codec's weights.safetensors; of a truncated codec, that of the codec it was cut from.
         dim, input_dtype, input_bytes: of the vectors and their file.
         input_path: as the user wrote it.
         input_sample_sha256: hash of evenly spaced rows of the input, as they are read: raw or of unit length.
@@ -43,6 +43,7 @@ class CodeInfo:
         precision: of the codec's arithmetic.
         input_unit: whether rows of the input were divided by their norms when they were read; None in stores of before
             this was recorded.
+        encoded_num_steps: the codes are the first `num_steps` of so many that were searched for; None: of no more.
     """
 
     num_rows: int
@@ -62,6 +63,7 @@ class CodeInfo:
     candidate_budget: int | None
     precision: str
     input_unit: bool | None = None
+    encoded_num_steps: int | None = None
 
     @property
     def num_shards(self) -> int:
@@ -91,6 +93,12 @@ class CodeInfo:
     def shard_range(self, shard: int) -> tuple[int, int]:
         """First row of a shard, and the row after its last."""
         return shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.num_rows)
+
+    def prefix(self, num_steps: int) -> "CodeInfo":
+        """Return what a store of the first codes of each vector is, 1 to `self.num_steps` of them."""
+        assert 1 <= num_steps <= self.num_steps
+        searched = self.encoded_num_steps or self.num_steps
+        return replace(self, num_steps=num_steps, encoded_num_steps=None if num_steps == searched else searched)
 
     def stored(self, codes: Integer[np.ndarray, "n steps"]) -> Shaped[np.ndarray, "n columns"]:
         """Return codes as they lie in the file."""

@@ -110,23 +110,31 @@ class CodeStore:
         for first in range(start, stop, step):
             yield self._rows.read(first, min(first + step, stop))
 
-    def verify_shard(self, shard: int, record: ShardRecord | None = None) -> None:
-        """Compare the rows of a shard with its checksum, or with another record's.
+    def checked_batches(self, shard: int, record: ShardRecord | None = None) -> Iterator[StoredRows]:
+        """Yield the rows of a shard as they lie in the file, and compare them with its checksum, or another record's.
 
         Raises:
-            ValueError: they are damaged or cannot be read; names the file, the shard and its rows.
+            ValueError: after the last rows, when they are damaged, or as soon as they cannot be read; names the file,
+                the shard and its rows.
         """
         start, stop = self.info.shard_range(shard)
-        digest = RowsDigest()
+        digest, reason = RowsDigest(), ""
         try:
             for rows in self.stored_batches(start, stop):
                 digest.add(rows)
-            reason = "" if digest.hexdigest() == (record or self.shards[shard]).sha256 else "its checksum is another"
+                yield rows
         except OSError as error:
             reason = " ".join(str(error).split())
+        if not reason and digest.hexdigest() != (record or self.shards[shard]).sha256:
+            reason = "its checksum is another"
         if reason:
             where = self._rows.files[shard if self.is_virtual else 0]
             raise ValueError(f"{where}: shard {shard} (rows {start}..{stop - 1}) is damaged: {reason}")
+
+    def verify_shard(self, shard: int, record: ShardRecord | None = None) -> None:
+        """Read a shard. Raises ValueError when it is damaged, as `checked_batches`."""
+        for _ in self.checked_batches(shard, record):
+            pass
 
 
 def open_codes(path: str | os.PathLike[str]) -> CodeStore:

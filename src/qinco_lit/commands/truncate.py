@@ -1,0 +1,113 @@
+"""`truncate`: a store of codes, or a codec, cut to the first codes of each vector."""
+
+import argparse
+import json
+import logging
+import time
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `qinco truncate`."""
+    parser.add_argument(
+        "path", metavar="PATH", type=Path, help="store of codes (codes.h5 of `qinco encode`), or codec folder"
+    )
+    parser.add_argument(
+        "--num-steps", metavar="M", type=int, required=True, help="codes of each vector that are kept, the first ones"
+    )
+    parser.add_argument(
+        "--output",
+        metavar="PATH",
+        type=Path,
+        required=True,
+        help="store (.h5) or codec folder to write, a new one; a store that was interrupted is continued",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write the smaller store or codec.
+
+    Raises:
+        FileNotFoundError: no such store or codec, no folder for the output.
+        ValueError: an output that exists or belongs to other work, steps that there are not, a damaged store.
+        OSError: the disk is full; finished shards are kept.
+    """
+    source, num_steps, output = options.path, options.num_steps, options.output
+    if not source.exists():
+        raise FileNotFoundError(f"{source}: no such store of codes or codec folder")
+    if output.exists():
+        raise ValueError(f"--output {output} exists: name another one")
+    (truncate_codec if source.is_dir() else truncate_codes)(source, num_steps, output)
+
+
+def truncate_codec(source: Path, num_steps: int, output: Path) -> None:
+    """Write a codec of the first steps of another; it decodes stores of either, and encodes as num_steps= of both."""
+    from qinco_lit.codec import Codec
+
+    if (source / "codec" / "config.json").is_file():
+        raise ValueError(f"{source} is a training run: give its codec, {source / 'codec'}")
+    codec = Codec.load(source)
+    _check(source, num_steps, codec.num_steps)
+    codec.truncated(num_steps).save(output)
+    _log.info("%s: the first %d of %d steps", output, num_steps, codec.num_steps)
+
+
+def truncate_codes(source: Path, num_steps: int, output: Path) -> None:
+    """Write a store of the first codes of each vector, with its lists, packed and joined as the other one is.
+
+    Rows go from shard to shard in flat memory. Each shard of the source is compared with its checksum as it is read;
+    what an earlier call has finished is kept.
+    """
+    from qinco_lit.commands.encode import check_output, check_same
+    from qinco_lit.encoding.progress import Progress, duration
+    from qinco_lit.encoding.shards import ShardFolder, folder_of
+    from qinco_lit.vectors import open_codes
+    from qinco_lit.vectors.code_info import StoredRows
+
+    check_output(output)
+    store = open_codes(source)
+    _check(source, num_steps, store.shape[1])
+    info, began = store.info.prefix(num_steps), time.monotonic()
+    folder = ShardFolder.open(output) or ShardFolder(output, info)
+    check_same(folder_of(output), folder.info, info)
+    folder.create()
+    shards, progress = folder.unfinished(0, 1), Progress(folder, "truncating")
+    progress.start(shards)
+    try:
+        for shard in shards:
+            with folder.writing(shard) as writer:
+                for rows in store.checked_batches(shard):
+                    codes = info.stored(store.info.unstored(rows.codes)[:, :num_steps])
+                    writer.append(StoredRows(codes, rows.list_ids))
+                    progress.advance(len(codes))
+        folder.join() if store.is_virtual else folder.merge()
+    finally:
+        progress.stop()
+    seconds = time.monotonic() - began
+    _write_record(output, source, info.to_values(), seconds)
+    size = len(store) * info.bytes_per_vector / 1e6
+    what = f"{len(store):,} rows, {num_steps} of {store.shape[1]} codes each"
+    _log.info("%s: %s, %.1f MB, in %s", output, what, size, duration(seconds))
+
+
+def _check(source: Path, num_steps: int, found: int) -> None:
+    if not 1 <= num_steps <= found:
+        raise ValueError(f"--num-steps {num_steps}: {source} has {found} steps; give 1 to {found}")
+
+
+def _write_record(output: Path, source: Path, store: dict[str, object], seconds: float) -> None:
+    """Say beside the store what it was cut from, as `qinco encode` says what encoded."""
+    from qinco_lit.atomic import write_atomically
+    from qinco_lit.training.environment import environment
+
+    record = {
+        "format": "qinco_lit truncate",
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "source": str(source),
+        "seconds": round(seconds, 3),
+        "store": store,
+        **environment(),
+    }
+    write_atomically(output.with_name(f"{output.name}.json"), json.dumps(record, indent=2) + "\n")
