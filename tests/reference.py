@@ -6,7 +6,7 @@ Written from the papers' equations, sharing nothing with the package but the wei
 import numpy as np
 from numpy.typing import NDArray
 
-from qinco_lit.quantizers import QINCo
+from qinco_lit.quantizers import ProductQINCo, QINCo
 
 Array = NDArray[np.float64]
 
@@ -15,11 +15,20 @@ def _weight(value: object) -> Array:
     return value.detach().double().numpy()  # type: ignore[attr-defined, no-any-return]
 
 
+def first_layer(network: object) -> tuple[Array, Array]:
+    """W and b of s = z + W [z; x_hat] + b; of a low-rank network the product of its factors, and zeros."""
+    if network.concat is not None:  # type: ignore[attr-defined]
+        return _weight(network.concat.weight), _weight(network.concat.bias)  # type: ignore[attr-defined]
+    w = _weight(network.concat_out.weight) @ _weight(network.concat_in.weight)  # type: ignore[attr-defined]
+    return w, np.zeros(len(w))
+
+
 def f(step: object, codeword: Array, x_hat: Array) -> Array:
     """f_m(c, x_hat) as it is written: z = P_in c, s = z + W [z; x_hat] + b, blocks, P_out s (+ c)."""
     network = step.network  # type: ignore[attr-defined]
     z = codeword if network.in_proj is None else _weight(network.in_proj.weight) @ codeword
-    s = z + _weight(network.concat.weight) @ np.concatenate([z, x_hat]) + _weight(network.concat.bias)
+    w, b = first_layer(network)
+    s = z + w @ np.concatenate([z, x_hat]) + b
     for up, down in zip(network.up, network.down, strict=True):
         s = s + _weight(down.weight) @ np.maximum(_weight(up.weight) @ s, 0)
     out = s if network.out_proj is None else _weight(network.out_proj.weight) @ s
@@ -60,3 +69,40 @@ def decode(quantizer: QINCo, codes: list[int]) -> Array:
     for step, i in zip(quantizer.residual_steps(), codes[1:], strict=False):
         x_hat = x_hat + f(step, _weight(step.codebook)[i], x_hat)
     return x_hat
+
+
+# --- products of quantizers: raw vectors, as every part has its own mean and scale ------------------------------------
+
+
+def columns(product: ProductQINCo) -> list[tuple[int, int]]:
+    """(part, step) of every column of the codes."""
+    steps: list[int] = product.config["part_steps"]
+    every = [(part, step) for part, number in enumerate(steps) for step in range(number)]
+    return every if product.config["order"] == "parts" else sorted(every, key=lambda entry: (entry[1], entry[0]))
+
+
+def rotation(product: ProductQINCo) -> Array:
+    """R of y = R x."""
+    return np.eye(product.dim) if product.rotation is None else _weight(product.rotation)
+
+
+def product_encode(product: ProductQINCo, x: Array, num_candidates: int, beam_size: int) -> list[int]:
+    """Codes of one raw vector: those of each part's dimensions of R x."""
+    y, found, first = rotation(product) @ x, [], 0
+    for part in product.parts:
+        own = (y[first : first + part.dim] - _weight(part.data_mean)) / _weight(part.data_std)
+        found.append(encode(part, own, num_candidates, beam_size))
+        first += part.dim
+    return [found[part][step] for part, step in columns(product)]
+
+
+def product_decode(product: ProductQINCo, codes: list[int]) -> Array:
+    """Raw reconstruction of one vector's codes (any prefix): a part that has none is at its mean."""
+    own: list[list[int]] = [[] for _ in product.parts]
+    for (part, _), code in zip(columns(product), codes, strict=False):
+        own[part].append(code)
+    y = [
+        (decode(part, some) if some else np.zeros(part.dim)) * _weight(part.data_std) + _weight(part.data_mean)
+        for part, some in zip(product.parts, own, strict=True)
+    ]
+    return rotation(product).T @ np.concatenate(y)

@@ -93,6 +93,16 @@ def test_an_option_that_the_layout_has_no_word_for_is_refused(tmp_path: Path) ->
     export_checkpoint(codec, tmp_path / "x.pt")
 
 
+@pytest.mark.parametrize("family", [_QINCO1, {**_QINCO2, "num_lists": 9}])
+def test_a_truncated_codec_becomes_a_shorter_checkpoint(family: dict[str, Any], tmp_path: Path) -> None:
+    codec = Codec(random_quantizer(6, **family)).truncated(2)
+    export_checkpoint(codec, tmp_path / "x.pt")
+    other = import_checkpoint(tmp_path / "x.pt").quantizer
+    assert other.config == {**codec.quantizer.config, "num_steps": 2}
+    state = other.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in codec.quantizer.state_dict().items())
+
+
 def test_the_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (Codec(random_quantizer(6, seed=seed, **_QINCO2)) for seed in (0, 1))
     export_checkpoint(first, tmp_path / "deep" / "x.pt")

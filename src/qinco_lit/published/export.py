@@ -37,7 +37,13 @@ def export_checkpoint(codec: Codec, path: str | Path) -> None:
     target = Path(path)
     if target.is_dir():
         raise ValueError(f"{target} is a folder: name a file, {target / 'checkpoint.pt'}")
-    config = codec.quantizer.config
+    quantizer = codec.quantizer
+    if not isinstance(quantizer, QINCo):
+        raise ValueError(
+            f"the published layout holds one model a file and cannot express num_parts={len(quantizer.parts)}: "
+            "this codec cannot be exported"
+        )
+    config = quantizer.config
     _check_expressible(config)
     if config["candidate_budget"] is not None:
         _log.info(
@@ -47,7 +53,7 @@ def export_checkpoint(codec: Codec, path: str | Path) -> None:
     if config["preselector"] and not config["num_candidates"]:
         _log.info("the layout has no pre-selectors for num_candidates=0: the fitted ones are dropped")
     buffer = io.BytesIO()
-    torch.save(_checkpoint(codec.quantizer), buffer)
+    torch.save(_checkpoint(quantizer), buffer)
     write_atomically(target, buffer.getvalue())
 
 

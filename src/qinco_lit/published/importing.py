@@ -9,7 +9,8 @@ import torch
 
 from qinco_lit.codec import Codec
 from qinco_lit.published.centroids import read_centroids
-from qinco_lit.published.qinco1_release import build_qinco1, read_qinco1_release
+from qinco_lit.published.qinco1_models import build_qinco1
+from qinco_lit.published.qinco1_release import read_qinco1_release
 from qinco_lit.published.qinco2_layout import build_quantizer
 from qinco_lit.published.torch_archive import check_is_archive
 
@@ -26,7 +27,7 @@ def import_checkpoint(path: str | Path, *, centroids: str | Path | None = None) 
     Raises:
         FileNotFoundError: no such file.
         ValueError: no such checkpoint, truncated, with more in it than a checkpoint needs (what, is named), tensors
-            missing, not finite or of the wrong shape, or a model of a family that this version does not have.
+            missing, not finite or of the wrong shape, parts or a rotation that do not fit together.
     """
     source = Path(path)
     check_is_archive(source)

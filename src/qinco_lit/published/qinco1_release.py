@@ -1,22 +1,22 @@
 """The QINCo1 release's pickled models, read as data (algorithm: *Published checkpoints*)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from qinco_lit.published.inert_pickle import read_inert
 from qinco_lit.published.inert_values import Record, RefusedPickleError, StoredTensor
 from qinco_lit.published.torch_archive import TorchArchive
-from qinco_lit.published.weights import check_finite, check_sizes, fill
-from qinco_lit.quantizers import QINCo
+from qinco_lit.published.weights import check_finite
 
+PART_PREFIX = "sub_quantizer_"
+OPQ_MATRIX = "opq_matrix"
 _MODULE = "model_qinco."
+_FAMILIES = ("QINCo", "QINCoLR", "IVFQINCo", "PQ_QINCo")
 _CLASSES = {
-    *(_MODULE + name for name in ("QINCo", "QINCoLR", "IVFQINCo", "PQ_QINCo", "QINCoStep")),
+    *(_MODULE + name for name in (*_FAMILIES, "QINCoStep")),
     "torch.nn.modules.linear.Linear",
     "torch.nn.modules.sparse.Embedding",
     "torch.nn.modules.activation.ReLU",
@@ -65,90 +65,6 @@ def read_qinco1_release(path: str | Path) -> Qinco1Model:
         return _Reader(archive, source).model(root)
 
 
-def build_qinco1(model: Qinco1Model, source: Path) -> QINCo:
-    """The quantizer of a model of the release.
-
-    Raises:
-        ValueError: a family that this version has no model for, or tensors that do not fit.
-    """
-    return _FAMILIES[model.family](model, source)
-
-
-def _plain(model: Qinco1Model, source: Path) -> QINCo:
-    return _single(model, source, ivf=False)
-
-
-def _ivf(model: Qinco1Model, source: Path) -> QINCo:
-    return _single(model, source, ivf=True)
-
-
-def _single(model: Qinco1Model, source: Path, *, ivf: bool) -> QINCo:
-    """QINCo1; with `ivf`, `codebook0` holds the coarse centroids, and steps are numbered from 0 instead of 1."""
-    state, sizes = model.state, model.sizes
-    first = 0 if ivf else 1
-    table, codebook = (state.get(name, torch.empty(0)) for name in ("codebook0.weight", f"step{first}.codebook.weight"))
-    codebook = codebook if ivf else table
-    blocks = sum(name.startswith(f"step{first}.residual_block") and name.endswith(".0.weight") for name in state)
-    found = {"M": first + sum(name.endswith(".codebook.weight") for name in state)}
-    found |= {"K": codebook.shape[0], "d": codebook.shape[1]} if codebook.ndim == 2 else {}
-    found |= {"K_IVF": table.shape[0]} if ivf else {}
-    found |= {"L": blocks, "h": state[f"step{first}.residual_block0.0.weight"].shape[0]} if blocks else {}
-    check_sizes(source, sizes, found)
-    try:
-        quantizer = QINCo(
-            found["d"],
-            num_steps=found["M"],
-            codebook_size=found["K"],
-            embed_dim=None,
-            hidden_dim=found.get("h", int(sizes.get("h", 1))),  # without a network, what the file says
-            num_blocks=found.get("L", int(sizes.get("L", 1))),
-            outer_skip=False,
-            num_candidates=0,
-            beam_size=1,
-            num_lists=found.get("K_IVF"),
-        )
-        scale = torch.tensor(float(sizes["db_scale"]))
-    except (KeyError, ValueError, OverflowError) as error:
-        raise ValueError(f"{source}: its attributes {sizes} describe no QINCo model ({error!s})") from error
-    state = {**state, "data_mean": torch.zeros(found["d"]), "db_scale": scale}
-    fill(quantizer, state, {"data_mean": "data_mean", "db_scale": "data_std", **_names(quantizer)}, source)
-    return quantizer
-
-
-def _waits_for(needed: str) -> Callable[[Qinco1Model, Path], QINCo]:
-    def refuse(model: Qinco1Model, source: Path) -> QINCo:
-        sizes = ", ".join(f"{name}={size:g}" for name, size in model.sizes.items())
-        of_parts = f" of {len(model.parts)} parts" if model.parts else ""
-        raise ValueError(
-            f"{source} holds a {model.family}{of_parts} ({sizes}) of the QINCo1 release: it waits for {needed}"
-        )
-
-    return refuse
-
-
-# a family is read when its function builds a quantizer
-_FAMILIES: dict[str, Callable[[Qinco1Model, Path], QINCo]] = {
-    "QINCo": _plain,
-    "QINCoLR": _waits_for("networks with a low-rank first layer, which this version lacks"),
-    "IVFQINCo": _ivf,
-    "PQ_QINCo": _waits_for("product quantizers of QINCo parts, which this version lacks"),
-}
-
-
-def _names(quantizer: QINCo) -> dict[str, str]:
-    ivf = quantizer.num_lists is not None
-    names = {"codebook0.weight": "coarse_centroids" if ivf else "first_codebook"}
-    for index, step in enumerate(quantizer.residual_steps()):
-        theirs, ours = f"step{index if ivf else index + 1}", f"steps.{index}"
-        names[f"{theirs}.codebook.weight"] = f"{ours}.codebook"
-        for part in ("weight", "bias"):
-            names[f"{theirs}.MLPconcat.{part}"] = f"{ours}.network.concat.{part}"
-        for block in range(len(step.network.up)):
-            for number, part in ((0, "up"), (2, "down")):
-                names[f"{theirs}.residual_block{block}.{number}.weight"] = f"{ours}.network.{part}.{block}.weight"
-    return names
-
-
 # --- from records to a description ----------------------------------------------------------------------------------
 
 
@@ -165,13 +81,30 @@ class _Reader:
         return self._described(record, self._state(record, _MAX_DEPTH))
 
     def _described(self, record: Record, state: dict[str, Tensor]) -> Qinco1Model:
-        parts = []
-        for prefix, module in self._modules(record).items():
-            if _is_model(module):
-                below = {name: tensor for name, tensor in state.items() if name.startswith(f"{prefix}.")}
-                below = {name.removeprefix(f"{prefix}."): tensor for name, tensor in below.items()}
-                parts.append(self._described(module, below))
-        return Qinco1Model(record.class_name.removeprefix(_MODULE), self._sizes(record), state, tuple(parts))
+        kept = record.attributes.get(OPQ_MATRIX)
+        if kept is not None:  # a plain attribute, not a parameter: it must not be passed over
+            state[OPQ_MATRIX] = self._tensor(OPQ_MATRIX, kept)
+        family, parts = record.class_name.removeprefix(_MODULE), self._parts(record)
+        described = []
+        for prefix, module in parts.items():
+            below = {name: tensor for name, tensor in state.items() if name.startswith(f"{prefix}.")}
+            below = {name.removeprefix(f"{prefix}."): tensor for name, tensor in below.items()}
+            described.append(self._described(module, below))
+        return Qinco1Model(family, self._sizes(record), state, tuple(described))
+
+    def _parts(self, record: Record) -> dict[str, Record]:
+        """Models in a model, by name, in order; as many as the model lists, none missing in between."""
+        found = {name: module for name, module in self._modules(record).items() if _is_model(module)}
+        listed = record.attributes.get("sub_quantizers", [])
+        number = max(len(found), len(listed) if isinstance(listed, list) else 0)
+        names = [f"{PART_PREFIX}{index}" for index in range(number)]
+        missing, unknown = [name for name in names if name not in found], [name for name in found if name not in names]
+        if missing or unknown:
+            raise ValueError(
+                f"{self._source}: its {record.class_name} has {number} parts: missing {missing[:3]}, "
+                f"unknown {unknown[:3]}"
+            )
+        return {name: found[name] for name in names}
 
     def _sizes(self, record: Record) -> dict[str, float]:
         sizes: dict[str, float] = {}

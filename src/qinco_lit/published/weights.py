@@ -9,8 +9,11 @@ from torch import Tensor
 from qinco_lit.quantizers import QINCo
 
 
-def check_sizes(source: Path, declared: Mapping[str, object], found: Mapping[str, int]) -> None:
-    """ValueError for a size that is declared (None counts as not) and is not that of the tensors."""
+def check_sizes(source: Path | str, declared: Mapping[str, object], found: Mapping[str, int]) -> None:
+    """ValueError for a size that is declared (None counts as not) and is not that of the tensors.
+
+    `source` is the file, with a part of it where there is one.
+    """
     for name, size in found.items():
         said = declared.get(name)
         if said is not None and said != size:

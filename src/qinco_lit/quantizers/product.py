@@ -289,7 +289,12 @@ def _shares(name: str, given: Sequence[int] | None, num_parts: int, whole: str, 
         if total < 1 or total % num_parts:
             raise ValueError(f"{whole}={total} is no multiple of num_parts={num_parts}: say {name}=[...]")
         return [total // num_parts] * num_parts
-    shares = list(given)
-    if len(shares) != num_parts or min(shares) < 1 or sum(shares) != total:
-        raise ValueError(f"{name}={shares}: give num_parts={num_parts} numbers from 1 that add up to {whole}={total}")
+    shares = list(given) if isinstance(given, Sequence) else []
+    if (
+        any(type(share) is not int for share in shares)
+        or len(shares) != num_parts
+        or min(shares) < 1
+        or sum(shares) != total
+    ):
+        raise ValueError(f"{name}={given}: give num_parts={num_parts} numbers from 1 that add up to {whole}={total}")
     return shares
