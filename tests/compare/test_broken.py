@@ -101,7 +101,10 @@ def test_reports_of_another_form_are_no_traceback(make):
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("metrics.json", '{"schema_version": 99}', "metrics.json has the unknown schema_version 99 (known: 1, 2, 3)"),
+        (
+            "metrics.json", '{"schema_version": 99}',
+            "metrics.json has the unknown schema_version 99 (known: 1, 2, 3, 4)",
+        ),
         ("metrics.json", '{"schema_version": 2}', f"{_FORM} (it lacks 'codec')"),
         ("search.json", '{"schema_version": 0}', "search.json has the unknown schema_version 0 (known: 1, 2)"),
         ("search.json", '{"schema_version": 1, "index": 3}', f"{_FORM} (it lacks 'data')"),

@@ -162,6 +162,36 @@ def test_each_evaluation_of_a_training_is_a_row_of_its_own(make):
     assert differences(runs).columns == ["evaluate.beam_size"]
 
 
+def test_encodings_with_fewer_codes_are_rows_of_their_own(make):
+    folder = make("run", evaluated=True)
+    metrics = folder / "evaluate" / "metrics.json"
+    edit(metrics, lambda record: record.update(schema_version=4, rates=None))
+    edit(metrics, lambda record: record["codec"].update(num_steps=4))
+    assert differences(read(folder)[0]).columns == []
+    shutil.copytree(folder / "evaluate", folder / "short")
+    half = {"bytes_per_vector": 2.0, "num_steps": 2, "mse": 4e4, "mse_per_step": [6e4, 4e4]}
+    edit(folder / "short" / "metrics.json", lambda record: record["codec"].update(num_steps=2))
+    edit(folder / "short" / "metrics.json", lambda record: record["methods"]["codec"].update(half))
+    runs, warnings = read(folder)
+    assert warnings == []
+    assert {run.name: run.options["evaluate.num_steps"] for run in runs} == {"evaluate": 4, "short": 2}
+    [short] = [run for run in runs if run.name == "short"]
+    assert (short.results["bytes_per_vector"], short.rates) == (2, ((1, 6e4), (2, 4e4)))
+    assert differences(runs).columns == ["evaluate.num_steps"]
+
+
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_rows_are_named_by_what_a_model_is_made_of(make, evaluated):
+    folder = make("run", evaluated=evaluated)
+    kind = {"num_parts": 2, "opq": True, "concat_rank": 64, "outer_skip": False}
+    edit(folder / "config.json", lambda record: record["model"].update(kind))
+    if evaluated:
+        edit(folder / "codec" / "config.json", lambda record: record["model"].update(kind))
+        edit(folder / "evaluate" / "metrics.json", lambda record: record["codec"]["model"].update(kind))
+    [run], _ = read(folder)
+    assert (run.method, run.evaluated) == ("OPQ-QINCo1-LR", evaluated)
+
+
 def test_baselines_from_one_cache_are_one_row(make, tmp_path):
     for name in ("x", "y"):
         folder = make(name, evaluated=True)

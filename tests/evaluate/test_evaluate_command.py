@@ -8,17 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, UInt8
 
 from qinco_lit.codec import Codec
 from qinco_lit.commands import evaluate as command
-from qinco_lit.commands.evaluate import evaluate
 from qinco_lit.commands.measure import TestSet, measure
-from qinco_lit.quantizers import QINCo
-from qinco_lit.search.baselines import SETTINGS
-from qinco_lit.vectors.unit_rows import unit_rows
+from tests.evaluate.conftest import CODEBOOK, DIM, NEAREST, STEPS, Data, neighbours
 
-DIM, STEPS, CODEBOOK = 6, 3, 16
 FIGURES = ("mse", "mse_per_step", "recall_at_1", "recall_at_10", "recall_at_100", "entropy_bits", "unused_share")
 
 
@@ -52,83 +48,6 @@ class PlainCodec:
             yield x_hat.astype(np.float32)
 
 
-def _vectors(num: int, seed: int) -> Float32[np.ndarray, "num dim"]:
-    return np.random.default_rng(seed).normal(size=(num, DIM)).astype(np.float32)
-
-
-def _neighbours(queries: Any, database: Any) -> Int64[np.ndarray, "nq n"]:
-    squared_l2 = np.square(queries[:, None].astype(np.float64) - database).sum(axis=2)
-    return np.argsort(squared_l2, axis=1, kind="stable")
-
-
-def _largest_products(queries: Any, database: Any) -> Int64[np.ndarray, "nq n"]:
-    products = (queries[:, None].astype(np.float64) * database).sum(axis=2)
-    return np.argsort(-products, axis=1, kind="stable")
-
-
-_NEAREST = {"l2": _neighbours, "ip": _largest_products, "cosine": _largest_products}
-
-
-class Data:
-    """What docs/architecture.md asks of a data module, in memory."""
-
-    name, batch_size = "normal", 7
-
-    def __init__(self, *, dim: int = DIM, with_queries: bool = True, metric: str = "l2") -> None:
-        self._dim, self._with_queries, self.metric = dim, with_queries, metric
-        self.prepared = False
-
-    def prepare_data(self) -> None:
-        self.prepared = True
-
-    def setup(self, stage: str) -> None:
-        assert self.prepared
-        self.dim = self._dim
-        self.train_vectors, self.database = _vectors(700, 1)[:, : self.dim], _vectors(250, 2)[:, : self.dim]
-        self.queries = _vectors(30, 3)[:, : self.dim] if self._with_queries else None
-        if self.metric == "cosine":
-            self.database, self.queries = unit_rows(self.database), unit_rows(self.queries)
-
-    @property
-    def ground_truth(self) -> Int64[np.ndarray, "nq n"]:
-        return _NEAREST[self.metric](self.queries, self.database)[:, :100]
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SETTINGS, "lsq", {"train_iterations": 2, "train_ils_iterations": 2, "encode_ils_iterations": 4})
-    monkeypatch.setitem(SETTINGS, "opq", {"kmeans_iterations": 5, "rotation_iterations": 4})
-
-
-@pytest.fixture
-def codec_dir(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    quantizer = QINCo(
-        DIM, num_steps=STEPS, codebook_size=CODEBOOK, hidden_dim=8, num_blocks=1, num_candidates=4, beam_size=3
-    )
-    with torch.no_grad():
-        for parameter in quantizer.parameters():
-            parameter.normal_(0, 0.4)
-        quantizer.data_mean.fill_(0.1)
-        quantizer.data_std.fill_(1.3)
-    Codec(quantizer).save(tmp_path / "codec")
-    return tmp_path / "codec"
-
-
-@pytest.fixture
-def run(codec_dir: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    def call(**options: Any) -> dict[str, Any]:
-        defaults = {
-            "codec_dir": codec_dir,
-            "data": Data(),
-            "output_dir": tmp_path / "out",
-            "cache_dir": tmp_path / "cache",
-        }
-        return evaluate(**{**defaults, **options})
-
-    return call
-
-
 @pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
 def test_figures_equal_a_slow_loop_and_do_not_depend_on_the_blocks(metric: str) -> None:
     data = Data(metric=metric)
@@ -155,7 +74,7 @@ def test_figures_equal_a_slow_loop_and_do_not_depend_on_the_blocks(metric: str) 
             errors.append(sum((float(database[i, j]) - x_hat[j]) ** 2 for j in range(DIM)))
         assert results[0]["mse_per_step"][step] == pytest.approx(sum(errors) / 250, rel=1e-5)
     assert results[0]["mse"] == results[0]["mse_per_step"][-1]
-    found = _NEAREST[metric](queries, codec.decode(codes))
+    found = NEAREST[metric](queries, codec.decode(codes))
     for k in (1, 10, 100):
         expected = np.mean([truth[query, 0] in found[query, :k] for query in range(30)])
         assert results[0][f"recall_at_{k}"] == pytest.approx(expected)
@@ -177,7 +96,7 @@ def test_metrics_json_is_recomputed_by_a_second_path(run: Callable[..., Any], co
         share = np.unique(codes[:, step], return_counts=True)[1] / 250
         assert row["entropy_bits"][step] == pytest.approx(-(share * np.log2(share)).sum())
         assert row["unused_share"][step] == pytest.approx(1 - len(share) / CODEBOOK)
-    found = _neighbours(data.queries, codec.decode(codes))
+    found = neighbours(data.queries, codec.decode(codes))
     for k in (1, 10, 100):
         expected = np.mean([data.ground_truth[query, 0] in found[query, :k] for query in range(30)])
         assert row[f"recall_at_{k}"] == pytest.approx(expected)
@@ -191,10 +110,10 @@ def test_metrics_json_is_recomputed_by_a_second_path(run: Callable[..., Any], co
 def test_the_fields_of_the_record_are_frozen(run: Callable[..., Any], codec_dir: Path) -> None:
     """A new or renamed field breaks readers of metrics.json: raise SCHEMA_VERSION with it."""
     record = run(baselines=["lsq"])
-    assert command.SCHEMA_VERSION == record["schema_version"] == 3
+    assert command.SCHEMA_VERSION == record["schema_version"] == 4
     assert set(record) == {
         "schema_version", "created", "codec", "data", "batch_size", "device", "num_threads", "command",
-        "versions", "git_revision", "hardware", "arithmetic", "methods",
+        "versions", "git_revision", "hardware", "arithmetic", "methods", "rates",
     }  # fmt: skip
     codec_fields = {
         "bytes_per_vector", "num_steps", "codebook_size", *FIGURES, "encode_vectors_per_s", "decode_vectors_per_s",
@@ -205,7 +124,9 @@ def test_the_fields_of_the_record_are_frozen(run: Callable[..., Any], codec_dir:
     search_fields = {"beam_size", "num_candidates", "candidate_budget", "precision"}
     weights = codec_dir / "weights.safetensors"
     assert record["codec"]["weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert set(record["codec"]) == {"path", "dim", "bits_per_vector", "model", "weights_sha256"} | search_fields
+    facts = {"path", "dim", "num_steps", "bits_per_vector", "model", "weights_sha256", "truncated_from"}
+    assert set(record["codec"]) == facts | search_fields
+    assert record["rates"] is None
 
 
 def test_baselines_come_from_the_cache_with_identical_figures(
@@ -343,7 +264,18 @@ def test_wandb_gets_rate_distortion_and_every_methods_figures(
         assert row == [name, *(method[column] for column in columns[1:])]
         for column in columns[1:]:
             assert summary[f"evaluate/{name}/{column}"] == method[column]
+    assert "evaluate/rates" not in logged
+    record = run(logger={"mode": "offline", "log_codec": False}, rate=[1, STEPS])
+    table = logged["evaluate/rates"]
+    assert table.columns == ["found_by", "num_codes", *columns[1:]]
+    [first, last], whole = record["rates"]["points"], record["methods"]["codec"]
+    assert [row[:4] for row in table.data] == [
+        ["prefix", 1, 0.5, first["prefix"]["mse"]], ["encoded", 1, 0.5, first["encoded"]["mse"]],
+        ["prefix", 3, 1.5, whole["mse"]], ["encoded", 3, 1.5, last["encoded"]["mse"]],
+    ]  # fmt: skip
+    assert table.data[0][-2:] == [whole["encode_vectors_per_s"], first["encoded"]["decode_vectors_per_s"]]
+    assert table.data[1][-2:] == [first["encoded"][f"{what}_vectors_per_s"] for what in ("encode", "decode")]
     monkeypatch.setattr(command, "measure", None)
     with pytest.raises(TypeError):
         run(logger={"mode": "offline"})
-    assert states == ["finished", "failed"]
+    assert states == ["finished", "finished", "failed"]

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from qinco_lit.atomic import write_atomically
 from qinco_lit.reports.rate_distortion import figure_bytes, rate_distortion_figure
-from qinco_lit.reports.tables import markdown_table, method_label, rich_table, table_notes
+from qinco_lit.reports.tables import markdown_table, method_label, model_label, rich_table, table_notes
 
 
 def _row(mse_per_step: list[float] | None, mse: float, **more: Any) -> dict[str, Any]:
@@ -23,7 +23,10 @@ def _row(mse_per_step: list[float] | None, mse: float, **more: Any) -> dict[str,
 @pytest.fixture
 def record() -> dict[str, Any]:
     return {
-        "codec": {"model": {"outer_skip": True}, "beam_size": 32, "num_candidates": 16, "candidate_budget": None},
+        "codec": {
+            "model": {"outer_skip": True, "num_steps": 4}, "num_steps": 4, "beam_size": 32, "num_candidates": 16,
+            "candidate_budget": None,
+        },
         "data": {"name": "photo_sift", "metric": "l2", "dim": 128, "num_database": 20000, "num_queries": 1000},
         "device": "cpu",
         "num_threads": {"torch": 2, "faiss": 1},
@@ -34,7 +37,7 @@ def record() -> dict[str, Any]:
             "rq": _row([42000.0, 33000.0, 28000.0, 22000.0], 22000.0, from_cache=False),
             "lsq": _row(None, 0.2346, from_cache=False),
         },
-    }
+    }  # fmt: skip
 
 
 def test_the_table_says_what_the_record_says(record: dict[str, Any]) -> None:
@@ -50,6 +53,8 @@ def test_notes_name_threads_search_and_cached_methods(record: dict[str, Any]) ->
     assert "beam 32, 16 candidates per hypothesis, on cpu; threads: torch 2, faiss 1" in notes
     budget = {**record, "codec": {**record["codec"], "num_candidates": None, "candidate_budget": 64}}
     assert "beam 32, 64 candidates a step, on cpu" in table_notes(budget)
+    short = {**record, "codec": {**record["codec"], "num_steps": 3}}
+    assert "Codec: 3 of its 4 codes, beam 32, " in table_notes(short)
     assert "From the cache, with the speeds of then: PQ." in notes
 
 
@@ -75,10 +80,19 @@ def test_the_terminal_table_fits_80_columns_untruncated(record: dict[str, Any]) 
         assert cell in text
 
 
-def test_qinco1_is_told_from_qinco2_by_its_outer_skip(record: dict[str, Any]) -> None:
+def test_models_are_named_by_what_they_are_made_of(record: dict[str, Any]) -> None:
     assert method_label(record, "codec") == "QINCo2"
     record["codec"]["model"]["outer_skip"] = False
     assert method_label(record, "codec") == "QINCo1"
+    names = {
+        "QINCo1-LR": {"concat_rank": 64, "num_parts": None},
+        "PQ-QINCo1": {"num_parts": 2, "opq": False},
+        "OPQ-QINCo1-LR": {"num_parts": 2, "opq": True, "concat_rank": 64},
+        "QINCo1": {"concat_rank": None},
+    }
+    assert {name: model_label({"outer_skip": False, **options}) for name, options in names.items()} == dict(
+        zip(names, names, strict=True)
+    )
 
 
 def test_the_plot_shows_prefixes_as_curves_and_others_as_points(record: dict[str, Any]) -> None:

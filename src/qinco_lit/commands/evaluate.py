@@ -2,8 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,62 +13,28 @@ from rich.progress import Progress
 
 from qinco_lit.atomic import write_atomically
 from qinco_lit.codec import Codec
+from qinco_lit.commands.codec_quantizer import CodecQuantizer
 from qinco_lit.commands.device import chosen_device
-from qinco_lit.commands.encode import codec_sha256
-from qinco_lit.commands.measure import Quantizer, TestSet, measure
+from qinco_lit.commands.measure import TestSet, measure
 from qinco_lit.commands.measuring import num_threads_in_use, progress_bar
+from qinco_lit.commands.rate_curve import Rate, check_rate, chosen_rates, load_dedicated, measure_rates
 from qinco_lit.commands.wandb_tables import send_evaluation, track
 from qinco_lit.options import unknown
+from qinco_lit.reports.rate_curve import rates_figure
 from qinco_lit.reports.rate_distortion import figure_bytes, rate_distortion_figure
+from qinco_lit.reports.rate_table import rates_markdown, rates_notes, rates_table
 from qinco_lit.reports.tables import markdown_table, rich_table, table_notes
 from qinco_lit.search import baselines as faiss_baselines
 from qinco_lit.search.baseline_cache import fingerprint, trained_baseline
 from qinco_lit.search.threads import threads
 from qinco_lit.training.environment import environment
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 # Of what `measure` returns: results of baselines that are kept from earlier evaluations hold it.
 _FIGURES_VERSION = 1
 # The papers train OPQ and RQ on 500k vectors; the error barely falls beyond, and time grows in proportion.
 MAX_BASELINE_TRAINING_ROWS = 500_000
 DEFAULT_CACHE_DIR = Path("outputs/cache/baselines")
-
-
-@dataclass(frozen=True)
-class _CodecQuantizer:
-    """A codec with the breadth of its search fixed."""
-
-    codec: Codec
-    beam_size: int | None
-    num_candidates: int | None
-    candidate_budget: int | None
-
-    @property
-    def num_steps(self) -> int:
-        return self.codec.num_steps
-
-    @property
-    def codebook_size(self) -> int:
-        return self.codec.codebook_size
-
-    def encode(self, x: Any) -> Any:
-        codes = self.codec.encode(
-            x,
-            beam_size=self.beam_size,
-            num_candidates=self.num_candidates,
-            candidate_budget=self.candidate_budget,
-        )
-        # one array, as of any other quantizer: the list ids of an IVF codec come first
-        return codes if self.codec.num_lists is None else np.column_stack(codes)
-
-    def decode(self, codes: Any) -> Any:
-        return self.codec.decode(codes[:, -self.num_steps :], **self._list_ids(codes))
-
-    def decode_steps(self, codes: Any) -> Iterator[Any]:
-        return self.codec.decode_steps(codes[:, -self.num_steps :], **self._list_ids(codes))
-
-    def _list_ids(self, codes: Any) -> dict[str, Any]:
-        return {} if self.codec.num_lists is None else {"list_ids": codes[:, 0]}
 
 
 def evaluate(
@@ -81,6 +46,9 @@ def evaluate(
     beam_size: int | None = None,
     num_candidates: int | None = None,
     candidate_budget: int | None = None,
+    num_steps: int | None = None,
+    rate: Rate | None = None,
+    dedicated: Sequence[str | Path] = (),
     batch_size: int = 16384,
     precision: str = "auto",
     device: str = "auto",
@@ -100,6 +68,10 @@ def evaluate(
         beam_size: hypotheses the codec's search keeps; None takes the model's.
         num_candidates: codewords pre-selected per hypothesis, 0 for all; None takes the model's.
         candidate_budget: instead, pairs of hypothesis and codeword tried per step over the whole beam.
+        num_steps: encode with so many codes, fewer than the codec's; None takes all of them.
+        rate: "all", or numbers of codes: measure at each of them, too, what the first codes are worth, what an
+            encoding with so many codes, and what a model that was trained for them.
+        dedicated: those models, at most one of each number of codes: run folders or codec folders.
         batch_size: database vectors encoded at a time; changes memory and speed, not results.
         precision: of the codec's search: auto, fast, float32, screened, bfloat16, float16 (see `Codec`).
         device: of the codec: auto, cpu, cuda, cuda:1. Baselines run on the CPU.
@@ -110,47 +82,52 @@ def evaluate(
 
     Returns:
         The content of `metrics.json`: `schema_version`, `created`, facts of `codec`, `data`, `device`, `num_threads`,
-        those of `environment`, and `methods`: for "codec" and each baseline `bytes_per_vector`,
-        `num_steps`, `codebook_size` and what `measure` returns; for baselines also `settings`, `num_training_rows`,
-        `train_s`, `measured_at`, and `from_cache`: then speeds are of that earlier time.
+        those of `environment`, `methods`: for "codec" and each baseline `bytes_per_vector`, `num_steps`,
+        `codebook_size` and what `measure` returns; for baselines also `settings`, `num_training_rows`,
+        `train_s`, `measured_at`, and `from_cache`: then speeds are of that earlier time; and `rates`: None, or what
+        `measure_rates` returns.
 
     Raises:
         FileNotFoundError: no codec, or a file of the data set is missing.
-        ValueError: unknown baseline, a codec of another dimension than the data, impossible options, bad vectors.
+        ValueError: unknown baseline, a codec of another dimension than the data, impossible options, bad vectors, a
+            dedicated model that does not fit.
     """
     _check_options(baselines, batch_size, num_threads)
+    check_rate(rate, dedicated, num_steps)
     codec = Codec.load(codec_dir, device=chosen_device(device), precision=precision)
-    weights_sha256 = codec_sha256(codec_dir)  # now: a training may replace the codec while it is measured
-    data.prepare_data()
-    data.setup("test")
-    if codec.dim != data.dim:
-        raise ValueError(f"{codec_dir} encodes vectors of dimension {codec.dim}, data set {data.name} has {data.dim}")
-    queries = None if data.queries is None else np.asarray(data.queries[:])
-    truth = None if queries is None else np.asarray(data.ground_truth)
-    test_set = TestSet(data.database, queries, truth, data.metric)
+    if num_steps is not None and not 1 <= num_steps <= codec.num_steps:
+        raise ValueError(f"num_steps={num_steps}: {codec_dir} has {codec.num_steps} codes; give 1 to {codec.num_steps}")
+    quantizer = CodecQuantizer(codec, beam_size, num_candidates, candidate_budget, num_steps)
+    codec_facts = {"path": str(codec_dir), "dim": codec.dim, **quantizer.facts()}
+    rates = [] if rate is None else chosen_rates(rate, quantizer, codec_dir)
+    others = load_dedicated(dedicated, quantizer, rates, precision=precision)
+    test_set, data_facts = _opened(data, codec, codec_dir)
     console = Console()
     tracked = track(output_dir, logger, config or {}, send_evaluation)
     with tracked as tracker, threads(num_threads), progress_bar(console) as progress:
-        quantizer = _CodecQuantizer(codec, beam_size, num_candidates, candidate_budget)
-        methods = {"codec": _measure_codec(quantizer, test_set, batch_size, progress)}
+        if rates:
+            figures, of_rates = measure_rates(quantizer, rates, others, test_set, batch_size, progress)
+        else:
+            figures, of_rates = _measure_codec(quantizer, test_set, batch_size, progress), None
+        methods = {"codec": {**quantizer.rate(), **figures}}
         if baselines:
-            bench = _Baselines(data.train_vectors, test_set, -(-codec.bits_per_vector // 8), batch_size, cache_dir)
+            bench = _Baselines(data.train_vectors, test_set, -(-quantizer.bits_per_vector // 8), batch_size, cache_dir)
             methods.update({method: bench.measure(method, progress) for method in dict.fromkeys(baselines)})
         record = {
             "schema_version": SCHEMA_VERSION,
             "created": _now(),
-            "codec": _codec_facts(quantizer, codec_dir) | {"weights_sha256": weights_sha256},
-            "data": _data_facts(data),
+            "codec": codec_facts,
+            "data": data_facts,
             "batch_size": batch_size,
             "device": str(codec.device),
             "num_threads": num_threads_in_use(),
             **environment(),
             "methods": methods,
+            "rates": of_rates,
         }
         _write(record, output_dir)
         tracker(record)
-    console.print(rich_table(record))
-    console.print(table_notes(record), style="dim")
+    _show(record, console)
     console.print(f"results: {output_dir}", soft_wrap=True)
     return record
 
@@ -196,7 +173,9 @@ class _Baselines:
             cached.write_results(self._circumstances, figures)
         progress.update(task, completed=num_rows)
         return {
-            **_rate(cached.baseline, self._num_bytes),
+            "bytes_per_vector": self._num_bytes,
+            "num_steps": cached.baseline.num_steps,
+            "codebook_size": cached.baseline.codebook_size,
             **figures,
             "settings": cached.baseline.settings,
             "num_training_rows": cached.num_training_rows,
@@ -205,37 +184,20 @@ class _Baselines:
         }
 
 
-def _measure_codec(
-    quantizer: _CodecQuantizer, test_set: TestSet, batch_size: int, progress: Progress
-) -> dict[str, Any]:
+def _opened(data: Any, codec: Codec, codec_dir: Path) -> tuple[TestSet, dict[str, Any]]:
+    """Prepare and open the data set: what is measured on, and facts of it."""
+    data.prepare_data()
+    data.setup("test")
+    if codec.dim != data.dim:
+        raise ValueError(f"{codec_dir} encodes vectors of dimension {codec.dim}, data set {data.name} has {data.dim}")
+    queries = None if data.queries is None else np.asarray(data.queries[:])
+    truth = None if queries is None else np.asarray(data.ground_truth)
+    return TestSet(data.database, queries, truth, data.metric), _data_facts(data)
+
+
+def _measure_codec(quantizer: CodecQuantizer, test_set: TestSet, batch_size: int, progress: Progress) -> dict[str, Any]:
     task = progress.add_task("codec: encoding", total=int(test_set.database.shape[0]))
-    figures = measure(quantizer, test_set, batch_size=batch_size, advance=partial(progress.advance, task))
-    return {**_rate(quantizer, quantizer.codec.bits_per_vector / 8), **figures}
-
-
-def _rate(quantizer: Quantizer, num_bytes: float) -> dict[str, Any]:
-    return {
-        "bytes_per_vector": num_bytes,
-        "num_steps": quantizer.num_steps,
-        "codebook_size": quantizer.codebook_size,
-    }
-
-
-def _codec_facts(quantizer: _CodecQuantizer, codec_dir: Path) -> dict[str, Any]:
-    codec, model = quantizer.codec, quantizer.codec.quantizer.config
-    search = codec.quantizer.search_for(
-        beam_size=quantizer.beam_size,
-        num_candidates=quantizer.num_candidates,
-        candidate_budget=quantizer.candidate_budget,
-    )
-    return {
-        "path": str(codec_dir),
-        "dim": codec.dim,
-        "bits_per_vector": codec.bits_per_vector,
-        "model": model,
-        **search.record(),
-        "precision": codec.precision,
-    }
+    return measure(quantizer, test_set, batch_size=batch_size, advance=partial(progress.advance, task))
 
 
 def _data_facts(data: Any) -> dict[str, Any]:
@@ -262,11 +224,24 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
+def _show(record: dict[str, Any], console: Console) -> None:
+    console.print(rich_table(record))
+    console.print(table_notes(record), style="dim")
+    if record["rates"] is not None:
+        console.print()
+        console.print(rates_table(record))
+        console.print(rates_notes(record), style="dim")
+
+
 def _write(record: dict[str, Any], output_dir: Path) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
-    figure = rate_distortion_figure(record)
-    for suffix in ("png", "svg"):
-        write_atomically(output_dir / f"rate_distortion.{suffix}", figure_bytes(figure, suffix))
-    write_atomically(output_dir / "table.md", markdown_table(record))
+    figures, text = {"rate_distortion": rate_distortion_figure(record)}, markdown_table(record)
+    if record["rates"] is not None:
+        figures["rates"] = rates_figure(record)
+        text += f"\n{rates_markdown(record)}"
+    for name, figure in figures.items():
+        for suffix in ("png", "svg"):
+            write_atomically(output_dir / f"{name}.{suffix}", figure_bytes(figure, suffix))
+    write_atomically(output_dir / "table.md", text)
     # last: where metrics.json is, the evaluation is complete
     write_atomically(output_dir / "metrics.json", json.dumps(record, indent=2) + "\n")

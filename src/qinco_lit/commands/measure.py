@@ -1,7 +1,7 @@
-"""Measure one quantizer on a database in one streaming pass: error, recall, entropy, speed."""
+"""Measure quantizers on a database in one streaming pass: error, recall, entropy, speed."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -72,8 +72,7 @@ def measure(
     """Encode and decode the whole database once and return plain figures.
 
     Memory is bounded by `batch_size` rows whatever the size of the database, and figures other than speeds do not
-    depend on it. Encoding and decoding are timed after a warm-up, without reading and without the other measurements;
-    arrays come back in main memory, so that work on a GPU is waited for.
+    depend on it.
 
     Args:
         quantizer: numpy in, numpy out.
@@ -82,69 +81,108 @@ def measure(
         advance: is told the number of vectors finished since the last call.
 
     Returns:
+        `Meter.figures`.
+
+    Raises:
+        ValueError: NaN or infinity in the database, or what the quantizer refuses.
+    """
+    meter = Meter(quantizer, test_set)
+    for start, x in blocks(test_set.database, batch_size):
+        meter.add(x, start)
+        advance(len(x))
+    return meter.figures()
+
+
+def blocks(database: Rows, batch_size: int) -> Iterator[tuple[int, Shaped[np.ndarray, "n dim"]]]:
+    """Yield (first row, rows) of the whole database in order. Raises ValueError for NaN or infinity."""
+    for start in range(0, int(database.shape[0]), batch_size):
+        x = np.asarray(database[start : start + batch_size])
+        bad = ~np.isfinite(x).all(axis=1)
+        if bad.any():
+            # a quantizer would refuse it too, but knows only the row within the block
+            raise ValueError(f"database vector {start + int(bad.argmax())} holds NaN or infinity")
+        yield start, x
+
+
+class Meter:
+    """Measures one quantizer on a database that arrives in blocks, in order, in memory that does not grow with it.
+
+    Encoding and decoding are timed after a warm-up, without reading and without the other measurements; arrays come
+    back in main memory, so that work on a GPU is waited for.
+
+    Args:
+        quantizer: numpy in, numpy out.
+        test_set: what is searched for.
+        prefixes: numbers of codes, fewer than the quantizer's: their reconstructions are searched, too.
+    """
+
+    def __init__(self, quantizer: Quantizer, test_set: TestSet, *, prefixes: Collection[int] = ()) -> None:
+        self._quantizer, self._test_set = quantizer, test_set
+        self._counts = CodeCounts(quantizer.num_steps, quantizer.codebook_size)
+        self._errors: list[SquaredError] = []
+        self._num_rows, self._encode_s, self._decode_s = 0, 0.0, 0.0
+        self._compared_by = comparison(test_set.metric)
+        self._nearest: dict[int, NearestSoFar] = {}
+        if test_set.queries is not None:
+            for num_steps in {*prefixes, quantizer.num_steps}:
+                nearest = NearestSoFar(len(test_set.queries), max(RECALL_AT), largest=self._compared_by == "ip")
+                self._nearest[num_steps] = nearest
+
+    def add(self, x: Shaped[np.ndarray, "n dim"], start: int) -> None:
+        """Encode, decode and search the next rows of the database, of which `start` is the first."""
+        if not self._num_rows:
+            self._quantizer.decode(self._quantizer.encode(x[:_WARM_UP_ROWS]))
+        began = time.perf_counter()
+        codes = self._quantizer.encode(x)
+        encoded = time.perf_counter()
+        x_hat = self._quantizer.decode(codes)
+        self._decode_s += time.perf_counter() - encoded
+        self._encode_s += encoded - began
+        self._num_rows += len(x)
+        self._counts.add(codes[:, -self._quantizer.num_steps :])
+        self._search(self._quantizer.num_steps, x_hat, start)
+        for place, prefix in enumerate(self._quantizer.decode_steps(codes)):
+            if place == len(self._errors):
+                self._errors.append(SquaredError())
+            self._errors[place].add(x, prefix)
+            if place + 1 < self._quantizer.num_steps:
+                self._search(place + 1, prefix, start)
+
+    def figures(self) -> dict[str, Any]:
+        """Figures of all rows so far, at all codes.
+
         `mse` (mean over vectors, sum over dimensions, raw space), `mse_per_step` (the same after 1..num_steps codes,
         None where prefixes cannot be decoded), `recall_at_1/10/100` (share of queries whose true neighbour is among the
         first k by exact search in the reconstructions, by squared L2 or, for ip and cosine, by inner product; None
         without queries), per step `entropy_bits` and the `unused_share` of codewords, `encode_vectors_per_s`,
         `decode_vectors_per_s`.
+        """
+        mse_per_step = [error.mean for error in self._errors]
+        num_steps = self._quantizer.num_steps
+        return {
+            "mse": mse_per_step[-1],
+            "mse_per_step": mse_per_step if len(mse_per_step) == num_steps else None,
+            **self._recalls(num_steps),
+            "entropy_bits": self._counts.entropy_bits.tolist(),
+            "unused_share": self._counts.unused_share.tolist(),
+            "encode_vectors_per_s": self._num_rows / self._encode_s,
+            "decode_vectors_per_s": self._num_rows / self._decode_s,
+        }
 
-    Raises:
-        ValueError: NaN or infinity in the database, or what the quantizer refuses.
-    """
-    counts = CodeCounts(quantizer.num_steps, quantizer.codebook_size)
-    errors: list[SquaredError] = []
-    queries = test_set.queries
-    compared_by = comparison(test_set.metric)
-    nearest = None
-    if queries is not None:
-        nearest = NearestSoFar(len(queries), max(RECALL_AT), largest=compared_by == "ip")
-    num_rows = int(test_set.database.shape[0])
-    encode_s = decode_s = 0.0
-    for start in range(0, num_rows, batch_size):
-        x = np.asarray(test_set.database[start : start + batch_size])
-        _check_finite(x, start)
-        if start == 0:
-            quantizer.decode(quantizer.encode(x[:_WARM_UP_ROWS]))
-        began = time.perf_counter()
-        codes = quantizer.encode(x)
-        encoded = time.perf_counter()
-        x_hat = quantizer.decode(codes)
-        decode_s += time.perf_counter() - encoded
-        encode_s += encoded - began
-        counts.add(codes[:, -quantizer.num_steps :])
-        _add_errors(errors, x, quantizer.decode_steps(codes))
+    def prefix_figures(self, num_steps: int) -> dict[str, float | None]:
+        """`mse` and `recall_at_1/10/100` of the first `num_steps` codes, one of `prefixes`, of the same encoding."""
+        return {"mse": self._errors[num_steps - 1].mean, **self._recalls(num_steps)}
+
+    def _search(self, num_steps: int, x_hat: Shaped[np.ndarray, "n dim"], start: int) -> None:
+        queries, nearest = self._test_set.queries, self._nearest.get(num_steps)
         if queries is not None and nearest is not None:
-            scores, ids = exact_neighbours(queries, x_hat, min(max(RECALL_AT), len(x_hat)), metric=compared_by)
+            num_found = min(max(RECALL_AT), len(x_hat))
+            scores, ids = exact_neighbours(queries, x_hat, num_found, metric=self._compared_by)
             nearest.add(scores, ids + start)
-        advance(len(x))
-    mse_per_step = [error.mean for error in errors]
-    return {
-        "mse": mse_per_step[-1],
-        "mse_per_step": mse_per_step if len(mse_per_step) == quantizer.num_steps else None,
-        **_recalls(nearest, test_set),
-        "entropy_bits": counts.entropy_bits.tolist(),
-        "unused_share": counts.unused_share.tolist(),
-        "encode_vectors_per_s": num_rows / encode_s,
-        "decode_vectors_per_s": num_rows / decode_s,
-    }
 
-
-def _check_finite(x: Shaped[np.ndarray, "n dim"], first_row: int) -> None:
-    bad = ~np.isfinite(x).all(axis=1)
-    if bad.any():
-        # a quantizer would refuse it too, but knows only the row within the block
-        raise ValueError(f"database vector {first_row + int(bad.argmax())} holds NaN or infinity")
-
-
-def _add_errors(errors: list[SquaredError], x: Shaped[np.ndarray, "n dim"], steps: Iterator[Any]) -> None:
-    for step, x_hat in enumerate(steps):
-        if step == len(errors):
-            errors.append(SquaredError())
-        errors[step].add(x, x_hat)
-
-
-def _recalls(nearest: NearestSoFar | None, test_set: TestSet) -> dict[str, float | None]:
-    if nearest is None or test_set.ground_truth is None:
-        return {f"recall_at_{k}": None for k in RECALL_AT}
-    recalls = recall_at(nearest.ids, test_set.ground_truth, RECALL_AT)
-    return {f"recall_at_{k}": recalls[k] for k in RECALL_AT}
+    def _recalls(self, num_steps: int) -> dict[str, float | None]:
+        nearest, truth = self._nearest.get(num_steps), self._test_set.ground_truth
+        if nearest is None or truth is None:
+            return {f"recall_at_{k}": None for k in RECALL_AT}
+        recalls = recall_at(nearest.ids, truth, RECALL_AT)
+        return {f"recall_at_{k}": recalls[k] for k in RECALL_AT}

@@ -62,7 +62,7 @@ def send_search(run: Any, record: Record) -> None:
 
 
 def send_evaluation(run: Any, record: Record) -> None:
-    """Rate–distortion and the methods' figures as tables; each method's figures at the full rate as summary."""
+    """Rate–distortion, the methods' figures and those of rates as tables; the methods' at the full rate as summary."""
     import wandb
 
     curves, rows = [], []
@@ -81,4 +81,24 @@ def send_evaluation(run: Any, record: Record) -> None:
         ),
         "evaluate/methods": wandb.Table(columns=["method", *_FIGURES], data=rows),
     }
+    if record["rates"] is not None:
+        tables["evaluate/rates"] = wandb.Table(
+            columns=["found_by", "num_codes", *_FIGURES], data=list(_rate_rows(record))
+        )
     run.log(tables)
+
+
+def _rate_rows(record: Record) -> Iterator[list[Any]]:
+    """A row for each rate and way to its codes; a prefix's speed is that of the search for all codes."""
+    whole = record["methods"]["codec"]
+    for point in record["rates"]["points"]:
+        speeds = {
+            name: each[f"{name}_vectors_per_s"] for name, each in (("encode", whole), ("decode", point["encoded"]))
+        }
+        found = {"prefix": point["prefix"], "encoded": point["encoded"], "dedicated": point["dedicated"]}
+        for kind, figures in found.items():
+            if figures is not None:
+                shared = {"bytes_per_vector": point["bytes_per_vector"]}
+                shared |= {f"{name}_vectors_per_s": speed for name, speed in speeds.items()}
+                row = {**shared, **figures}
+                yield [kind, point["num_steps"], *(row[figure] for figure in _FIGURES)]

@@ -25,10 +25,7 @@ def rate_distortion_figure(record: dict[str, Any]) -> Figure:
     axes = figure.add_subplot()
     for method, row in record["methods"].items():
         _plot_method(axes, method, row, method_label(record, method))
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda mse, _: squared_error_text(mse)))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    dress_errors(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.set_xlabel("rate (bytes per vector); curves: prefixes of the codes found for the full rate")
     axes.set_ylabel("MSE (mean over vectors of the sum\nover dimensions, raw space)")
@@ -41,6 +38,14 @@ def rate_distortion_figure(record: dict[str, Any]) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, title="full rate: MSE", alignment="left")
     return figure
+
+
+def dress_errors(axes: Axes) -> None:
+    """Make the y axis one of squared errors: logarithmic, numbers without exponents."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda mse, _: squared_error_text(mse)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def figure_bytes(figure: Figure, suffix: str) -> bytes:

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from rich import box
 from rich.table import Table
 
+from qinco_lit.reports.tables import model_label
+
 _LABELS = {
     "ivf_pq": "IVF-PQ",
     "ivf_rq": "IVF-RQ",
@@ -35,7 +37,7 @@ def engine_label(record: dict[str, Any], engine: str) -> str:
 
 
 def _name(record: dict[str, Any], engine: str) -> str:
-    return _LABELS.get(engine) or ("QINCo2" if record["index"]["model"]["outer_skip"] else "QINCo1")
+    return _LABELS.get(engine) or model_label(record["index"]["model"])
 
 
 def _bytes(record: dict[str, Any], engine: str) -> str:
@@ -169,7 +171,7 @@ def _front(record: dict[str, Any], name: str, k: int) -> Grid:
                 rate(point["queries_per_s"]),
                 *(percent(point[f"recall_at_{each}"]) for each in ks),
                 milliseconds(point["latency_median_s"]),
-                *(str(point["parameters"][each]) for each in names),
+                *(str(point["parameters"].get(each, "all")) for each in names),
             )
         )
     header = (

@@ -1,5 +1,6 @@
 """The record of an evaluation as a table, for the terminal and for a file."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich import box
@@ -21,9 +22,13 @@ _COMPARED = {
 
 def method_label(record: dict[str, Any], method: str) -> str:
     """Return the name of a method for readers: PQ, RQ, QINCo2."""
-    if method != "codec":
-        return method.upper()
-    return "QINCo2" if record["codec"]["model"]["outer_skip"] else "QINCo1"
+    return model_label(record["codec"]["model"]) if method == "codec" else method.upper()
+
+
+def model_label(model: Mapping[str, Any]) -> str:
+    """Return the name of a model's kind from its options: QINCo2, QINCo1-LR, PQ-QINCo1, OPQ-QINCo2."""
+    parts = ("OPQ-" if model.get("opq") else "PQ-") if model.get("num_parts") else ""
+    return f"{parts}QINCo{2 if model['outer_skip'] else 1}{'-LR' if model.get('concat_rank') else ''}"
 
 
 def squared_error_text(mse: float) -> str:
@@ -63,7 +68,7 @@ def table_notes(record: dict[str, Any]) -> str:
         "MSE: mean over vectors of the sum over dimensions, raw space.",
         "R@k: true nearest neighbour among the first k of exact search in the reconstructions, "
         f"{record['data']['num_queries']:,} queries{_COMPARED[record['data']['metric']]}.",
-        f"Codec: beam {codec['beam_size']}, {_candidates(codec)}, on {record['device']};"
+        f"Codec: {_encoding(codec)}, on {record['device']};"
         f" threads: torch {threads['torch']}, faiss {threads['faiss']}.",
     ]
     if cached:
@@ -82,8 +87,8 @@ def _cells(record: dict[str, Any], method: str) -> tuple[str, ...]:
         *("" if recall is None else f"{100 * recall:.1f}" for recall in recalls),
         f"{_mean(row['entropy_bits']):.2f}",
         f"{100 * _mean(row['unused_share']):.1f}",
-        _short(row["encode_vectors_per_s"]),
-        _short(row["decode_vectors_per_s"]),
+        speed_text(row["encode_vectors_per_s"]),
+        speed_text(row["decode_vectors_per_s"]),
     )
 
 
@@ -91,15 +96,25 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def _short(value: float) -> str:
-    """Three digits and a unit: 653, 17.0k, 5.28M."""
+def speed_text(value: float) -> str:
+    """Return a speed with three digits and a unit: 653, 17.0k, 5.28M."""
     for unit, suffix in ((1e6, "M"), (1e3, "k")):
         if value >= 0.9995 * unit:
             return f"{value / unit:#.3g}".rstrip(".") + suffix
     return f"{value:.3g}"
 
 
-def _candidates(codec: dict[str, Any]) -> str:
+def _encoding(codec: dict[str, Any]) -> str:
+    """Return how the codec's codes were found."""
+    whole = codec["model"]["num_steps"]
+    some = f"{codec['num_steps']} of its {whole} codes, " if codec["num_steps"] < whole else ""
+    return some + search_text(codec)
+
+
+def search_text(codec: dict[str, Any]) -> str:
+    """Return the breadth of a search in words: beam 8, 16 candidates a step."""
     if codec["candidate_budget"] is not None:
-        return f"{codec['candidate_budget']} candidates a step"
-    return f"{codec['num_candidates'] or 'all'} candidates per hypothesis"
+        candidates = f"{codec['candidate_budget']} candidates a step"
+    else:
+        candidates = f"{codec['num_candidates'] or 'all'} candidates per hypothesis"
+    return f"beam {codec['beam_size']}, {candidates}"

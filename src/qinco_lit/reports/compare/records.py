@@ -12,7 +12,7 @@ from typing import Any
 from qinco_lit.reports.compare.folders import EVALUATION, SEARCH, TRAINING
 
 # Versions of the files' forms that are read here; a summary.json carries none yet.
-KNOWN_VERSIONS: dict[str, tuple[int | None, ...]] = {TRAINING: (None, 1), EVALUATION: (1, 2, 3), SEARCH: (1, 2)}
+KNOWN_VERSIONS: dict[str, tuple[int | None, ...]] = {TRAINING: (None, 1), EVALUATION: (1, 2, 3, 4), SEARCH: (1, 2)}
 # A longer silence between two reports is a run that was stopped and resumed, not training time.
 _SILENCE_S, _SILENCE_TIMES_MEDIAN = 60.0, 20.0
 _MAX_DEPTH = 50

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from qinco_lit.reports.compare.records import Curve, Evaluation, Search, Training, finite, flat
 from qinco_lit.reports.search import engine_label
-from qinco_lit.reports.tables import method_label
+from qinco_lit.reports.tables import method_label, model_label
 
-_SEARCH_OF_CODES = ("beam_size", "num_candidates", "candidate_budget", "precision")
+_SEARCH_OF_CODES = ("num_steps", "beam_size", "num_candidates", "candidate_budget", "precision")
 # Beyond any model; powers of any number would take for ever.
 _MAX_STEPS, _MAX_CODEBOOK_SIZE = 2**12, 2**32
 _MEASURED = (
@@ -56,7 +56,7 @@ def training_row(training: Training) -> Run:
         results["bytes_per_vector"] = num_bytes
         rates = _rates(training.mse_per_step, num_bytes)
     return Run(
-        name="", kind="codec", method=_model(options.get("model.outer_skip")), data=_data_name(training),
+        name="", kind="codec", method=_model(options), data=_data_name(training),
         folder=training.folder, state=str(summary.get("state", "unknown")), results=results, options=_options(training),
         typed=training.typed, choices=training.choices, curve=training.curve, rates=rates,
     )  # fmt: skip
@@ -190,8 +190,9 @@ def _data_name(training: Training) -> str:
     return str(name)
 
 
-def _model(outer_skip: Any) -> str:
-    return {True: "QINCo2", False: "QINCo1"}.get(outer_skip, "codec")
+def _model(options: Mapping[str, Any]) -> str:
+    model = {name.partition(".")[2]: value for name, value in options.items() if name.startswith("model.")}
+    return model_label(model) if isinstance(model.get("outer_skip"), bool) else "codec"
 
 
 def _code_bytes(num_steps: Any, codebook_size: Any) -> float | None:

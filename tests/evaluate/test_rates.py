@@ -1,0 +1,342 @@
+"""`evaluate num_steps=`, `rate=`, `dedicated=`: what a codec is worth at each number of codes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.progress import Progress
+
+from qinco_lit.codec import Codec
+from qinco_lit.commands.codec_quantizer import CodecQuantizer
+from qinco_lit.commands.measure import RECALL_AT, TestSet
+from qinco_lit.commands.rate_curve import Dedicated, measure_rates
+from qinco_lit.quantizers import ProductQINCo
+from tests.cli.conftest import Qinco, qinco, refused
+from tests.evaluate.conftest import CODEBOOK, DIM, NEAREST, STEPS, Data
+from tests.models import random_quantizer
+
+RECALLS = [f"recall_at_{k}" for k in RECALL_AT]
+SPEEDS = {"encode_vectors_per_s", "decode_vectors_per_s"}
+FIGURES = {"mse", "mse_per_step", *RECALLS, "entropy_bits", "unused_share"}
+SMALL = {"codebook_size": CODEBOOK, "hidden_dim": 8, "num_blocks": 1, "num_candidates": 4, "beam_size": 3}
+
+Run = Callable[..., dict[str, Any]]
+__all__ = ["qinco", "refused"]  # the command in this process, in an empty folder
+
+
+@pytest.fixture(autouse=True)
+def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take most of the time, and have tests of their own."""
+    monkeypatch.setattr("qinco_lit.commands.evaluate.figure_bytes", lambda _, suffix: suffix.encode())
+
+
+def _codec(num_steps: int, seed: int = 0, **options: Any) -> Codec:
+    quantizer = random_quantizer(DIM, seed=seed, num_steps=num_steps, **SMALL | options)
+    quantizer.data_std.fill_(1.3)
+    return Codec(quantizer)
+
+
+def _saved(path: Path, *args: Any, **options: Any) -> Path:
+    _codec(*args, **options).save(path)
+    return path
+
+
+def _data(**options: Any) -> Data:
+    data = Data(**options)
+    data.prepare_data()
+    data.setup("")
+    return data
+
+
+def _test_set(data: Data) -> TestSet:
+    return TestSet(data.database, data.queries, data.ground_truth, data.metric)
+
+
+def _without_speeds(figures: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in figures.items() if name not in SPEEDS}
+
+
+def _slow(data: Data, x_hat: Any) -> dict[str, float]:
+    """Error and recalls of reconstructions of the database, without blocks."""
+    squared = np.square(data.database.astype(np.float64) - x_hat).sum(axis=1)
+    found = NEAREST[data.metric](data.queries, x_hat)
+    hits = {f"recall_at_{k}": (found[:, :k] == data.ground_truth[:, :1]).any(axis=1).mean() for k in RECALL_AT}
+    return {"mse": squared.mean(), **hits}
+
+
+def _check(figures: dict[str, Any], expected: dict[str, float]) -> None:
+    for name, value in expected.items():
+        assert figures[name] == pytest.approx(value, rel=1e-6), name
+
+
+# --- what is measured ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_all_three_ways_equal_a_second_path(run: Run, codec_dir: Path, tmp_path: Path, metric: str) -> None:
+    other = _saved(tmp_path / "two" / "codec", 2, 1)
+    record = run(rate="all", dedicated=[tmp_path / "two"], data=Data(metric=metric), batch_size=64)
+    assert record == json.loads((tmp_path / "out" / "metrics.json").read_text())
+    data, codec, trained = _data(metric=metric), Codec.load(codec_dir), Codec.load(other)
+    all_codes = codec.encode(data.database)
+    points = record["rates"]["points"]
+    assert [point["num_steps"] for point in points] == [1, 2, 3]
+    assert [point["bytes_per_vector"] for point in points] == [0.5, 1, 1.5]  # codes of 4 bits
+    for num_steps, point in enumerate(points, start=1):
+        _check(point["prefix"], _slow(data, codec.decode(all_codes[:, :num_steps])))
+        own = codec.encode(data.database, num_steps=num_steps)
+        _check(point["encoded"], _slow(data, codec.decode(own)))
+        assert len(point["encoded"]["mse_per_step"]) == num_steps
+    assert [point["dedicated"] is None for point in points] == [True, False, True]
+    _check(points[1]["dedicated"], _slow(data, trained.decode(trained.encode(data.database))))
+    [facts] = record["rates"]["dedicated"]
+    assert (facts["path"], facts["num_steps"], facts["weights_sha256"]) == (str(other), 2, trained.weights_sha256)
+
+
+def test_at_all_codes_the_ways_are_one_and_the_codec_is_measured_as_without_rates(run: Run) -> None:
+    plain, record = run(), run(rate="all")
+    assert _without_speeds(record["methods"]["codec"]) == _without_speeds(plain["methods"]["codec"])
+    last = record["rates"]["points"][-1]
+    assert last["encoded"].items() <= record["methods"]["codec"].items()
+    assert last["prefix"].items() <= record["methods"]["codec"].items()
+    for point, mse in zip(record["rates"]["points"], record["methods"]["codec"]["mse_per_step"], strict=True):
+        assert point["prefix"]["mse"] == mse
+
+
+def test_a_shorter_encoding_is_that_of_num_steps_and_of_the_truncated_codec(
+    run: Run, codec_dir: Path, tmp_path: Path
+) -> None:
+    points = run(rate="all")["rates"]["points"]
+    for num_steps in (1, 2):
+        Codec.load(codec_dir).truncated(num_steps).save(tmp_path / f"short-{num_steps}")
+        asked, cut = run(num_steps=num_steps), run(codec_dir=tmp_path / f"short-{num_steps}")
+        encoded = _without_speeds(points[num_steps - 1]["encoded"])
+        assert encoded.items() <= asked["methods"]["codec"].items()
+        assert _without_speeds(asked["methods"]["codec"]) == _without_speeds(cut["methods"]["codec"])
+        assert asked["codec"]["bits_per_vector"] == cut["codec"]["bits_per_vector"] == 4 * num_steps
+        assert (asked["codec"]["num_steps"], asked["codec"]["model"]["num_steps"]) == (num_steps, STEPS)
+        truncated_from = {"weights_sha256": asked["codec"]["weights_sha256"], "num_steps": STEPS}
+        assert (asked["codec"]["truncated_from"], cut["codec"]["truncated_from"]) == (None, truncated_from)
+
+
+def test_baselines_have_the_rate_of_the_codes_that_are_measured(run: Run, tmp_path: Path) -> None:
+    record = run(num_steps=2, baselines=["pq"])
+    assert [record["methods"][name]["bytes_per_vector"] for name in ("codec", "pq")] == [1, 1]
+    assert "Codec: 2 of its 3 codes, beam 3" in (tmp_path / "out" / "table.md").read_text()
+
+
+@pytest.mark.parametrize("kind", ["ivf", "product", "parts"])
+def test_models_of_every_kind_have_rates(run: Run, tmp_path: Path, kind: str) -> None:
+    data = _data()
+    if kind == "ivf":
+        codec = _codec(3, num_lists=5)
+    else:
+        order = "steps" if kind == "product" else "parts"
+        product = ProductQINCo(DIM, num_parts=2, num_steps=4, opq=True, order=order, **SMALL)
+        for number, part in enumerate(product.parts):
+            part.load_state_dict(random_quantizer(DIM // 2, seed=number, num_steps=2, **SMALL).state_dict())
+        product.rotation.copy_(product.rotation.flip(0))
+        codec = Codec(product)
+    codec.save(tmp_path / "other")
+    points = run(codec_dir=tmp_path / "other", rate="all")["rates"]["points"]
+    lists, all_codes = _coded(codec, data.database)
+    for num_steps, point in enumerate(points, start=1):
+        _check(point["prefix"], _slow(data, codec.decode(all_codes[:, :num_steps], **lists)))
+        own_lists, own = _coded(codec, data.database, num_steps=num_steps)
+        _check(point["encoded"], _slow(data, codec.decode(own, **own_lists)))
+
+
+def _coded(codec: Codec, x: Any, **options: Any) -> tuple[dict[str, Any], Any]:
+    codes = codec.encode(x, **options)
+    return ({}, codes) if codec.num_lists is None else ({"list_ids": codes[0]}, codes[1])
+
+
+def test_a_greedy_codec_finds_the_same_codes_for_every_rate(run: Run, tmp_path: Path) -> None:
+    _saved(tmp_path / "qinco1", 3, num_candidates=0, beam_size=1, outer_skip=False)
+    for point in run(codec_dir=tmp_path / "qinco1", rate="all")["rates"]["points"]:
+        assert point["prefix"].items() <= point["encoded"].items()
+
+
+def test_a_given_search_holds_for_every_encoding_and_the_dedicated_models(run: Run, tmp_path: Path) -> None:
+    _saved(tmp_path / "two", 2, 1, beam_size=2)
+    record = run(rate=[2], dedicated=[tmp_path / "two"], beam_size=16, num_candidates=0)
+    [facts] = record["rates"]["dedicated"]
+    for searched in (record["codec"], facts):
+        assert (searched["beam_size"], searched["num_candidates"]) == (16, 0)
+    narrow = run(rate=[2], dedicated=[tmp_path / "two"], beam_size=1, num_candidates=1)["rates"]["points"][0]
+    wide = record["rates"]["points"][0]
+    for way in ("encoded", "dedicated"):
+        assert wide[way]["mse"] < narrow[way]["mse"]
+
+
+# --- how it is measured -------------------------------------------------------------------------------------------
+
+
+class Counted:
+    """Rows that count how often each was read."""
+
+    def __init__(self, rows: Any) -> None:
+        self._rows, self.shape, self.times = rows, rows.shape, np.zeros(len(rows), dtype=int)
+
+    def __getitem__(self, key: slice) -> Any:
+        self.times[key] += 1
+        return self._rows[key]
+
+
+def test_figures_do_not_depend_on_the_blocks_and_every_vector_is_read_once() -> None:
+    data, results = _data(), []
+    quantizer = CodecQuantizer(_codec(3))
+    dedicated = {2: Dedicated(Path("two"), CodecQuantizer(_codec(2, 1)))}
+    for batch_size in (250, 64):
+        database = Counted(data.database)
+        test_set = TestSet(database, data.queries, data.ground_truth, "l2")
+        with Progress(disable=True) as progress:
+            results.append(measure_rates(quantizer, [1, 2, 3], dedicated, test_set, batch_size, progress))
+            [task] = progress.tasks
+            assert task.completed == task.total == 250 * (3 + 1 + 2 + 2)
+        assert (database.times == 1).all()
+    (whole, rates), (other_whole, other_rates) = results
+    for one, other in zip([whole, *_all(rates)], [other_whole, *_all(other_rates)], strict=True):
+        for name in FIGURES & set(one):
+            np.testing.assert_allclose(one[name], other[name], rtol=1e-12)
+
+
+def _all(rates: dict[str, Any]) -> list[dict[str, Any]]:
+    ways = ("prefix", "encoded", "dedicated")
+    return [point[way] for point in rates["points"] for way in ways if point[way] is not None]
+
+
+def test_chosen_rates_are_those_of_all(run: Run) -> None:
+    everything, some = run(rate="all")["rates"]["points"], run(rate=[3, 1, 3])["rates"]["points"]
+    assert [point["num_steps"] for point in some] == [1, 3]
+    for point in some:
+        same = everything[point["num_steps"] - 1]
+        assert point["prefix"] == same["prefix"]
+        assert _without_speeds(point["encoded"]) == _without_speeds(same["encoded"])
+
+
+def test_without_queries_there_are_errors_and_no_recalls(run: Run) -> None:
+    for point in run(rate="all", data=Data(with_queries=False))["rates"]["points"]:
+        for way in ("prefix", "encoded"):
+            assert [point[way][name] for name in RECALLS] == [None] * 3
+            assert point[way]["mse"] > 0
+
+
+def test_the_fields_of_rates_are_frozen(run: Run, tmp_path: Path) -> None:
+    """A new or renamed field breaks readers of metrics.json: raise SCHEMA_VERSION with it."""
+    _saved(tmp_path / "two", 2, 1)
+    record = run(rate=[2], dedicated=[str(tmp_path / "two")])
+    assert set(record["rates"]) == {"dedicated", "points"}
+    assert set(record["rates"]["dedicated"][0]) == set(record["codec"]) - {"dim"}
+    [point] = record["rates"]["points"]
+    assert set(point) == {"num_steps", "bytes_per_vector", "prefix", "encoded", "dedicated"}
+    assert set(point["prefix"]) == {"mse", *RECALLS}
+    assert set(point["encoded"]) == set(point["dedicated"]) == FIGURES | SPEEDS
+
+
+def test_results_are_written_and_told(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(rate="all")
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    plots = [f"{plot}.{suffix}" for plot in ("rate_distortion", "rates") for suffix in ("png", "svg")]
+    assert names == ["metrics.json", *plots, "table.md"]
+    printed, table = capsys.readouterr().out, (tmp_path / "out" / "table.md").read_text()
+    for text in ("One codec at every rate", "prefix of 3", "own search", "all 3"):
+        assert text in printed
+        assert text in table
+
+
+# --- mistakes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_steps": 0}, r"^num_steps=0: \S*codec has 3 codes; give 1 to 3$"),
+        ({"num_steps": 4}, r"^num_steps=4: \S*codec has 3 codes; give 1 to 3$"),
+        ({"rate": [2, 4]}, r"^rate=\[2, 4\]: \S*codec has 3 codes; give numbers from 1 to 3, or rate=all$"),
+        ({"rate": []}, r"^rate=\[\]: \S*codec has 3 codes; give numbers from 1 to 3, or rate=all$"),
+        ({"rate": "all", "num_steps": 2}, r"^num_steps=2 measures one rate, rate=all several: give one of them$"),
+        ({"rate": [1], "num_steps": 2}, r"^num_steps=2 measures one rate, rate=\[1\] several: give one of them$"),
+        ({"dedicated": ["a"]}, r"^dedicated=\['a'\] is compared at each rate: add rate=all$"),
+    ],
+)
+def test_impossible_rates_are_one_line_and_leave_no_folder(
+    run: Run, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(**options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "rate", "message"),
+    [
+        ({"num_steps": 4}, "all", r"^dedicated=\S*/bad has 4 codes, measured are 1, 2, 3: leave it out$"),
+        ({"num_steps": 2}, [1, 3], r"^dedicated=\S*/bad has 2 codes, measured are 1, 3: leave it out$"),
+        ({"num_steps": 2, "codebook_size": 8}, "all", r"/bad has codebook_size=8, the codec 16: their rates do not co"),
+        ({"num_steps": 2, "num_lists": 4}, "all", r"/bad has num_lists=4, the codec None: their rates do not compare$"),
+        ({"num_steps": 2, "dim": 4}, "all", r"/bad has dim=4, the codec 6: their rates do not compare$"),
+    ],
+)
+def test_dedicated_models_that_do_not_fit_are_named(
+    run: Run, tmp_path: Path, options: dict[str, Any], rate: Any, message: str
+) -> None:
+    options = dict(options)
+    Codec(random_quantizer(options.pop("dim", DIM), **SMALL | options)).save(tmp_path / "bad")
+    with pytest.raises(ValueError, match=message):
+        run(rate=rate, dedicated=[tmp_path / "bad"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_dedicated_models_of_one_rate_are_named(run: Run, tmp_path: Path) -> None:
+    paths = [_saved(tmp_path / name, 2, seed) for seed, name in enumerate(("a", "b"))]
+    with pytest.raises(ValueError, match=r"^dedicated=\S*/a and \S*/b both have 2 codes: give one of them$"):
+        run(rate="all", dedicated=paths)
+
+
+def test_a_truncated_codec_is_no_dedicated_model(run: Run, codec_dir: Path, tmp_path: Path) -> None:
+    Codec.load(codec_dir).truncated(2).save(tmp_path / "cut")
+    message = r"^dedicated=\S*/cut was cut from a longer codec: give one that was trained for 2 codes$"
+    with pytest.raises(ValueError, match=message):
+        run(rate="all", dedicated=[tmp_path / "cut"])
+
+
+def test_a_dedicated_model_that_cannot_search_so_is_named(run: Run, tmp_path: Path) -> None:
+    _saved(tmp_path / "one", 2, num_candidates=0, beam_size=1)
+    with pytest.raises(ValueError, match=r"^\S*/one: this model has no pre-selector: [^\n]*$"):
+        run(rate="all", dedicated=[tmp_path / "one"], candidate_budget=8)
+    with pytest.raises(FileNotFoundError, match=r"nowhere"):
+        run(rate="all", dedicated=[tmp_path / "nowhere"])
+
+
+def test_the_command_line_takes_rates(codec_dir: Path, tmp_path: Path, qinco: Qinco) -> None:
+    _saved(tmp_path / "two" / "codec", 2, 1)
+    data, words = _data(), ["evaluate", f"codec={codec_dir}", "data=files"]
+    for name, rows in {"train": data.train_vectors, "database": data.database, "queries": data.queries}.items():
+        np.save(tmp_path / f"{name}.npy", rows)
+        words.append(f"data.{name}={tmp_path / name}.npy")
+    outcome = qinco(*words, "data.num_val=100", "rate=[1,2]", "dedicated=[two]", "hydra.run.dir=out")
+    assert outcome.code == 0, outcome
+    points = json.loads((tmp_path / "out" / "metrics.json").read_text())["rates"]["points"]
+    assert [point["num_steps"] for point in points] == [1, 2]
+    assert [point["dedicated"] is None for point in points] == [True, False]
+    outcome = qinco(*words, "data.num_val=100", "rate=[1,4]", "hydra.run.dir=none")
+    message = f"qinco: error: rate=[1, 4]: {codec_dir} has 3 codes; give numbers from 1 to 3, or rate=all\n"
+    assert (outcome.code, outcome.err) == (2, message)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("rate=4", "one of all or a list, each an integer or null"),
+        ("rate=some", "one of all or a list, each an integer or null"),
+        ("dedicated=there", "a list, each text or a path"),
+        ("num_steps=few", "an integer or null"),
+    ],
+)
+def test_options_of_another_type_are_refused_at_once(refused: Callable[..., str], option: str, expected: str) -> None:
+    assert refused("evaluate", "codec=DIR", option) == f"{option}: expected {expected}"
