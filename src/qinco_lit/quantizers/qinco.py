@@ -71,16 +71,17 @@ class QINCo(nn.Module):
         num_lists: int | None = None,
     ) -> None:
         super().__init__()
-        sizes = {"dim": dim, "num_steps": num_steps, "hidden_dim": hidden_dim, "num_blocks": num_blocks}
-        for name, value in {**sizes, "embed_dim": embed_dim, "concat_rank": concat_rank}.items():
+        sizes: dict[str, int | None] = {
+            "dim": dim, "num_steps": num_steps, "embed_dim": embed_dim, "hidden_dim": hidden_dim,
+            "num_blocks": num_blocks, "concat_rank": concat_rank, "num_lists": num_lists,
+        }  # fmt: skip
+        for name, value in sizes.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")
         if not 2 <= codebook_size <= 65536:
             raise ValueError(f"codebook_size={codebook_size} must be from 2 to 65536")
         self.dim, self.num_steps, self.codebook_size = dim, num_steps, codebook_size
         self.embed_dim, self.hidden_dim = embed_dim or dim, hidden_dim
-        if num_lists is not None and num_lists < 1:
-            raise ValueError(f"num_lists={num_lists} must be at least 1")
         if search not in SEARCHES:
             raise ValueError(f"search={search} is unknown: choose from {', '.join(SEARCHES)}")
         if (search == "budget") != (candidate_budget is not None):
@@ -132,12 +133,15 @@ class QINCo(nn.Module):
             )
         if num_candidates is None and candidate_budget is None:
             candidate_budget = own.candidate_budget
-        return Search(
+        search = Search(
             own.beam_size if beam_size is None else beam_size,
             own.num_candidates if num_candidates is None else num_candidates,
             candidate_budget,
             self.codebook_size,
         )
+        for step in self.residual_steps():
+            step.check(search)
+        return search
 
     def residual_steps(self) -> list[ResidualStep]:
         """The steps that own a network, typed (iterating a ModuleList gives plain modules): 1..M-1, IVF 1..M."""
@@ -187,9 +191,7 @@ class QINCo(nn.Module):
     def tables(self, precision: Precision = FLOAT32, *, compiled: bool = False) -> list[StepTables]:
         """Per-step tables of the current weights; compute once, reuse for every batch until the weights change.
 
-        Args:
-            precision: in which candidates are scored.
-            compiled: evaluate candidates by a function that torch.compile made (needs a C++ compiler on a CPU).
+        Candidates are scored in `precision`; `compiled` by a function of torch.compile (a CPU needs a C++ compiler).
         """
         return [step.tables(precision, compiled=compiled) for step in self.residual_steps()]
 

@@ -96,6 +96,15 @@ class ResidualStep(nn.Module):
     def _skipped(self) -> Float[Tensor, "codebook dim"] | None:
         return self.codebook if self.network.outer_skip else None
 
+    def check(self, search: Search) -> None:
+        """Raise ValueError for a search that needs a pre-selector where there is none."""
+        every = search.candidate_budget is None and search.num_candidates in (0, len(self.codebook))
+        if self.preselector is None and not every:
+            raise ValueError(
+                "this model has no pre-selector: use num_candidates=0 and no candidate_budget, "
+                "or fit one with `qinco fit-preselector`"
+            )
+
     def candidates(self, residual: Float[Tensor, "batch beam dim"], search: Search, tables: StepTables) -> Pairs:
         """What to try: the pairs of hypothesis and codeword of S_m that are nearest to x in squared L2.
 
@@ -106,11 +115,9 @@ class ResidualStep(nn.Module):
         if search.candidate_budget is None and search.num_candidates in (0, codebook_size):
             every = torch.arange(codebook_size, device=residual.device)
             return Pairs(None, every.expand(batch, width, -1).reshape(batch, -1))
-        if self.preselector is None or tables.preselector_half_norms is None:
-            raise ValueError(
-                "this model has no pre-selector: use num_candidates=0 and no candidate_budget, "
-                "or fit one with `qinco fit-preselector`"
-            )
+        self.check(search)
+        assert self.preselector is not None
+        assert tables.preselector_half_norms is not None
         flat = residual.reshape(-1, dim)
         # half the squared L2 to S_m, up to |residual|^2, which is the same for all codewords
         score = torch.addmm(tables.preselector_half_norms, flat, self.preselector.T, alpha=-1)
