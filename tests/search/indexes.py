@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from qinco_lit.codec import Codec
+from qinco_lit.quantizers import build_quantizer
 from qinco_lit.search.decoders.additive import AdditiveDecoder, AdditiveFit
 from qinco_lit.search.decoders.pairwise import PairwiseDecoder
 from qinco_lit.search.index.bundle import Bundle
@@ -30,33 +31,52 @@ class Indexed:
     queries: np.ndarray
 
 
-def ivf_codec(*, codebook_size: int = 16, seed: int = 0, scale: float = 1.0) -> Codec:
-    quantizer = random_quantizer(
-        DIM, seed=seed, num_steps=4, codebook_size=codebook_size, embed_dim=12, hidden_dim=20, num_blocks=1,
-        num_candidates=4, beam_size=4, num_lists=LISTS,
-    )  # fmt: skip
-    assert quantizer.coarse_centroids is not None
+def ivf_codec(
+    *, num_steps: int = 4, codebook_size: int = 16, seed: int = 0, scale: float = 1.0, **config: Any
+) -> Codec:
+    """A random codec with lists; `config` may be that of any quantizer."""
+    given = {"embed_dim": 12, "hidden_dim": 20, "num_blocks": 1, "num_candidates": 4, "beam_size": 4, **config}
+    quantizer = build_quantizer(DIM, num_steps=num_steps, codebook_size=codebook_size, num_lists=LISTS, **given)
+    for number, part in enumerate(quantizer.parts):
+        part.load_state_dict(random_quantizer(part.dim, seed=seed + number, **part.config).state_dict())
     generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():  # codewords of the size of what they describe, which the networks move a little
-        quantizer.coarse_centroids.copy_(4 * torch.randn(LISTS, DIM, generator=generator))
-        for number, step in enumerate(quantizer.residual_steps()):
-            for weight in step.network.parameters():
-                weight.mul_(0.3)
-            step.codebook.mul_(0.8**number)
-            assert step.preselector is not None
-            step.preselector.copy_(step.codebook)
-        quantizer.data_mean.mul_(scale)
-        quantizer.data_std.mul_(scale)
+    with torch.no_grad():
+        if getattr(quantizer, "rotation", None) is not None:
+            quantizer.rotation.copy_(torch.linalg.qr(torch.randn(DIM, DIM, generator=generator))[0])
+        quantizer.set_centroids(quantizer.denormalize(4 * torch.randn(LISTS, DIM, generator=generator)))
+        for part in quantizer.parts:
+            for number, step in enumerate(part.residual_steps()):
+                # codewords of the size of what they describe, which the networks move a little
+                for weight in step.network.parameters():
+                    weight.mul_(0.3)
+                step.codebook.mul_(0.8**number)
+                if step.preselector is not None:
+                    step.preselector.copy_(step.codebook)
+            part.data_mean.mul_(scale)
+            part.data_std.mul_(scale)
     return Codec(quantizer, precision="float32")
 
 
 def indexed(
-    num_rows: int = 400, *, metric: str = "l2", codebook_size: int = 16, pairwise: bool = True, seed: int = 0
+    num_rows: int = 400,
+    *,
+    metric: str = "l2",
+    num_steps: int = 4,
+    codebook_size: int = 16,
+    pairwise: bool = True,
+    seed: int = 0,
 ) -> Indexed:
     """Vectors around the lists of a random codec, encoded, with decoders fitted to their codes."""
-    rng = np.random.default_rng(seed)
     scale = 0.025 if metric == "cosine" else 1.0
-    codec = ivf_codec(codebook_size=codebook_size, seed=seed, scale=scale)
+    codec = ivf_codec(num_steps=num_steps, codebook_size=codebook_size, seed=seed, scale=scale)
+    return indexed_by(codec, num_rows, metric=metric, pairwise=pairwise, scale=scale, seed=seed)
+
+
+def indexed_by(
+    codec: Codec, num_rows: int, *, metric: str = "l2", pairwise: bool = False, scale: float = 1.0, seed: int = 0
+) -> Indexed:
+    """The same with a given codec."""
+    rng = np.random.default_rng(seed)
     centroids = codec.coarse_centroids
     assert centroids is not None
     noise = scale * rng.normal(size=(num_rows + 40, DIM))
@@ -71,7 +91,7 @@ def indexed(
     additive, _ = fit.solve()
     index = empty_index(centroids, additive.codebooks, (0.0, 500.0), metric=metric)
     add_codes(index, list_ids, codes, ids)
-    bundle = Bundle(codec, index, additive, _pairwise(additive, rng) if pairwise else None, metric, _config())
+    bundle = Bundle(codec, index, additive, _pairwise(additive, rng) if pairwise else None, metric, _config(codec))
     return Indexed(bundle, ids, list_ids, codes, codec.decode(codes, list_ids=list_ids), x, queries)
 
 
@@ -82,5 +102,5 @@ def _pairwise(additive: AdditiveDecoder, rng: np.random.Generator) -> PairwiseDe
     return PairwiseDecoder([(0, 1), (2, 4)], tables, list_codes, additive)
 
 
-def _config() -> dict[str, Any]:
-    return {"encoder": {"beam_size": 4, "num_candidates": 4, "candidate_budget": None}}
+def _config(codec: Codec) -> dict[str, Any]:
+    return {"encoder": codec.quantizer.default_search.record()}

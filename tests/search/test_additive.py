@@ -19,8 +19,8 @@ def coded(rows, num_steps, codebook_size, dim, seed=0, offset=0.0):
     return codes, x.astype(np.float32)
 
 
-def fitted(codes, x, codebook_size, pieces=1):
-    fit = AdditiveFit(codes.shape[1], codebook_size, x.shape[1])
+def fitted(codes, x, codebook_size, pieces=1, **options):
+    fit = AdditiveFit(codes.shape[1], codebook_size, x.shape[1], **options)
     for some_codes, some_x in zip(np.array_split(codes, pieces), np.array_split(x, pieces), strict=True):
         fit.add(some_codes, some_x)
     return fit.solve()
@@ -113,9 +113,47 @@ def test_mistakes_are_named():
         fit.add(np.zeros((5, 2), np.uint8), x)
 
 
-def test_a_matrix_beyond_the_limit_is_refused_before_any_work():
-    with refused(
-        "the additive decoder of 8 codebooks of 4096 solves 32768 x 32768 float64 = 8.6 GB, more than "
-        "max_matrix_bytes=2147483648: use smaller codebooks"
-    ):
-        AdditiveFit(8, 4096, 128)
+# -- beyond the size of a matrix: conjugate gradients -----------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    num_steps=st.integers(1, 5), codebook_size=st.integers(2, 20), dim=st.integers(1, 6), seed=st.integers(0, 99),
+    offset=st.sampled_from([0.0, 100.0]),
+)  # fmt: skip
+def test_without_a_matrix_the_error_is_that_of_least_squares_too(num_steps, codebook_size, dim, seed, offset):
+    codes, x = coded(400, num_steps, codebook_size, dim, seed, offset)
+    decoder, report = fitted(codes, x, codebook_size, pieces=3, max_matrix_bytes=0)
+    expected = dense_mse(codes, x, codebook_size)
+    rounding = 1e-6 * (offset + 10) * dim * max(1, expected) ** 0.5  # of float32
+    assert mse(x, decoder.decode(codes)) == pytest.approx(expected, rel=1e-5, abs=rounding)
+    assert report["mse"] == pytest.approx(mse(x, decoder.decode(codes)), rel=1e-5, abs=rounding)
+    assert {"ridge", "condition_at_least"}.isdisjoint(report)
+    assert report["iterations"] < 100
+
+
+def test_without_a_matrix_unused_codewords_and_free_directions_stay_small():
+    codes, x = coded(3000, 6, 16, 4, offset=1000.0)
+    codes[:, 0] //= 2
+    decoder, report = fitted(codes, x, 16, max_matrix_bytes=0)
+    assert not decoder.codebooks[0, 8:].any()
+    assert np.abs(decoder.codebooks).max() < 1.1 * 1000 / 6
+    assert (report["num_unused_codewords"], report["free_directions"]) == (8, 13)
+
+
+def test_vectors_that_are_sums_of_codewords_are_decoded_as_they_are():
+    rng = np.random.default_rng(0)
+    codes, codebooks = rng.integers(0, 8, (2000, 3)), rng.normal(size=(3, 8, 5))
+    x = np.float32(codebooks[np.arange(3), codes].sum(1))
+    for max_matrix_bytes in (0, 1 << 30):
+        decoder, report = fitted(codes, x, 8, max_matrix_bytes=max_matrix_bytes)
+        np.testing.assert_allclose(decoder.decode(codes), x, rtol=0, atol=1e-4)
+        assert report.get("iterations", 0) < 100
+
+
+def test_the_matrix_is_left_out_where_it_would_be_too_large():
+    codes, x = coded(3000, 12, 4096, 2)  # 19 GB
+    decoder, report = fitted(codes, x, 4096)
+    assert decoder.codebooks.shape == (12, 4096, 2)
+    assert report["mse"] == pytest.approx(mse(x, decoder.decode(codes)), rel=1e-5, abs=1e-6)
+    assert report["mse"] < 1e-3 * report["mse_of_zero"]  # more unknowns than vectors

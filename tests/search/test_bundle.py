@@ -286,10 +286,11 @@ def test_many_lists_are_assigned_through_the_graph(given, tmp_path, monkeypatch)
     np.testing.assert_array_equal(codes[same], given.codes[same])
 
 
-def test_the_published_model_through_its_index(tmp_path):
-    with np.load(GOLDEN / "ivf_qinco2.npz") as golden:
+@pytest.mark.parametrize("name", ["ivf_qinco2", "v1_ivf_qinco"])
+def test_the_published_model_through_its_index(tmp_path, name):
+    with np.load(GOLDEN / f"{name}.npz") as golden:
         x, columns, x_hat = golden["x"], golden["codes"], golden["x_hat"]
-    codec = import_checkpoint(GOLDEN / "ivf_qinco2.pt")
+    codec = import_checkpoint(GOLDEN / f"{name}.pt")
     centroids, list_ids, codes = codec.coarse_centroids, columns[:, 0].astype(np.int32), columns[:, 1:]
     fit = AdditiveFit(codec.num_steps, codec.codebook_size, codec.dim)
     fit.add(codes, x - centroids[list_ids])

@@ -306,7 +306,7 @@ def test_sizes_and_options_are_checked_first():
         fit_pairwise(training, validation, additive, centroids, populations, **options)
 
     with refused(
-        "6 pairwise tables of 6^2 x 4 float32 take 0.0 GB, more than max_table_bytes=3000: "
+        "6 pairwise tables of 6^2 x 4 float32 take 0.0 GB, more than 0.0 GB (max_table_bytes): "
         "lower num_tables (0: no pairwise decoder)"
     ):
         fit(max_table_bytes=3000)

@@ -2,23 +2,17 @@
 
 import logging
 import time
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float32
 from rich.console import Console
 
-from qinco_lit.codec import Codec
-from qinco_lit.commands.decode import check_codec
 from qinco_lit.commands.device import chosen_device
 from qinco_lit.commands.index_fit import fit_decoders
+from qinco_lit.commands.index_inputs import Inputs, job_of, open_inputs, pairwise_options
 from qinco_lit.commands.index_progress import lines_of_progress, say_what_is_missing
-from qinco_lit.commands.readings import check_reading
-from qinco_lit.commands.training_codes import CodedRows, encoded_rows, given_rows, sample_sha256, store_sha256
-from qinco_lit.commands.user_ids import UserIds
+from qinco_lit.commands.training_codes import CodedRows, encoded_rows
 from qinco_lit.encoding.progress import duration
 from qinco_lit.reports.index import index_table
 from qinco_lit.search.index import bundle as bundles
@@ -27,28 +21,11 @@ from qinco_lit.search.index.lists import fill_lists, merge_in_memory, merge_on_d
 from qinco_lit.search.index.work import Fit, IndexWork, remove_work
 from qinco_lit.search.threads import threads
 from qinco_lit.training.environment import environment
-from qinco_lit.vectors import CodeStore, open_codes
-from qinco_lit.vectors.metric import Metric
 
 log = logging.getLogger(__name__)
 
 MAX_VALIDATION_ROWS = 10_000
 _LISTS_FILE = "lists.ivfdata"
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """What an index is made of, opened and checked."""
-
-    codec: Codec
-    codec_dir: Path
-    store: CodeStore
-    data: Any
-    training_store: CodeStore | None
-    ids: UserIds | None
-    num_training: int
-    centroids: Float32[np.ndarray, "lists dim"]
-    metric: Metric
 
 
 def index(
@@ -57,10 +34,11 @@ def index(
     codes: Path,
     data: Any,
     output: Path,
+    num_steps: int | None = None,
     num_training: int | None = 200_000,
     training_codes: Path | None = None,
     ids: Path | None = None,
-    pairwise: bool = True,
+    pairwise: bool | None = None,
     num_tables: int | None = None,
     num_list_codes: int = 5,
     pairwise_dtype: str = "float16",
@@ -79,11 +57,13 @@ def index(
         codes: a complete store, of the database.
         data: a data module (docs/architecture.md): its training and validation vectors fit the decoders.
         output: the directory; one that is there is not overwritten.
+        num_steps: of the codes of each vector, the first so many; the index holds the codec cut to them. None: all.
         num_training: training vectors, evenly spaced, that are encoded to fit the decoders; None: all.
         training_codes: store of the codes of the first training vectors instead: its row k is training vector k; or of
             all rows of their file, validation vectors included.
         ids: file of the ids of the vectors, one integer each; None: their positions in the store.
-        pairwise: fit a pairwise decoder.
+        pairwise: fit a pairwise decoder; None: where its tables, codebook_size^2 rows each, are not too large, neither
+            for the memory nor for the training vectors.
         num_tables: of the pairwise decoder; None: twice the number of steps.
         num_list_codes: codes of a list id in it.
         pairwise_dtype: of its tables: float32 or float16.
@@ -103,9 +83,9 @@ def index(
     """
     _check_options(output, num_training, parts, part, num_threads, num_tables, num_list_codes, pairwise_dtype)
     chosen = str(chosen_device(device))
-    inputs = _open_inputs(codec_dir, codes, data, num_training, training_codes, ids, chosen)
-    pairwise_options = {"num_tables": num_tables, "num_list_codes": num_list_codes, "dtype": pairwise_dtype}
-    job = _job(inputs, pairwise_options if pairwise else None, on_disk)
+    inputs = open_inputs(codec_dir, codes, data, num_steps, num_training, training_codes, ids, chosen)
+    options = pairwise_options(inputs.codec, inputs.num_training, pairwise, num_tables, num_list_codes, pairwise_dtype)
+    job = job_of(inputs, options, on_disk)
     if _is_complete(output, job):
         return None
     work = IndexWork(output, job)
@@ -113,70 +93,13 @@ def index(
         fit = work.fit(inputs.codec.codebook_size)
         if fit is None:
             with work.alone():  # parts that are started together share what the first of them fits
-                fit = _fit(inputs, work, pairwise_options if pairwise else None, chosen, num_threads)
+                fit = _fit(inputs, work, options, chosen, num_threads)
         for number in range(parts) if part is None else [part]:
             _build_part(inputs, work, fit, number, parts)
         if part is not None:
             say_what_is_missing(work, part, parts)
             return None
         return _finish(inputs, work, fit, job, output, parts, on_disk)
-
-
-def _open_inputs(
-    codec_dir: Path,
-    codes: Path,
-    data: Any,
-    num_training: int | None,
-    training_codes: Path | None,
-    ids: Path | None,
-    device: str,
-) -> _Inputs:
-    store = open_codes(codes)
-    codec = Codec.load(codec_dir, device=device)
-    check_codec(store, codec_dir)
-    centroids = codec.coarse_centroids
-    if centroids is None:
-        raise ValueError(f"{codec_dir} has no lists, so there is nothing to index by: train one with coarse=ivf")
-    data.prepare_data()
-    data.setup("predict")
-    if data.dim != codec.dim:
-        raise ValueError(f"{codec_dir} encodes vectors of dimension {codec.dim}, data set {data.name} has {data.dim}")
-    fix = f"encode them with `qinco encode data=CHOICE data.metric={data.metric}`"
-    check_reading(f"codes={codes}", asdict(store.info), data.database, data, fix)
-    num_rows = len(data.train_vectors)
-    training_store = None if training_codes is None else open_codes(training_codes)
-    if training_codes is not None and training_store is not None:
-        check_codec(training_store, codec_dir)
-        given_rows(training_codes, training_store, data, centroids).check(codec)
-    return _Inputs(
-        codec=codec,
-        codec_dir=codec_dir,
-        store=store,
-        data=data,
-        training_store=training_store,
-        ids=None if ids is None else UserIds(ids, len(store)),
-        num_training=num_rows if num_training is None else min(num_training, num_rows),
-        centroids=centroids,
-        metric=data.metric,
-    )
-
-
-def _job(inputs: _Inputs, pairwise: dict[str, Any] | None, on_disk: bool) -> dict[str, Any]:
-    """What makes two calls the same work; parts, devices and threads do not."""
-    training = inputs.training_store
-    return {
-        "codec": inputs.store.info.codec_sha256,
-        "codes": store_sha256(inputs.store),
-        "num_vectors": len(inputs.store),
-        "ids": None if inputs.ids is None else inputs.ids.sha256,
-        "metric": inputs.metric,
-        "training": sample_sha256(inputs.data.train_vectors),
-        "validation": sample_sha256(inputs.data.val_vectors),
-        "num_training": inputs.num_training if training is None else min(len(training), len(inputs.data.train_vectors)),
-        "training_codes": None if training is None else store_sha256(training),
-        "pairwise": pairwise,
-        "on_disk": on_disk,
-    }
 
 
 def _is_complete(output: Path, job: dict[str, Any]) -> bool:
@@ -196,9 +119,7 @@ def _is_complete(output: Path, job: dict[str, Any]) -> bool:
     return True
 
 
-def _fit(
-    inputs: _Inputs, work: IndexWork, pairwise: dict[str, Any] | None, device: str, num_threads: int | None
-) -> Fit:
+def _fit(inputs: Inputs, work: IndexWork, pairwise: dict[str, Any] | None, device: str, num_threads: int | None) -> Fit:
     """Encode training and validation vectors, and fit the decoders to their codes; what is there is taken."""
     fit = work.fit(inputs.codec.codebook_size)
     if fit is not None:  # of another process, which this one has waited for
@@ -213,24 +134,26 @@ def _fit(
             work.folder,
             name,
             codec_dir=inputs.codec_dir,
-            like=inputs.store.info,
+            like=inputs.codes.store.info,
+            searched=inputs.searched,
+            num_steps=inputs.codes.num_steps,
             centroids=inputs.centroids,
             device=device,
             num_threads=num_threads,
         )
 
     train_vectors, val_vectors = inputs.data.train_vectors, inputs.data.val_vectors
-    if inputs.training_store is None:
+    if inputs.training_codes is None:
         training = encoded(train_vectors, inputs.num_training, "training")
     else:
-        training = CodedRows(train_vectors, inputs.training_store, inputs.centroids)
+        training = CodedRows(train_vectors, inputs.training_codes, inputs.centroids)
     validation = encoded(val_vectors, min(MAX_VALIDATION_ROWS, len(val_vectors)), "validation")
     encode_s = time.monotonic() - began
     fit = fit_decoders(
         training,
         validation,
         codec=inputs.codec,
-        store=inputs.store,
+        codes=inputs.codes,
         centroids=inputs.centroids,
         metric=inputs.metric,
         pairwise=pairwise,
@@ -242,16 +165,16 @@ def _fit(
     return fit
 
 
-def _build_part(inputs: _Inputs, work: IndexWork, fit: Fit, part: int, parts: int) -> None:
+def _build_part(inputs: Inputs, work: IndexWork, fit: Fit, part: int, parts: int) -> None:
     if work.part_record(part, parts) is not None:
         log.info("part=%d is complete already", part)
         return
-    total = len(inputs.store)
+    total = len(inputs.codes)
     start, stop = part * total // parts, (part + 1) * total // parts
     began = time.monotonic()
     fill_lists(
         fit.index,
-        inputs.store,
+        inputs.codes,
         start,
         stop,
         codebook_size=inputs.codec.codebook_size,
@@ -263,7 +186,7 @@ def _build_part(inputs: _Inputs, work: IndexWork, fit: Fit, part: int, parts: in
 
 
 def _finish(
-    inputs: _Inputs, work: IndexWork, fit: Fit, job: dict[str, Any], output: Path, parts: int, on_disk: bool
+    inputs: Inputs, work: IndexWork, fit: Fit, job: dict[str, Any], output: Path, parts: int, on_disk: bool
 ) -> dict[str, Any]:
     """Merge the parts, write the bundle, and say what it is."""
     began = time.monotonic()
@@ -273,24 +196,24 @@ def _finish(
         merge_on_disk(fit.index, files, work.folder / _LISTS_FILE)
     else:
         merge_in_memory(fit.index, files)
-    assert fit.index.ntotal == len(inputs.store)
+    assert fit.index.ntotal == len(inputs.codes)
     seconds = {
         **fit.report["seconds"],
         "lists": sum(record["seconds"] for record in records if record is not None),
         "merge": time.monotonic() - began,
     }
     report = {**_figures(inputs, fit), **fit.report, "seconds": seconds, "parts": parts, **environment()}
-    info = inputs.store.info
+    info = inputs.codes.store.info
     encoder = {name: getattr(info, name) for name in ("beam_size", "num_candidates", "candidate_budget", "precision")}
     config = {"encoder": encoder, "on_disk": on_disk, "inputs": job}
     bundle = bundles.Bundle(inputs.codec, fit.index, fit.additive, fit.pairwise, inputs.metric, config, report)
     work.publish(output, lambda folder: bundles.save(bundle, folder))
     Console().print(index_table(report, bundles.read_config(output)["parts"]))
-    log.info("%s: %s vectors, in %s", output, f"{len(inputs.store):,}", duration(sum(seconds.values())))
+    log.info("%s: %s vectors, in %s", output, f"{len(inputs.codes):,}", duration(sum(seconds.values())))
     return report
 
 
-def _figures(inputs: _Inputs, fit: Fit) -> dict[str, Any]:
+def _figures(inputs: Inputs, fit: Fit) -> dict[str, Any]:
     sizes = list_sizes(fit.index)
     num_vectors, codes = int(fit.index.ntotal), -(-inputs.codec.bits_per_vector // 8)
     return {

@@ -9,16 +9,18 @@ import numpy as np
 from jaxtyping import Float32, Int32, Integer
 
 from qinco_lit.codec import Codec
+from qinco_lit.commands.first_codes import FirstCodes
 from qinco_lit.commands.training_codes import CodedRows
 from qinco_lit.search.decoders.additive import AdditiveDecoder, AdditiveFit
 from qinco_lit.search.decoders.pairwise import PairwiseDecoder, fit_pairwise
 from qinco_lit.search.index.faiss_index import NormRange, empty_index
 from qinco_lit.search.index.lists import list_populations
 from qinco_lit.search.index.work import Fit
-from qinco_lit.vectors import CodeStore
 from qinco_lit.vectors.metric import Metric
 
 log = logging.getLogger(__name__)
+
+_EXCESS = 0.05  # of an additive decoder's error, above the least, that is not worth a word
 
 Decode = Callable[[Int32[np.ndarray, " n"], Integer[np.ndarray, "n steps"]], Float32[np.ndarray, "n dim"]]
 
@@ -28,7 +30,7 @@ def fit_decoders(
     validation: CodedRows,
     *,
     codec: Codec,
-    store: CodeStore,
+    codes: FirstCodes,
     centroids: Float32[np.ndarray, "lists dim"],
     metric: Metric,
     pairwise: dict[str, Any] | None,
@@ -40,7 +42,7 @@ def fit_decoders(
     Args:
         training, validation: vectors with their codes.
         codec: of the codes.
-        store: codes of the database; their list ids weight the lists.
+        codes: of the database; their list ids weight the lists.
         centroids: of the lists, raw space.
         metric: of the index.
         pairwise: options of `fit_pairwise`; None: no pairwise decoder.
@@ -56,7 +58,7 @@ def fit_decoders(
     if pairwise is not None:
         began = time.monotonic()
         log.info("pairwise decoder: fitting %s vectors", f"{len(training):,}")
-        populations = list_populations(store, len(centroids), 0, len(store))
+        populations = list_populations(codes, len(centroids), 0, len(codes))
         decoder, pairwise_report = fit_pairwise(
             training, validation, additive, centroids, populations, device=codec.device, **pairwise
         )
@@ -87,10 +89,28 @@ def _first_fit(training: CodedRows, codec: Codec, centroids: Float32[np.ndarray,
 
 
 def _fit_additive(training: CodedRows, codec: Codec) -> tuple[AdditiveDecoder, dict[str, Any]]:
+    if advice := more_vectors(len(training), codec.num_steps * codec.codebook_size):
+        log.info("additive decoder: %s", advice)
     fit = AdditiveFit(codec.num_steps, codec.codebook_size, codec.dim, device=codec.device)
     for codes, _, targets in training.blocks():
         fit.add(codes, targets)
     return fit.solve()
+
+
+def more_vectors(num_training: int, num_codewords: int) -> str | None:
+    """Whether more training vectors would make a better additive decoder, in words; None: hardly.
+
+    Least squares with p unknowns on n vectors has an error of about n / (n - p) times the least on others (measured on
+    random codes: 1.30 and 1.06 where this says 1.30 and 1.06).
+    """
+    enough = num_codewords * (1 + round(1 / _EXCESS))
+    if num_training >= enough:
+        return None
+    excess = f"{num_codewords / (num_training - num_codewords):.0%}" if num_training > num_codewords else "far"
+    return (
+        f"{num_training:,} training vectors for {num_codewords:,} codewords leave its error on others {excess} above "
+        f"the least; num_training={enough:_} would leave {_EXCESS:.0%}"
+    )
 
 
 def _norm_limits(training: CodedRows, additive: AdditiveDecoder) -> tuple[float, float]:

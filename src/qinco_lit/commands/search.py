@@ -59,6 +59,7 @@ def search(
     ef_search: Sequence[int] | None = None,
     num_additive: Sequence[int] | None = None,
     num_pairwise: Sequence[int] | None = None,
+    num_steps: Sequence[int] | None = None,
     strategy: Literal["grid", "random"] = "grid",
     max_points: int | None = None,
     recall_at: Sequence[int] = (1, 10, 100),
@@ -88,6 +89,7 @@ def search(
             data set's training rows and kept in `cache_dir`.
         nprobe, ef_search: values to try, for baselines too; None: see `engines.default_grid`.
         num_additive, num_pairwise: values to try; 0 pairwise: the stage is left out.
+        num_steps: values to try, of the codes that the full decoder reads; None: all codes.
         strategy: grid: all combinations that can matter; random: of `max_points` of them, drawn by `seed`.
         max_points: for random, per engine.
         recall_at: every k of R@k; each query asks for the largest.
@@ -120,6 +122,7 @@ def search(
         ef_search=ef_search,
         num_additive=num_additive,
         num_pairwise=num_pairwise,
+        num_steps=num_steps,
     )
     check_ids(engine, inputs.queries[:100], len(inputs.searcher))
     exploration = _Exploration(timing, strategy, max_points, seed)

@@ -12,6 +12,7 @@ from jaxtyping import Float32, Int32, Int64, Integer, Shaped
 
 from qinco_lit.codec import Codec
 from qinco_lit.commands.encode import encode
+from qinco_lit.commands.first_codes import FirstCodes
 from qinco_lit.commands.readings import check_reading
 from qinco_lit.vectors import CodeStore, VectorFile, open_codes, open_vectors, write_vectors
 from qinco_lit.vectors.code_info import CodeInfo, starts_file
@@ -27,13 +28,13 @@ class CodedRows:
 
     Args:
         vectors: (n, dim), those that the codes are of.
-        store: their codes; n rows, or more, of which the first n count.
+        codes: theirs; n rows, or more, of which the first n count.
         centroids: of the lists, raw space.
     """
 
-    def __init__(self, vectors: Any, store: CodeStore, centroids: Float32[np.ndarray, "lists dim"]) -> None:
-        self._num_rows = min(len(store), len(vectors))
-        self._vectors, self._store, self._centroids = vectors, store, centroids
+    def __init__(self, vectors: Any, codes: FirstCodes, centroids: Float32[np.ndarray, "lists dim"]) -> None:
+        self._num_rows = min(len(codes), len(vectors))
+        self._vectors, self._codes, self._centroids = vectors, codes, centroids
         self._block_rows = max(1, _BLOCK_BYTES // (4 * centroids.shape[1]))
 
     def __len__(self) -> int:
@@ -45,29 +46,29 @@ class CodedRows:
         """Yield (codes, list ids, x - centroid) of all rows, in order."""
         for start in range(0, len(self), self._block_rows):
             stop = min(start + self._block_rows, len(self))
-            list_ids = self._store.list_ids(start, stop)
+            list_ids = self._codes.list_ids(start, stop)
             x = np.asarray(self._vectors[start:stop], dtype=np.float32)
-            yield self._store[start:stop], list_ids, x - self._centroids[list_ids]
+            yield self._codes[start:stop], list_ids, x - self._centroids[list_ids]
 
     def check(self, codec: Codec) -> None:
         """Raise ValueError unless the codes decode to these vectors better than to their neighbours in the file."""
         rows = slice(0, min(1000, len(self)))
         x = np.asarray(self._vectors[rows], dtype=np.float32)
-        x_hat = codec.decode(self._store[rows], list_ids=self._store.list_ids(0, rows.stop))
+        x_hat = codec.decode(self._codes[rows], list_ids=self._codes.list_ids(0, rows.stop))
         error, other = (float(((x - each) ** 2).sum(1).mean()) for each in (x_hat, np.roll(x_hat, 1, axis=0)))
         if len(x) > 1 and not error < other:
             raise ValueError(
-                f"{self._store.path} holds codes of other vectors: row k must be row k of the training vectors "
+                f"{self._codes.store.path} holds codes of other vectors: row k must be row k of the training vectors "
                 f"(mean squared error {error:.4g}, {other:.4g} from the next row's codes)"
             )
 
 
-def given_rows(path: Path, store: CodeStore, data: Any, centroids: Float32[np.ndarray, "lists dim"]) -> CodedRows:
+def given_rows(path: Path, codes: FirstCodes, data: Any, centroids: Float32[np.ndarray, "lists dim"]) -> CodedRows:
     """The training vectors of a data set with codes that are there already, checked as far as it can be.
 
     Args:
         path: as the user wrote it.
-        store: row k holds the codes of training vector k; of all rows of their file, the first ones are taken.
+        codes: row k holds those of training vector k; of all rows of their file, the first ones are taken.
         data: data module.
         centroids: of the lists, raw space.
 
@@ -75,22 +76,22 @@ def given_rows(path: Path, store: CodeStore, data: Any, centroids: Float32[np.nd
         ValueError: codes of rows in another reading than `data.metric`'s, or more rows than training vectors, and not
             those of their file.
     """
-    vectors, num_rows, facts = data.train_vectors, len(data.train_vectors), asdict(store.info)
+    vectors, num_rows, facts = data.train_vectors, len(data.train_vectors), asdict(codes.store.info)
     where = getattr(vectors, "path", "FILE")
     fix = (
         f"leave training_codes out, or give codes of `qinco encode data=files data.train={where} data.database={where}"
     )
     check_reading(f"training_codes={path}", facts, vectors, data, f"{fix} data.metric={data.metric}`")
-    if len(store) > num_rows:
+    if len(codes) > num_rows:
         if not starts_file(facts, vectors):
             raise ValueError(
-                f"training_codes={path} has {len(store)} rows, data set {data.name} has {num_rows} training vectors: "
+                f"training_codes={path} has {len(codes)} rows, data set {data.name} has {num_rows} training vectors: "
                 f"give the store of their file {where}, or of its first rows"
             )
         log.info(
-            "training_codes=%s: the first %s of %s rows, the training vectors", path, f"{num_rows:,}", f"{len(store):,}"
+            "training_codes=%s: the first %s of %s rows, the training vectors", path, f"{num_rows:,}", f"{len(codes):,}"
         )
-    return CodedRows(vectors, store, centroids)
+    return CodedRows(vectors, codes, centroids)
 
 
 def encoded_rows(
@@ -101,6 +102,8 @@ def encoded_rows(
     *,
     codec_dir: Path,
     like: CodeInfo,
+    searched: int | None,
+    num_steps: int,
     centroids: Float32[np.ndarray, "lists dim"],
     device: str,
     num_threads: int | None,
@@ -114,6 +117,8 @@ def encoded_rows(
         name: of the files.
         codec_dir: the codec of the store.
         like: the search and the precision of the store.
+        searched: codes that the search is after; None: as many as the codec has.
+        num_steps: of them, how many are taken.
         centroids: of the lists.
         device: cpu, cuda, cuda:1.
         num_threads: of torch; None leaves them.
@@ -137,10 +142,11 @@ def encoded_rows(
         beam_size=like.beam_size,
         num_candidates=like.num_candidates,
         candidate_budget=like.candidate_budget,
+        num_steps=searched,
         precision=like.precision,
         num_threads=num_threads,
     )
-    return CodedRows(chosen, open_codes(folder / f"{name}.h5"), centroids)
+    return CodedRows(chosen, FirstCodes(open_codes(folder / f"{name}.h5"), num_steps), centroids)
 
 
 def sample_sha256(vectors: Any) -> str:

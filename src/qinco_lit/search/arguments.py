@@ -21,6 +21,7 @@ class Parameters(NamedTuple):
         ef_search: breadth of the search for them.
         num_additive: candidates after the additive stage.
         num_pairwise: after the pairwise stage; 0: there is none.
+        num_steps: codes of a candidate that the full decoder reads.
     """
 
     k: int
@@ -28,6 +29,7 @@ class Parameters(NamedTuple):
     ef_search: int
     num_additive: int
     num_pairwise: int
+    num_steps: int
 
     @classmethod
     def of(
@@ -37,27 +39,32 @@ class Parameters(NamedTuple):
         ef_search: int | None,
         num_additive: int | None,
         num_pairwise: int | None,
+        num_steps: int | None,
         *,
         num_vectors: int,
         num_lists: int,
+        stored_steps: int,
     ) -> "Parameters":
         """Take what was given, None for the defaults.
 
         Raises:
-            ValueError: no whole number, or one that is too small.
+            ValueError: no whole number, or one that is too small; more steps than are stored.
         """
         k = whole_number("k", k)
         nprobe = None if nprobe is None else whole_number("nprobe", nprobe)
         ef_search = None if ef_search is None else whole_number("ef_search", ef_search)
         num_additive = _MIN_SHORTLIST if num_additive is None else whole_number("num_additive", num_additive)
         num_pairwise = 0 if num_pairwise is None else whole_number("num_pairwise", num_pairwise, least=0)
+        num_steps = stored_steps if num_steps is None else whole_number("num_steps", num_steps)
+        if num_steps > stored_steps:
+            raise ValueError(f"num_steps={num_steps}: the index has {stored_steps} codes per vector")
         most = max(1, num_vectors)
         k = min(k, most)
         nprobe = min(nprobe or max(8, min(64, num_lists // 16)), num_lists)
         ef_search = min(ef_search or max(_MIN_EF_SEARCH, 2 * nprobe), max(_MIN_EF_SEARCH, num_lists))
         num_pairwise = min(max(num_pairwise, k), most) if num_pairwise else 0
         num_additive = min(max(num_additive, num_pairwise, k), most)
-        return cls(k, nprobe, ef_search, num_additive, num_pairwise)
+        return cls(k, nprobe, ef_search, num_additive, num_pairwise, num_steps)
 
 
 def whole_number(name: str, value: Any, *, least: int = 1) -> int:

@@ -5,8 +5,9 @@ from typing import Any
 
 import faiss
 import numpy as np
-from jaxtyping import Float, Int32, Int64, Integer, UInt8
+from jaxtyping import Float, Int32, Int64, Integer
 
+from qinco_lit.search.columns import unpacked_codes
 from qinco_lit.search.scan import Candidates, as_list_ids, ivf_parameters, list_entries
 
 
@@ -41,7 +42,9 @@ class PlainScan:
         )
         found = found.reshape(-1, found.shape[-1])
         list_ids = as_list_ids(found[:, : self._list_id_bytes]).reshape(ids.shape)
-        codes = self._unpacked(found[:, self._list_id_bytes :]).reshape(*ids.shape, self.num_steps)
+        codes = unpacked_codes(found[:, self._list_id_bytes :], self.num_steps, self._bits).reshape(
+            *ids.shape, self.num_steps
+        )
         missing = ids < 0
         codes[missing], list_ids[missing] = 0, 0
         scores[missing] = -np.inf if self.inner_product else np.inf
@@ -52,13 +55,6 @@ class PlainScan:
     ) -> Iterator[tuple[Int32[np.ndarray, " n"], Integer[np.ndarray, "n steps"], Int64[np.ndarray, " n"]]]:
         """Yield (list_ids, codes, ids) of all vectors, list by list; `empty` gives up a list's memory after it."""
         for number, packed, ids in list_entries(self.index.invlists):
-            yield np.full(len(ids), number, np.int32), self._unpacked(packed), ids.copy()
+            yield np.full(len(ids), number, np.int32), unpacked_codes(packed, self.num_steps, self._bits), ids.copy()
             if empty:
                 self.index.invlists.resize(number, 0)
-
-    def _unpacked(self, packed: UInt8[np.ndarray, "n bytes"]) -> Integer[np.ndarray, "n steps"]:
-        if self._bits == 8:
-            return packed[:, : self.num_steps].copy()
-        num_bytes = -(-self.num_steps * self._bits // 8)
-        codes = faiss.unpack_bitstrings(np.ascontiguousarray(packed[:, :num_bytes]), self.num_steps, self._bits)
-        return np.asarray(codes, dtype=np.uint8 if self._bits < 8 else np.uint16)

@@ -19,6 +19,8 @@ import torch
 from jaxtyping import Float, Float32, Int32, Int64, Integer, UInt8
 from torch.nn import functional as F
 
+from qinco_lit.search.columns import CodeColumns
+
 _faiss: Any = faiss  # its stubs miss much of what is used here
 _NORM_BITS = 16
 _BLOCK_ROWS = 32_768
@@ -82,27 +84,28 @@ class AdditiveScan:
     ) -> None:
         self.codebooks, self.inner_product = codebooks, inner_product
         self.num_steps, self.codebook_size, self.dim = codebooks.shape
-        self._bits = (self.codebook_size - 1).bit_length()
+        self._columns = CodeColumns(codebooks)
         self.centroids = centroids_of(coarse)
         # products and norms are of vectors around the middle of the centroids, where 16 bits resolve a norm better
         middle = self.centroids.mean(0, dtype=np.float64)
         self._origin = (middle * (not inner_product)).astype(np.float32)
-        self._norm_digits = 0 if inner_product else -(-_NORM_BITS // self._bits)
+        self._norm_digits = 0 if inner_product else -(-_NORM_BITS // self._columns.bits)
         # no vector, whenever it is added, is longer than the longest centroid and codewords together
         longest = np.linalg.norm(self.centroids - self._origin, axis=1).max()
         longest += np.linalg.norm(codebooks, axis=2).max(axis=1).sum()
-        self._norm_step = max(float(longest) ** 2, 1e-30) / (1 << self._bits * self._norm_digits)
+        self._norm_step = max(float(longest) ** 2, 1e-30) / (1 << self._columns.bits * self._norm_digits)
         self._index = self._scanner(coarse)
         self._list_id_bytes = int(self._index.coarse_code_size())
 
     def _scanner(self, coarse: Any) -> Any:
-        """Return an inner-product IVFPQ whose sub-vectors are the query once per step, then ones for the norm."""
-        columns = self.num_steps + self._norm_digits
-        tables = np.zeros((columns, 1 << self._bits, self.dim), np.float32)
-        tables[: self.num_steps, : self.codebook_size] = self.codebooks
+        """Return an inner-product IVFPQ whose sub-vectors are the query once per column, then ones for the norm."""
+        bits, codes = self._columns.bits, self._columns.number
+        columns = codes + self._norm_digits
+        tables = np.zeros((columns, 1 << bits, self.dim), np.float32)
+        tables[:codes] = self._columns.tables()
         for digit in range(self._norm_digits):
-            weight = self._norm_step * float(1 << self._bits * digit)
-            tables[self.num_steps + digit, :, 0] = -0.5 * weight * np.arange(1 << self._bits)
+            weight = self._norm_step * float(1 << bits * digit)
+            tables[codes + digit, :, 0] = -0.5 * weight * np.arange(1 << bits)
         # the coarse index sees the first sub-vector, back at its place
         first = _faiss.RemapDimensionsTransform(columns * self.dim, self.dim, False)
         _faiss.copy_array_to_vector(np.arange(self.dim, dtype=np.int32), first.map)
@@ -111,9 +114,7 @@ class AdditiveScan:
         back.is_trained = True
         moved = _faiss.IndexPreTransform(back, coarse)
         moved.prepend_transform(first)
-        index = _faiss.IndexIVFPQ(
-            moved, columns * self.dim, coarse.ntotal, columns, self._bits, _faiss.METRIC_INNER_PRODUCT
-        )
+        index = _faiss.IndexIVFPQ(moved, columns * self.dim, coarse.ntotal, columns, bits, _faiss.METRIC_INNER_PRODUCT)
         _faiss.copy_array_to_vector(tables.ravel(), index.pq.centroids)
         index.is_trained = True
         self._kept_for_cpp = (coarse, first, back, moved)
@@ -155,31 +156,20 @@ class AdditiveScan:
     ) -> Iterator[tuple[Int32[np.ndarray, " n"], Integer[np.ndarray, "n steps"], Int64[np.ndarray, " n"]]]:
         """Yield (list_ids, codes, ids) of all vectors, list by list."""
         for number, packed, ids in list_entries(self._index.invlists):
-            yield np.full(len(ids), number, np.int32), self._unpacked(packed), ids.copy()
+            yield np.full(len(ids), number, np.int32), self._columns.codes(packed), ids.copy()
 
     def _packed(
         self, list_ids: Integer[np.ndarray, " n"], codes: Integer[np.ndarray, "n steps"]
     ) -> UInt8[np.ndarray, "n bytes"]:
         """List id, codes and norm in the bytes of faiss."""
-        columns = codes
+        columns, bits = self._columns.of_codes(codes), self._columns.bits
         if self._norm_digits:
             levels = self._norms(list_ids, codes) / self._norm_step
-            level = np.clip(np.rint(levels), 0, (1 << self._bits * self._norm_digits) - 1).astype(np.int64)
-            digits = [level >> self._bits * digit & (1 << self._bits) - 1 for digit in range(self._norm_digits)]
-            columns = np.column_stack([codes, *digits])
+            level = np.clip(np.rint(levels), 0, (1 << bits * self._norm_digits) - 1).astype(np.int64)
+            digits = [level >> bits * digit & (1 << bits) - 1 for digit in range(self._norm_digits)]
+            columns = np.column_stack([columns, *digits])
         number = np.asarray(list_ids, dtype="<i8").view(np.uint8).reshape(len(list_ids), 8)[:, : self._list_id_bytes]
-        if self._bits == 8:
-            packed = columns.astype(np.uint8)
-        else:
-            packed = _faiss.pack_bitstrings(np.ascontiguousarray(columns, dtype=np.int32), self._bits)
-        return np.hstack([number, packed])
-
-    def _unpacked(self, packed: UInt8[np.ndarray, "n bytes"]) -> Integer[np.ndarray, "n steps"]:
-        if self._bits == 8:
-            return packed[:, : self.num_steps].copy()
-        columns = _faiss.unpack_bitstrings(np.ascontiguousarray(packed), self.num_steps + self._norm_digits, self._bits)
-        dtype = np.uint8 if self._bits < 8 else np.uint16
-        return np.asarray(columns[:, : self.num_steps], dtype=dtype)
+        return np.hstack([number, self._columns.packed(columns)])
 
     def _norms(
         self, list_ids: Integer[np.ndarray, " n"], codes: Integer[np.ndarray, "n steps"]
@@ -210,15 +200,16 @@ class AdditiveScan:
 
     def _search(self, queries: Float[np.ndarray, "queries dim"], size: int, parameters: Any) -> Candidates:
         around = (queries - self._origin).astype(np.float32)
-        wide = np.zeros((len(queries), self.num_steps + self._norm_digits, self.dim), np.float32)
-        wide[:, : self.num_steps] = around[:, None]
-        wide[:, self.num_steps :, 0] = 1
+        codes = self._columns.number
+        wide = np.zeros((len(queries), codes + self._norm_digits, self.dim), np.float32)
+        wide[:, :codes] = around[:, None]
+        wide[:, codes:, 0] = 1
         scores, ids, found = self._index.search_and_return_codes(
             wide.reshape(len(queries), self._index.d), size, include_listnos=True, params=parameters
         )
         found = found.reshape(-1, found.shape[-1])
         list_ids = as_list_ids(found[:, : self._list_id_bytes]).reshape(ids.shape)
-        codes = self._unpacked(found[:, self._list_id_bytes :]).reshape(*ids.shape, self.num_steps)
+        codes = self._columns.codes(found[:, self._list_id_bytes :]).reshape(*ids.shape, self.num_steps)
         missing = ids < 0
         codes[missing], list_ids[missing] = 0, 0
         scores[missing] = -np.inf

@@ -105,6 +105,11 @@ class Searcher:
         return int(self._bundle.index.nlist)
 
     @property
+    def num_steps(self) -> int:
+        """Codes per vector."""
+        return self._bundle.codec.num_steps
+
+    @property
     def metric(self) -> str:
         """What is searched for: the smallest squared L2 (`l2`), the largest inner product (`ip`) or `cosine`."""
         return self._bundle.metric
@@ -134,6 +139,7 @@ class Searcher:
         ef_search: int | None = None,
         num_additive: int | None = None,
         num_pairwise: int | None = None,
+        num_steps: int | None = None,
     ) -> tuple[Float32[np.ndarray, "queries k"], Int64[np.ndarray, "queries k"]]:
         """The k nearest vectors of each query: (distances, ids), best first, both (num_queries, k).
 
@@ -146,6 +152,8 @@ class Searcher:
             num_additive: vectors with the best additive distances that go on; None: 100, or what follows if larger.
             num_pairwise: of these, how many the pairwise decoder lets pass to the full decoder; 0: all of them
                 (None: all, too). Each number is raised to that of the following stage, and to k.
+            num_steps: codes of each of these that the full decoder reads, the first ones: fewer take less time and give
+                distances to coarser reconstructions. None: all.
 
         Returns:
             distances: squared L2 between query and decoded vector; inner products for `ip` and `cosine` (of unit
@@ -153,10 +161,16 @@ class Searcher:
 
         Raises:
             ValueError: wrong dimension, NaN or infinity in a query, a parameter that is below 1 or no whole number, no
-                pairwise decoder.
+                pairwise decoder, more steps than the index has.
         """
         trace = self.trace(
-            queries, k, nprobe=nprobe, ef_search=ef_search, num_additive=num_additive, num_pairwise=num_pairwise
+            queries,
+            k,
+            nprobe=nprobe,
+            ef_search=ef_search,
+            num_additive=num_additive,
+            num_pairwise=num_pairwise,
+            num_steps=num_steps,
         )
         return trace.distances, trace.ids
 
@@ -169,10 +183,19 @@ class Searcher:
         ef_search: int | None = None,
         num_additive: int | None = None,
         num_pairwise: int | None = None,
+        num_steps: int | None = None,
     ) -> SearchTrace:
         """`search`, with the ranking and the seconds of every stage."""
         parameters = Parameters.of(
-            k, nprobe, ef_search, num_additive, num_pairwise, num_vectors=len(self), num_lists=self.num_lists
+            k,
+            nprobe,
+            ef_search,
+            num_additive,
+            num_pairwise,
+            num_steps,
+            num_vectors=len(self),
+            num_lists=self.num_lists,
+            stored_steps=self.num_steps,
         )
         if parameters.num_pairwise and not self.has_pairwise:
             raise ValueError(f"num_pairwise={num_pairwise}: the index has no pairwise decoder (num_pairwise=0)")
@@ -195,7 +218,7 @@ class Searcher:
         return unit_rows(x) if self.metric == "cosine" else x
 
     def _search(self, queries: Float[np.ndarray, "queries dim"], parameters: Parameters) -> SearchTrace:
-        k, nprobe, ef_search, num_additive, num_pairwise = parameters
+        k, nprobe, ef_search, num_additive, num_pairwise, num_steps = parameters
         began = time.perf_counter()
         found = self._scan.search(queries, num_additive, nprobe=nprobe, ef_search=ef_search)
         stages = {"additive": Stage(found.ids, (now := time.perf_counter()) - began)}
@@ -206,8 +229,8 @@ class Searcher:
         finalists = k + k // 8 + 2  # of 10,000 queries for 10 results, this left out none (benchmarks/RESULTS.md)
         # the rough pass costs half of an exact one
         if self._rough is not None and found.ids.size >= _MIN_SCREENED and 2 * finalists <= found.ids.shape[1]:
-            found = self._rerank(queries, found, finalists, self._decoding(self._rough))
-        found = self._rerank(queries, found, k, self._decoding(self._decoder))
+            found = self._rerank(queries, found, finalists, self._decoding(self._rough, num_steps))
+        found = self._rerank(queries, found, k, self._decoding(self._decoder, num_steps))
         stages["decode"] = Stage(found.ids, time.perf_counter() - began)
         return SearchTrace(found.scores, found.ids, stages)
 
@@ -217,11 +240,11 @@ class Searcher:
         return rerank(queries, found, size, decode, inner_product=self.metric != "l2")
 
     @staticmethod
-    def _decoding(codec: Codec) -> Decode:
+    def _decoding(codec: Codec, num_steps: int) -> Decode:
         def decode(
             codes: Integer[np.ndarray, "n steps"], list_ids: Int32[np.ndarray, " n"]
         ) -> Float32[np.ndarray, "n dim"]:
-            x_hat: Float32[np.ndarray, "n dim"] = codec.decode(codes, list_ids=list_ids)
+            x_hat: Float32[np.ndarray, "n dim"] = codec.decode(codes[:, :num_steps], list_ids=list_ids)
             return x_hat
 
         return decode

@@ -5,15 +5,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int, Integer, Real
+from jaxtyping import Float32, Float64, Int, Integer, Real
 from torch import Tensor
-from torch.nn import functional as F
 
 from qinco_lit.arrays import as_float32, as_int64
+from qinco_lit.search.decoders.normal_equations import CountMatrix, NormalEquations, StoredCodes, sum_of_codewords
+
+__all__ = ["AdditiveDecoder", "AdditiveFit", "check_range", "code_columns", "sum_of_codewords"]
 
 _ROWS_PER_BLOCK = 16_384
 _DECODED_ROWS = 65_536
-_RIDGE = 1e-9  # relative to the mean count of a codeword: reconstruction errors agree with dense least squares to 1e-6
 
 
 def code_columns(
@@ -64,33 +65,18 @@ class AdditiveDecoder:
         return out.numpy()
 
 
-def sum_of_codewords(
-    codebooks: Float[Tensor, "steps codebook dim"], columns: Int[Tensor, "rows steps"]
-) -> Float[Tensor, "rows dim"]:
-    """One codeword of every codebook, summed; columns are not checked."""
-    num_steps, codebook_size, dim = codebooks.shape
-    if num_steps == 0:
-        return torch.zeros((len(columns), dim), dtype=codebooks.dtype, device=codebooks.device)
-    first_rows = torch.arange(num_steps, device=columns.device) * codebook_size
-    # one fused gather and sum: a fifth of the time of as many gathers added up
-    return F.embedding_bag(columns + first_rows, codebooks.reshape(-1, dim), mode="sum")
-
-
 class AdditiveFit:
-    """Least squares for an `AdditiveDecoder`: one pass over the training vectors, memory independent of their number.
+    """Least squares for an `AdditiveDecoder`: one pass over the training vectors, whose targets are not kept.
 
     The normal matrix holds how often two codewords occur together, its right-hand side the sum of the targets of each
-    codeword. It never has full rank: moving all of one codebook by a vector and all of another by its opposite changes
-    nothing, and unused codewords are free. A tiny ridge picks the solution of smallest norm, with unused ones zero.
+    codeword. Beyond `max_matrix_bytes` the codes are kept instead of the matrix, and conjugate gradients take its place
+    (`normal_equations`). Among the solutions the one with small codewords is taken, unused ones are zero.
 
     Args:
         num_steps, codebook_size: of the codes.
         dim: of the targets.
-        max_matrix_bytes: refuse sizes whose normal matrix is larger; solving takes three times as much.
+        max_matrix_bytes: of a normal matrix; solving takes three times as much. 512 MiB are 8,192 codewords in all.
         device: where to accumulate and solve.
-
-    Raises:
-        ValueError: a normal matrix beyond `max_matrix_bytes`.
     """
 
     def __init__(
@@ -99,19 +85,15 @@ class AdditiveFit:
         codebook_size: int,
         dim: int,
         *,
-        max_matrix_bytes: int = 2 << 30,
+        max_matrix_bytes: int = 512 << 20,
         device: str | torch.device = "cpu",
     ) -> None:
-        unknowns = num_steps * codebook_size
-        if 8 * unknowns**2 > max_matrix_bytes:
-            raise ValueError(
-                f"the additive decoder of {num_steps} codebooks of {codebook_size} solves {unknowns} x {unknowns} "
-                f"float64 = {8 * unknowns**2 / 1e9:.1f} GB, more than max_matrix_bytes={max_matrix_bytes}: "
-                f"use smaller codebooks"
-            )
         self.num_steps, self.codebook_size, self.dim = num_steps, codebook_size, dim
         self.device = torch.device(device)
-        self._matrix = torch.zeros((unknowns, unknowns), dtype=torch.float64, device=self.device)
+        unknowns = num_steps * codebook_size
+        fits = 8 * unknowns**2 <= max_matrix_bytes
+        self._equations: NormalEquations = (CountMatrix if fits else StoredCodes)(num_steps, codebook_size, self.device)
+        self._counts = torch.zeros(unknowns, dtype=torch.int64, device=self.device)
         self._sums = torch.zeros((unknowns, dim), dtype=torch.float64, device=self.device)
         self._squares = torch.zeros((), dtype=torch.float64, device=self.device)
         self._num_vectors = 0
@@ -137,13 +119,11 @@ class AdditiveFit:
             self._num_vectors += len(block)
 
     def _add_block(self, columns: Int[Tensor, "rows steps"], block: Float64[Tensor, "rows dim"]) -> None:
-        size = self.codebook_size
-        for a in range(self.num_steps):
-            own = slice(a * size, (a + 1) * size)
-            self._sums[own].scatter_add_(0, columns[:, a, None].expand(-1, self.dim), block)
-            for b in range(a + 1):
-                together = torch.bincount(columns[:, a] * size + columns[:, b], minlength=size**2)
-                self._matrix[own, b * size : (b + 1) * size] += together.view(size, size)
+        for step in range(self.num_steps):
+            own = slice(step * self.codebook_size, (step + 1) * self.codebook_size)
+            self._sums[own].scatter_add_(0, columns[:, step, None].expand(-1, self.dim), block)
+            self._counts[own] += torch.bincount(columns[:, step], minlength=self.codebook_size)
+        self._equations.add(columns)
         self._squares += block.square().sum()
 
     def solve(self) -> tuple[AdditiveDecoder, dict[str, Any]]:
@@ -154,40 +134,16 @@ class AdditiveFit:
         """
         if self._num_vectors == 0:
             raise ValueError("the additive decoder needs training vectors, none were added")
-        counts = self._matrix.diagonal()
-        factor, ridge = self._factor()
-        codewords = torch.cholesky_solve(self._sums, factor).float()
-        unused = int((counts == 0).sum())
-        pivots = factor.diagonal()
-        before, after = float(self._squares), self._squared_error(codewords.double())
+        squares = float(self._squares)
+        codewords, squared_error, facts = self._equations.solve(self._counts, self._sums, squares)
+        unused = int((self._counts == 0).sum())
         report = {
             "num_vectors": self._num_vectors,
             "num_unused_codewords": unused,
             "free_directions": unused + self.num_steps - 1,
-            "ridge": ridge,
-            "condition_at_least": float((pivots.max() / pivots.min()) ** 2),
-            "mse_of_zero": before / self._num_vectors,
-            "mse": after / self._num_vectors,
+            **facts,
+            "mse_of_zero": squares / self._num_vectors,
+            "mse": squared_error / self._num_vectors,
         }
         shape = (self.num_steps, self.codebook_size, self.dim)
         return AdditiveDecoder(codewords.reshape(shape).cpu().numpy()), report
-
-    def _factor(self) -> tuple[Float64[Tensor, "unknowns unknowns"], float]:
-        """Cholesky factor of the lower half plus a ridge, and that ridge: the first that makes it positive definite."""
-        diagonal = self._matrix.diagonal()
-        ridge = _RIDGE * float(diagonal.mean())
-        while True:
-            matrix = self._matrix.clone()
-            matrix.diagonal().add_(ridge)
-            factor, failed = torch.linalg.cholesky_ex(matrix)
-            if not bool(failed):
-                return factor, ridge
-            ridge *= 10
-
-    def _squared_error(self, codewords: Float64[Tensor, "unknowns dim"]) -> float:
-        """Summed over the training vectors, from the normal equations alone."""
-        # the diagonal blocks are diagonal, so their lower halves are all of them
-        lower = self._matrix.tril()
-        quadratic = 2 * (codewords * (lower @ codewords)).sum()
-        quadratic -= (self._matrix.diagonal()[:, None] * codewords.square()).sum()
-        return max(0.0, float(self._squares - 2 * (codewords * self._sums).sum() + quadratic))

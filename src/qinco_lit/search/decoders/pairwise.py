@@ -17,7 +17,9 @@ from qinco_lit.search.decoders.pairwise_decoder import PairwiseDecoder
 from qinco_lit.search.decoders.pairwise_greedy import GreedyTables, LearningPoint, mean_squared_error
 from qinco_lit.search.decoders.pairwise_selection import PairRanking
 
-__all__ = ["CodedVectors", "PairwiseDecoder", "fit_pairwise"]
+__all__ = ["CodedVectors", "PairwiseDecoder", "fit_pairwise", "tables_too_large"]
+
+MAX_TABLE_BYTES = 4 << 30  # of all tables together, in float32: they are fitted in it
 
 _DTYPES = ("float32", "float16")
 _LARGEST_HALF = 65_504.0
@@ -39,7 +41,7 @@ def fit_pairwise(
     selection_rows: int = 100_000,
     projected_dim: int = 32,
     num_exact: int = 3,
-    max_table_bytes: int = 4 << 30,
+    max_table_bytes: int = MAX_TABLE_BYTES,
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> tuple[PairwiseDecoder, dict[str, Any]]:
@@ -114,15 +116,24 @@ def fit_pairwise(
     return decoder, report
 
 
+def tables_too_large(
+    num_tables: int, codebook_size: int, dim: int, max_table_bytes: int = MAX_TABLE_BYTES
+) -> str | None:
+    """Why so many tables are not fitted, in words; None: they are."""
+    table_bytes = 4 * num_tables * codebook_size**2 * dim
+    if table_bytes <= max_table_bytes:
+        return None
+    return (
+        f"{num_tables} pairwise tables of {codebook_size}^2 x {dim} float32 take {table_bytes / 1e9:.1f} GB, "
+        f"more than {max_table_bytes / 1e9:.1f} GB"
+    )
+
+
 def _check_sizes(num_tables: int, codebook_size: int, dim: int, max_table_bytes: int) -> None:
     if num_tables < 0:
         raise ValueError(f"num_tables={num_tables}: give at least 0")
-    table_bytes = 4 * num_tables * codebook_size**2 * dim
-    if table_bytes > max_table_bytes:
-        raise ValueError(
-            f"{num_tables} pairwise tables of {codebook_size}^2 x {dim} float32 take {table_bytes / 1e9:.1f} GB, "
-            f"more than max_table_bytes={max_table_bytes}: lower num_tables (0: no pairwise decoder)"
-        )
+    if reason := tables_too_large(num_tables, codebook_size, dim, max_table_bytes):
+        raise ValueError(f"{reason} (max_table_bytes): lower num_tables (0: no pairwise decoder)")
 
 
 def _assembled(

@@ -58,6 +58,7 @@ class SearcherEngine:
     Args:
         searcher: the index.
         nprobe, ef_search, num_additive, num_pairwise: values to try; None: those of `default_grid`.
+        num_steps: values to try; None: all codes are read, and points do not say so.
 
     Raises:
         ValueError: values that the index cannot have.
@@ -73,6 +74,7 @@ class SearcherEngine:
         ef_search: Sequence[int] | None = None,
         num_additive: Sequence[int] | None = None,
         num_pairwise: Sequence[int] | None = None,
+        num_steps: Sequence[int] | None = None,
     ) -> None:
         self._searcher = searcher
         parts = searcher.bytes_per_vector
@@ -87,13 +89,18 @@ class SearcherEngine:
             raise ValueError(
                 f"num_pairwise={max(grid['num_pairwise'])}: the index has no pairwise decoder, leave num_pairwise out"
             )
+        if num_steps is not None:
+            grid["num_steps"] = checked_values("num_steps", num_steps, (), num_lists=searcher.num_lists)
+            if (most := max(grid["num_steps"])) > searcher.num_steps:
+                raise ValueError(f"num_steps={most}: the index has {searcher.num_steps} codes per vector")
         grid["num_pairwise"] = sorted(grid["num_pairwise"], key=lambda number: number or np.inf)
         self.parameters: Mapping[str, Sequence[int]] = grid
 
     def effort(self, parameters: Mapping[str, int]) -> Effort:
-        """nprobe, breadth of the coarse search, additive shortlist, vectors decoded; is there a pairwise stage."""
+        """nprobe, breadth of the coarse search, shortlists, codes that are decoded; is there a pairwise stage."""
         nprobe, (shortlist, decoded) = parameters["nprobe"], _shortlists(parameters)
-        recall = (nprobe, max(parameters["ef_search"], nprobe), shortlist, decoded)
+        steps = parameters.get("num_steps", self._searcher.num_steps)
+        recall = (nprobe, max(parameters["ef_search"], nprobe), shortlist, decoded, steps)
         # without its pairwise stage a search decodes more: which of the two takes longer is not known
         return Effort((*recall, int(decoded < shortlist)), recall)
 
@@ -109,6 +116,7 @@ class SearcherEngine:
             ef_search=parameters["ef_search"],
             num_additive=shortlist,
             num_pairwise=0 if decoded == shortlist else decoded,
+            num_steps=parameters.get("num_steps"),
         )
         ids = np.full((len(trace.ids), k), -1, dtype=np.int64)
         ids[:, :size] = trace.ids
