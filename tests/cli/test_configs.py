@@ -73,11 +73,18 @@ def test_frozen_options(qinco, job):
 def test_models_hold_architecture_and_search_only(qinco):
     import inspect
 
-    from qinco_lit.quantizers import QINCo
+    from qinco_lit.quantizers import ProductQINCo, QINCo
 
     known = set(inspect.signature(QINCo).parameters) - {"dim"}
+    of_parts = known | set(inspect.signature(ProductQINCo).parameters)
     for choice in _choices("model"):
-        assert set(_config(qinco, "train", f"model={choice}")["model"]) <= known, choice
+        model = _config(qinco, "train", f"model={choice}")["model"]
+        assert set(model) <= (of_parts if choice.startswith("pq_") else known), choice
+        assert ("num_parts" in model) == choice.startswith("pq_")
+
+
+# whose recipe a model takes: the one that its networks were published or measured with
+RECIPE_OF = {"qinco_lr": "qinco1", "pq_qinco": "qinco1", "pq_qinco2": "qinco2_s", "qinco2": "qinco2_s"}
 
 
 def test_a_recipe_may_be_specialised_for_a_model(qinco):
@@ -88,3 +95,26 @@ def test_a_recipe_may_be_specialised_for_a_model(qinco):
         recipe = _config(qinco, "train", "recipe=paper", f"model={model}")["recipe"]
         assert (recipe != plain) == (f"paper_{model}" in specialised), model
     assert _config(qinco, "train", "recipe=paper", "model=qinco1", "recipe.lr=0.5")["recipe"]["lr"] == 0.5
+
+
+@pytest.mark.parametrize("recipe", ["paper", "tuned"])
+@pytest.mark.parametrize("model", RECIPE_OF)
+@pytest.mark.parametrize("job", ["train", "plan"])
+def test_members_of_the_family_share_a_recipe(qinco, job, model, recipe):
+    own, other = (_config(qinco, job, f"recipe={recipe}", f"model={name}") for name in (model, RECIPE_OF[model]))
+    assert own["recipe"] == other["recipe"]
+
+
+@pytest.mark.parametrize("job", ["train", "plan"])
+def test_opq_is_short_for_the_models_option(qinco, job):
+    long = _config(qinco, job, "model=pq_qinco2", "model.opq=true")
+    assert long["model"]["opq"] is True
+    assert _config(qinco, job, "model=pq_qinco2", "opq=true") == long
+    assert _config(qinco, job, "opq=false", "model=pq_qinco2") == _config(qinco, job, "model=pq_qinco2")
+
+
+def test_the_rank_of_qinco_lr_follows_its_networks(qinco):
+    model = _config(qinco, "train", "model=qinco_lr", "model.hidden_dim=96")["model"]
+    assert model["concat_rank"] == 96
+    assert {**model, "concat_rank": None} == _config(qinco, "train", "model=qinco1", "model.hidden_dim=96")["model"]
+    assert _config(qinco, "train", "model=qinco2_m", "model.concat_rank=64")["model"]["concat_rank"] == 64

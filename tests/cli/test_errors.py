@@ -14,7 +14,7 @@ Refused = Callable[..., str]
     [
         (
             "trian",
-            r"unknown command trian \(did you mean train\?\); choose from: .*encode, evaluate, .*train, verify",
+            r"unknown command trian \(did you mean train\?\); choose from: .*encode, .*train, truncate, verify",
         ),
         (
             "train model=qinco3",
@@ -32,6 +32,12 @@ Refused = Callable[..., str]
         ("train coarse=ivf coarse.centroid=x", r"unknown option coarse.centroid \(did you mean centroids\?\); .*"),
         ("train coarse=ivf coarse.centroids=3", r"coarse.centroids=3: expected text"),
         ("train coarse.centroids=x.npy", r"unknown option coarse.centroids: coarse is a single value, .*"),
+        ("train opq=true", r"model.opq=true is for models of parts: give model=pq_qinco or model=pq_qinco2"),
+        ("train model=qinco_lr model.num_parts=4", r"model.num_parts=4 is for models of parts: give .*"),
+        ("plan model=qinco2_s data=bigann opq=true", r"model.opq=true is for models of parts: give .*"),
+        ("evaluate codec=x opq=true", r"unknown option opq; choose from: .*"),
+        ("train model=pq_qinco model.parts=4", r"unknown option model.parts .*num_parts.*"),
+        ("train model=pq_qinco +model.part=4", r"unknown option model.part .*num_parts.*"),
         ("train logger=null", r"unknown choice logger=null; choose from: none, wandb"),
         ("evaluate data=bigan codec=x", r"unknown choice data=bigan \(did you mean bigann\?\); .*"),
         ("train model.beam_siz=3", r"unknown option model.beam_siz \(did you mean beam_size\?\); .*num_candidates.*"),
@@ -93,6 +99,10 @@ def test_one_line(refused: Refused, arguments: str, message: str) -> None:
     [
         ("train model.num_steps=abc", r"model.num_steps=abc: expected an integer"),
         ("train model.num_steps=8.5", r"model.num_steps=8.5: expected an integer"),
+        ("train model=pq_qinco opq=maybe", r"model.opq=maybe: expected true or false"),
+        ("train model=pq_qinco model.part_dims=64", r"model.part_dims=64: expected a list, each an integer or null"),
+        ("train model=pq_qinco2 model.part_steps=[4,a]", r"model.part_steps=\[4, 'a'\]: expected a list, each .*"),
+        ("train model.concat_rank=low", r"model.concat_rank=low: expected an integer or null"),
         ("train recipe.lr=high", r"recipe.lr=high: expected a number"),
         ("train data.limit_train=1e6", r"data.limit_train=1000000.0: expected an integer or null"),
         ("train data.metric=dot", r"data.metric=dot: expected one of l2, ip, cosine"),

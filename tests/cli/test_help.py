@@ -43,6 +43,8 @@ def test_help_and_configs_import_nothing_heavy():
         "download --help",
         "compare --help",
         "verify --help",
+        "truncate --help",
+        "train model=pq_qinco opq=true --cfg job",
         "train --cfg job",
         "train model=x",
     ]
@@ -75,6 +77,7 @@ def test_overview_has_one_line_per_command(qinco, arguments):
         "fit-preselector",
         "compare",
         "download",
+        "truncate",
         "verify",
     ]
 
@@ -90,7 +93,8 @@ def test_version(qinco):
             "train",
             [
                 "data      bigann, ",
-                "model     qinco1, qinco2",
+                "model     pq_qinco, pq_qinco2, qinco1, qinco2",
+                "opq=true is short for model.opq=true",
                 "coarse    ivf, none",
                 "recipe    paper, tuned",
                 "logger    none, wandb",
@@ -138,7 +142,17 @@ def test_version(qinco):
             "reproduce",
             ["scale     paper, small, smoke", "dry_run=true", "launcher=slurm", "Examples:", "launcher: local"],
         ),
-        ("plan", ["model     qinco1, ", "codec=DIR or model=CHOICE", "Examples:", "seconds: 3.0", "max_epochs: 60"]),
+        (
+            "plan",
+            [
+                "model     pq_qinco, ",
+                "short for model.opq=true",
+                "codec=DIR or model=CHOICE",
+                "Examples:",
+                "seconds: 3.0",
+                "max_epochs: 60",
+            ],
+        ),
     ],
 )
 def test_job_help_names_choices_defaults_and_examples(qinco, job, parts):

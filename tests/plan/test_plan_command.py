@@ -10,9 +10,11 @@ import pytest
 
 from qinco_lit.codec import Codec
 from qinco_lit.commands.plan import facts_of_file, plan
+from qinco_lit.quantizers import QINCo
 from qinco_lit.vectors import open_vectors, write_vectors
 from qinco_lit.vectors.data_facts import DataFacts
 from tests.models import random_quantizer
+from tests.quantizers.products import random_product
 from tests.training.recipes import RECIPE
 
 DIM = 6
@@ -132,6 +134,38 @@ def test_a_codec_with_lists_has_list_ids(run: Run, tmp_path: Path):
     assert record["times"]["training"]["seconds"] > 0
     assert (record["disk"]["list_ids_bytes"], record["disk"]["bytes_per_vector"]) == (4 * 10**9, 7)
     assert "| list ids | 4.00 GB |" in (tmp_path / "out" / "plan.md").read_text()
+
+
+@pytest.mark.parametrize("num_lists", [None, 5])
+def test_a_model_of_parts_is_that_of_its_parts(run: Run, tmp_path: Path, num_lists: int | None):
+    parts = {"num_parts": 2, "part_dims": [4, 2], "part_steps": [2, 1], "opq": True}
+    codec = Codec(random_product(DIM, **{**MODEL, **parts}, num_lists=num_lists))
+    codec.save(tmp_path / "codec")
+    record = run(codec_dir=tmp_path / "codec")
+    alone = [QINCo(dim, **{**MODEL, "num_steps": steps}, num_lists=num_lists) for dim, steps in ((4, 2), (2, 1))]  # type: ignore[arg-type]
+    count = sum(weight.numel() for part in alone for weight in part.parameters())
+    assert record["model"]["num_parameters"] == count
+    frozen = sum(buffer.numel() for part in alone for buffer in part.buffers())
+    assert record["memory"]["weights_bytes"] == 4 * (count + frozen + DIM * DIM)
+    assert record["disk"]["codes_bytes"] == 3 * 10**9
+    assert record["disk"]["list_ids_bytes"] == (0 if num_lists is None else 4 * 10**9)
+    assert record["settings"]["training_search"] == {"beam_size": 3, "num_candidates": 4, "candidate_budget": None}
+    assert [line["option"] for line in record["doublings"]] == [
+        "beam_size",
+        "num_candidates",
+        "num_devices",
+        "num_rows",
+    ]
+    if num_lists is None:
+        untrained = run(model={**MODEL, **parts})
+        assert untrained["model"]["num_parameters"] == count
+        assert untrained["model"]["config"] == record["model"]["config"]
+
+
+def test_a_low_rank_saves_parameters(run: Run):
+    full, low = (run(model={**MODEL, "concat_rank": rank})["model"] for rank in (None, 2))
+    # 8 + 6 to 8 and a bias, or through 2; in both steps that have a network
+    assert full["num_parameters"] - low["num_parameters"] == 2 * ((14 * 8 + 8) - 2 * (14 + 8))
 
 
 def test_mistakes_are_one_line_and_leave_nothing(run: Run, tmp_path: Path):

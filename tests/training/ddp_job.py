@@ -1,17 +1,19 @@
 """Run by test_ddp.py in a process of its own: train on two CPU ranks and write down what each rank holds.
 
-Arguments: file of vectors, output folder, number of lists (0: a model without).
+Arguments: file of vectors, output folder, number of lists (0: a model without), number of parts (1: a plain model,
+others are behind a rotation).
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from datamodules.vector_data_module import VectorDataModule
-from qinco_lit.commands.train import _initial_codebooks, quiet_lightning
-from qinco_lit.quantizers import QINCo
+from qinco_lit.commands.train import _initial_codebooks, _rotation, quiet_lightning
+from qinco_lit.quantizers import build_quantizer
 from qinco_lit.training import Recipe
 from qinco_lit.training.module import QuantizerTraining
 from qinco_lit.vectors import open_vectors
@@ -47,16 +49,27 @@ class WriteState(Callback):
         self._save(trainer, pl_module, "end")
 
 
-def main(vectors: str, folder: str, num_lists: str) -> None:
+def main(vectors: str, folder: str, num_lists: str, num_parts: str) -> None:
     quiet_lightning()
     torch.set_num_threads(1)
     recipe = Recipe(**RECIPE)
     data = VectorDataModule(name="small", train_path=vectors, batch_size=64, num_val=256, cache_dir=folder)
     centroids = open_vectors(vectors)[: int(num_lists)] if int(num_lists) else None
     lists = None if centroids is None else len(centroids)
-    quantizer = QINCo(12, num_steps=3, codebook_size=16, hidden_dim=16, num_candidates=4, beam_size=3, num_lists=lists)
+    config = {"num_steps": 3, "codebook_size": 16, "hidden_dim": 16, "num_candidates": 4, "beam_size": 3}
+    product = {"num_parts": int(num_parts), "num_steps": 3 * int(num_parts), "opq": True} if num_parts != "1" else {}
+    quantizer = build_quantizer(12, **{**config, **product}, num_lists=lists)
+    known = None if centroids is None else torch.from_numpy(centroids)
+    dims = [part.dim for part in quantizer.parts]
     module = QuantizerTraining(
-        quantizer, recipe, initial_codebooks=_initial_codebooks(recipe), seed=0, centroids=centroids
+        quantizer,
+        recipe,
+        initial_codebooks=_initial_codebooks(recipe),
+        seed=0,
+        centroids=centroids,
+        train_rotation=partial(
+            _rotation, part_dims=dims, seed=0, centroids=known, assign_lists=None, device=torch.device("cpu")
+        ),
     )
     trainer = Trainer(
         accelerator="cpu",

@@ -17,8 +17,11 @@ def states(vectors_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     return _trained(vectors_path, tmp_path_factory.mktemp("ddp"), num_lists=0)
 
 
-def _trained(vectors_path: Path, folder: Path, *, num_lists: int) -> dict[str, dict[str, torch.Tensor]]:
-    command = [sys.executable, "-m", "tests.training.ddp_job", str(vectors_path), str(folder), str(num_lists)]
+def _trained(
+    vectors_path: Path, folder: Path, *, num_lists: int, num_parts: int = 1
+) -> dict[str, dict[str, torch.Tensor]]:
+    given = [str(vectors_path), str(folder), str(num_lists), str(num_parts)]
+    command = [sys.executable, "-m", "tests.training.ddp_job", *given]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=300, env=environment, cwd=Path(__file__).parents[2]
@@ -68,3 +71,20 @@ def test_frozen_centroids_are_on_every_rank_and_stay(vectors_path: Path, tmp_pat
     for state in (start, end):
         assert torch.equal(state["coarse_centroids"], (raw - state["data_mean"]) / state["data_std"])
     assert not torch.equal(start["steps.0.codebook"], end["steps.0.codebook"])
+
+
+def test_parts_rotation_and_their_centroids_are_on_every_rank(vectors_path: Path, tmp_path: Path) -> None:
+    states = _trained(vectors_path, tmp_path, num_lists=9, num_parts=2)
+    for when in ("start", "end"):
+        first, second = (states[f"{when}-rank{rank}"]["weights"] for rank in (0, 1))
+        for name, value in first.items():  # type: ignore[attr-defined]
+            assert torch.equal(value, second[name]), name
+        rotated = torch.from_numpy(open_vectors(vectors_path)[:9]) @ first["rotation"].T  # type: ignore[call-overload]
+        for part, own in enumerate((rotated[:, :6], rotated[:, 6:])):
+            mean, std = (second[f"parts.{part}.{name}"] for name in ("data_mean", "data_std"))  # type: ignore[call-overload]
+            expected = (own - mean) / std
+            torch.testing.assert_close(second[f"parts.{part}.coarse_centroids"], expected)  # type: ignore[call-overload]
+    start, end = (states[f"{when}-rank1"]["weights"] for when in ("start", "end"))
+    changed = [name for name, value in start.items() if not torch.equal(value, end[name])]  # type: ignore[attr-defined]
+    assert {name for name in start if "codebook" in name} <= set(changed)
+    assert not [name for name in changed if "rotation" in name or "coarse" in name or "data_" in name]

@@ -20,7 +20,7 @@ from qinco_lit.cli.sweeps import (
 )
 from qinco_lit.cli.table import JOBS, Job
 from qinco_lit.cli.tracking import is_multirun
-from qinco_lit.commands.checks import NO_OPTIONS
+from qinco_lit.commands.checks import NEEDS_PARTS, NO_OPTIONS
 from qinco_lit.mistakes import in_one_line, remove_if_unused, users_mistake
 from qinco_lit.options import unknown, unknown_key
 
@@ -37,6 +37,7 @@ SAVED_CONFIG = Path(".hydra") / "config.yaml"
 # Overrides that make a saved config, which holds no settings of Hydra, run in its folder and leave that as it is.
 _RESUME_SETTINGS = ["hydra/job_logging=qinco", "hydra.job.name=train", "hydra.output_subdir=null"]
 _KEPT = ("seed", "data.metric")  # by a run that is resumed, as its choices of groups
+_SHORT = {"opq": "model.opq"}  # how options may be typed, and what they are, of the jobs that choose a model
 
 
 def raise_mistake(parser: argparse.ArgumentParser, message: str) -> NoReturn:  # noqa: ARG001 (takes a parser's place)
@@ -108,6 +109,9 @@ def _prepare(name: str, args: argparse.Namespace) -> bool:
 
     if args.hydra_help or args.shell_completion:
         return False
+    if name in ("train", "plan"):
+        for short, option in _SHORT.items():
+            args.overrides = [re.sub(rf"^(\+*){short}=", rf"\1{option}=", override) for override in args.overrides]
     for override in args.overrides:
         if "=" not in override and not override.startswith("~"):
             raise ValueError(f"{override} is not of the form KEY=VALUE or GROUP=CHOICE")
@@ -225,6 +229,11 @@ def _checked_config(hydra: "Hydra", config_name: str, overrides: list[str]) -> d
     except HydraException:
         known = _compose(hydra, config_name, [o.input_line or "" for o in choices])
         for override in parsed:
+            model = known.get("model")
+            if override.key_or_group in NEEDS_PARTS and model is not None and "num_parts" not in model:
+                raise ValueError(
+                    f"{override.input_line} is for models of parts: give model=pq_qinco or model=pq_qinco2"
+                ) from None
             if not options[override.key_or_group] and not (override.is_add() or override.is_force_add()):
                 error = unknown_key(known, override.key_or_group)
                 if error is not None:

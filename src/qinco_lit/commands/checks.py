@@ -2,19 +2,22 @@
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, get_type_hints
 
 from qinco_lit.options import check_arguments
 
 # Parameters of what receives the options that are none themselves, and what to give instead.
 NO_OPTIONS = {"model.num_lists": "the lists are the rows of coarse.centroids=FILE.npy, with coarse=ivf"}
 
+_PART_OPTIONS = ("num_parts", "part_dims", "part_steps", "opq", "order")
+# What only models of parts have (PQ-QINCo).
+NEEDS_PARTS = tuple(f"model.{name}" for name in _PART_OPTIONS)
+
 
 def check_train(config: Mapping[str, Any]) -> None:
     """Check the options of `qinco train` (plain nested values) against what will receive them. Raises ValueError."""
     from pytorch_lightning import Trainer
 
-    from qinco_lit.quantizers import QINCo
     from qinco_lit.training import Recipe
 
     types = {"seed": int, "resume": str | None, "data_dir": str}
@@ -22,7 +25,7 @@ def check_train(config: Mapping[str, Any]) -> None:
     if not 0 <= config["seed"] < 1 << 32:
         raise ValueError(f"seed={config['seed']}: give 0 to {(1 << 32) - 1}")
     _check_data(config["data"])
-    check_arguments("model", QINCo, config["model"], given=("dim", "num_lists"))
+    _check_model(config["model"])
     if config.get("coarse") is not None:  # runs of before there were lists lack it
         if config["coarse"].get("centroids") is None:
             raise ValueError("coarse=ivf needs coarse.centroids=FILE.npy: `qinco centroids` writes one")
@@ -113,7 +116,6 @@ def check_plan(config: Mapping[str, Any]) -> None:
     if (config["input"] is None) == (config.get("data") is None):
         raise ValueError("give either input=FILE, any file of vectors, or data=CHOICE, the database of a data set")
     from qinco_lit.commands.plan import plan
-    from qinco_lit.quantizers import QINCo
     from qinco_lit.training import Recipe
 
     options = {name: value for name, value in config.items() if name not in ("data", "model", "recipe", "trainer")}
@@ -123,7 +125,7 @@ def check_plan(config: Mapping[str, Any]) -> None:
     check_arguments("trainer", lambda: None, config["trainer"], extra={"max_epochs": int})
     check_arguments("recipe", Recipe, config["recipe"])
     if config["codec"] is None:
-        check_arguments("model", QINCo, config["model"], given=("dim", "num_lists"))
+        _check_model(config["model"])
     if config["input"] is None:
         _check_data(config["data"])
 
@@ -154,6 +156,15 @@ def check_search(config: Mapping[str, Any]) -> None:
     check_arguments("", search, options, given=given, extra=extra)
     _check_data(config["data"])
     _check_logger(config["logger"], has_codec=False)
+
+
+def _check_model(options: Mapping[str, Any]) -> None:
+    from qinco_lit.quantizers import ProductQINCo, QINCo
+
+    own: dict[str, Any] = {}
+    if "num_parts" in options:  # as `build_quantizer` decides; such a model hands the other options to its parts
+        own = {name: hint for name, hint in get_type_hints(ProductQINCo.__init__).items() if name in _PART_OPTIONS}
+    check_arguments("model", QINCo, options, given=("dim", "num_lists"), extra=own)
 
 
 def _check_logger(options: Mapping[str, Any] | None, *, has_codec: bool = True) -> None:

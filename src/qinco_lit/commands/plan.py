@@ -21,7 +21,7 @@ from qinco_lit.commands.plan_figures import doublings, memory_of_a_process, shar
 from qinco_lit.commands.plan_rates import measure_rates
 from qinco_lit.commands.train import quiet_lightning
 from qinco_lit.encoding.module import BLOCK_ROWS
-from qinco_lit.quantizers import QINCo
+from qinco_lit.quantizers import build_quantizer
 from qinco_lit.reports.plan import markdown_report, notes, rich_tables
 from qinco_lit.search.threads import threads
 from qinco_lit.training.environment import environment
@@ -60,7 +60,7 @@ def plan(
         output_dir: where the results go, made when needed.
         recipe: fields of `Recipe`: how it would be trained.
         codec_dir: a trained codec; or
-        model: arguments of `QINCo` but `dim`: weights are random then, which rates do not depend on.
+        model: arguments of `build_quantizer` but `dim`: weights are random then, which rates do not depend on.
         max_epochs: of the training.
         num_rows: vectors to encode, instead of what is known of the data set.
         num_devices: devices like this one that work at the same time.
@@ -186,14 +186,14 @@ def _codec(
             )
         return codec
     assert model is not None
-    quantizer, generator = QINCo(data.dim, **model), torch.Generator().manual_seed(0)
-    x = torch.from_numpy(rows).float()
-    quantizer.data_mean.copy_(x.mean(0))
-    quantizer.data_std.copy_(x.std().clamp(min=1e-6))
-    init_networks(quantizer, "linear", generator)
-    shape = (quantizer.num_steps, quantizer.codebook_size, quantizer.dim)
-    codebooks = torch.randn(shape, generator=generator)
-    set_codebooks(quantizer, codebooks, noise=0.0, exact=False, generator=generator)
+    quantizer, generator = build_quantizer(data.dim, **model), torch.Generator().manual_seed(0)
+    for part, dims in zip(quantizer.parts, quantizer.part_slices, strict=True):
+        x = torch.from_numpy(rows[:, dims]).float()
+        part.data_mean.copy_(x.mean(0))
+        part.data_std.copy_(x.std().clamp(min=1e-6))
+        init_networks(part, "linear", generator)
+        codebooks = torch.randn((part.num_steps, part.codebook_size, part.dim), generator=generator)
+        set_codebooks(part, codebooks, noise=0.0, exact=False, generator=generator)
     return Codec(quantizer.to(device), precision=precision)
 
 

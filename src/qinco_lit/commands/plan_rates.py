@@ -14,7 +14,7 @@ from qinco_lit.codec import Codec
 from qinco_lit.commands.lists import list_assigner
 from qinco_lit.commands.rates import Timing, TrainingSteps, decoding, encoding, read_rate, time_by_turns
 from qinco_lit.encoding.module import BLOCK_ROWS
-from qinco_lit.quantizers import QINCo
+from qinco_lit.quantizers import build_quantizer
 from qinco_lit.quantizers.beam import Search
 from qinco_lit.training.recipe import Recipe
 from qinco_lit.vectors.data_facts import DataFacts
@@ -112,7 +112,7 @@ def _training(
     seconds: float,
     assign_lists: AssignLists | None,
 ) -> tuple[Searched, float]:
-    copy = QINCo(codec.dim, **codec.quantizer.config)  # type: ignore[arg-type]  # what the constructor has put there
+    copy = build_quantizer(codec.dim, **codec.quantizer.config)
     copy.load_state_dict(codec.quantizer.state_dict())
     steps = TrainingSteps(copy, recipe, rows, codec.device, assign_lists)
     own = codec.quantizer.default_search

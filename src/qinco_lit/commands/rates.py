@@ -15,7 +15,7 @@ from pytorch_lightning import Trainer
 from qinco_lit.arrays import AssignLists
 from qinco_lit.codec import Codec
 from qinco_lit.commands.train import trains_in_bfloat16
-from qinco_lit.quantizers import QINCo
+from qinco_lit.quantizers import Quantizer
 from qinco_lit.quantizers.beam import Search
 from qinco_lit.quantizers.precision import precision_for
 from qinco_lit.training.module import QuantizerTraining
@@ -152,7 +152,7 @@ class TrainingSteps:
 
     def __init__(
         self,
-        quantizer: QINCo,
+        quantizer: Quantizer,
         recipe: Recipe,
         rows: Shaped[np.ndarray, "n dim"],
         device: torch.device,

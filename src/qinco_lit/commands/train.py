@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from pytorch_lightning import Callback, LightningDataModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, LambdaCallback, ModelCheckpoint
 from torch import Tensor
 
+from qinco_lit.arrays import AssignLists
 from qinco_lit.codec import Codec
 from qinco_lit.commands.lists import list_assigner
 from qinco_lit.commands.readings import check_centroids_reading
 from qinco_lit.mistakes import in_one_line
 from qinco_lit.published import read_centroids
-from qinco_lit.quantizers import QINCo
+from qinco_lit.quantizers import QINCo, Quantizer, build_quantizer
+from qinco_lit.quantizers.kmeans import nearest_codeword
 from qinco_lit.training.best_epoch import best_epoch
 from qinco_lit.training.callbacks import LastCheckpoint, Reporter, TrainingInterruptedError
 from qinco_lit.training.initialization import kmeans_codebooks
@@ -52,7 +55,7 @@ def train(
 
     Args:
         data: a data module with `dim` and `train_vectors` after setup (docs/architecture.md).
-        model: arguments of `QINCo` but `dim` and `num_lists`.
+        model: arguments of `build_quantizer` but `dim` and `num_lists`.
         centroids_path: npy file of coarse centroids, in raw space: trains an IVF model.
         recipe: fields of `Recipe`.
         trainer: arguments of `pl.Trainer`, plus `checkpoint_every_s`.
@@ -165,14 +168,43 @@ def _module(
             given = f"coarse.centroids={centroids_path} has dimension {centroids.shape[1]}"
             raise ValueError(f"{given}, the training vectors have {dim}: give centroids of this data set")
         assign_lists = list_assigner(centroids, data.train_vectors, device)  # type: ignore[attr-defined]
+    quantizer = build_quantizer(dim, **model, num_lists=None if centroids is None else len(centroids))
     return QuantizerTraining(
-        QINCo(dim, **model, num_lists=None if centroids is None else len(centroids)),
+        quantizer,
         recipe,
         initial_codebooks=_initial_codebooks(recipe),
         seed=seed,
         centroids=centroids,
         assign_lists=assign_lists,
+        train_rotation=partial(
+            _rotation,
+            part_dims=[part.dim for part in quantizer.parts],
+            seed=seed,
+            centroids=None if centroids is None else torch.from_numpy(centroids),
+            assign_lists=assign_lists,
+            device=device,
+        ),
     )
+
+
+def _rotation(
+    x: Float[Tensor, "rows dim"],
+    *,
+    part_dims: list[int],
+    seed: int,
+    centroids: Float[Tensor, "lists dim"] | None,
+    assign_lists: AssignLists | None,
+    device: torch.device,
+) -> Float[Tensor, "dim dim"]:
+    """OPQ of raw training vectors, or of what their centroids leave of them."""
+    from qinco_lit.search.rotation import opq_rotation, some_rows
+
+    x = x[some_rows(len(x), seed)]
+    log.info("OPQ: a rotation for parts of %s dimensions, on %d vectors", ", ".join(map(str, part_dims)), len(x))
+    if centroids is not None:
+        near = assign_lists(x) if assign_lists else nearest_codeword(x.to(device), centroids.to(device)).cpu()
+        x = x - centroids[near]
+    return torch.from_numpy(opq_rotation(x.numpy(), part_dims, seed=seed))
 
 
 def _trainer(trainer: dict[str, Any], recipe: Recipe, run_dir: Path) -> Trainer:
@@ -240,7 +272,7 @@ def _best_mse(fitter: Trainer) -> float | None:
     return None
 
 
-def _write_codec(quantizer: QINCo, best: Path, some_vectors: Any, target: Path) -> None:
+def _write_codec(quantizer: Quantizer, best: Path, some_vectors: Any, target: Path) -> None:
     checkpoint = torch.load(best, map_location="cpu", weights_only=True)
     prefix = "quantizer."
     state = {
@@ -255,7 +287,7 @@ def _write_codec(quantizer: QINCo, best: Path, some_vectors: Any, target: Path) 
     codec.save(target)
 
 
-def _num_parameters(quantizer: QINCo) -> int:
+def _num_parameters(quantizer: Quantizer) -> int:
     return sum(parameter.numel() for parameter in quantizer.parameters())
 
 

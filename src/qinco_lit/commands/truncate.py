@@ -47,7 +47,7 @@ def truncate_codec(source: Path, num_steps: int, output: Path) -> None:
     from qinco_lit.codec import Codec
 
     if (source / "codec" / "config.json").is_file():
-        raise ValueError(f"{source} is a training run: give its codec, {source / 'codec'}")
+        raise ValueError(f"{source} is no codec, but holds one: give {source / 'codec'}")
     codec = Codec.load(source)
     _check(source, num_steps, codec.num_steps)
     codec.truncated(num_steps).save(output)
