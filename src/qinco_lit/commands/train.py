@@ -106,7 +106,9 @@ def _fit(
         fitter.callbacks.append(LambdaCallback(on_train_start=lambda *_: record.begin()))  # type: ignore[attr-defined]
     state, reason = "failed", None
     try:
-        fitter.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint))
+        # given beforehand, the module knows at its setup that it need not be initialised
+        fitter.ckpt_path = None if checkpoint is None else str(checkpoint)
+        fitter.fit(module, datamodule=data)
         if fitter.is_global_zero:
             some = data.train_vectors[:_PRESELECTOR_ROWS]  # type: ignore[attr-defined]
             _write_codec(module.quantizer, run_dir / "checkpoints" / "best.ckpt", some, run_dir / "codec")
