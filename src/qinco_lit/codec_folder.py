@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from safetensors import SafetensorError
@@ -57,7 +58,9 @@ def read(source: Path) -> tuple[Quantizer, dict[str, Any]]:
         if config["format"] != _FORMAT or config["version"] != _VERSION:
             raise ValueError(f"format {config['format']!r} version {config['version']!r}")
         quantizer = build_quantizer(config["dim"], **config["model"])
-        expected_hash = config["weights_sha256"]
+        expected_hash, cut = config["weights_sha256"], config.get("truncated_from")
+        if cut is not None and not (isinstance(cut, dict) and {"weights_sha256", "num_steps"} <= cut.keys()):
+            raise ValueError(f"truncated_from={cut} lacks weights_sha256 and num_steps")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{source / _CONFIG} is no codec this version reads: {error}") from error
     weights = source / _WEIGHTS
@@ -66,5 +69,7 @@ def read(source: Path) -> tuple[Quantizer, dict[str, Any]]:
     try:
         quantizer.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{weights} does not fit its config.json: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"{weights} does not fit its config.json: {shorten(str(error).splitlines()[-1], 200)}"
+        ) from error
     return quantizer, config

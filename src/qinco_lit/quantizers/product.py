@@ -286,6 +286,8 @@ class ProductQINCo(nn.Module):
 def _shares(name: str, given: Sequence[int] | None, num_parts: int, whole: str, total: int) -> list[int]:
     """What each part has of the total: as given, or the same."""
     if given is None:
+        if 0 < total < num_parts:
+            raise ValueError(f"num_parts={num_parts} is more than {whole}={total}: give at most {total}")
         if total < 1 or total % num_parts:
             raise ValueError(f"{whole}={total} is no multiple of num_parts={num_parts}: say {name}=[...]")
         return [total // num_parts] * num_parts
