@@ -122,7 +122,7 @@ def test_another_number_of_steps_is_other_work(build: Build, tmp_path: Path) -> 
     with pytest.raises(ValueError, match=r"is an index of other work: num_steps differ; name another one$"):
         build(num_steps=3)
     for num_steps, message in ((0, "num_steps=0"), (5, "num_steps=5")):
-        with pytest.raises(ValueError, match=rf"^{message}: .*codes.h5 has codes of 4 steps$"):
+        with pytest.raises(ValueError, match=rf"^{message}: .*codes.h5 has codes of 4 steps, give 1 to 4$"):
             build("other", num_steps=num_steps)
     assert not (tmp_path / "other.work").exists()
 

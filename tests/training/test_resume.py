@@ -70,7 +70,9 @@ def test_resumed_equals_uninterrupted(
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["state"] == "finished"
     assert summary["epochs"] == EPOCHS
-    assert (run_dir / "train.log").read_text().count("residual k-means") == 1  # what the checkpoint has is not made again
+    assert (run_dir / "train.log").read_text().count(
+        "residual k-means"
+    ) == 1  # what the checkpoint has is not made again
     assert not (tmp_path / "outputs").exists()  # no new folder
 
 

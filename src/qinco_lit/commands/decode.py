@@ -55,7 +55,7 @@ def decode(
     steps = store.shape[1] if num_steps is None else num_steps
     last = len(store) if stop is None else stop
     if not 1 <= steps <= store.shape[1]:
-        raise ValueError(f"num_steps={steps}: {codes} has codes of {store.shape[1]} steps")
+        raise ValueError(f"num_steps={steps}: {codes} has codes of {store.shape[1]} steps, give 1 to {store.shape[1]}")
     check_codec(store, codec_dir, num_steps=steps)
     if not 0 <= start < last <= len(store):
         raise ValueError(f"start={start} stop={last}: {codes} has {len(store)} rows; give 0 <= start < stop")

@@ -110,7 +110,7 @@ def open_inputs(
 
 def _checked_steps(codes: Path, stored: int, num_steps: int | None) -> int:
     if num_steps is not None and not 1 <= num_steps <= stored:
-        raise ValueError(f"num_steps={num_steps}: {codes} has codes of {stored} steps")
+        raise ValueError(f"num_steps={num_steps}: {codes} has codes of {stored} steps, give 1 to {stored}")
     return num_steps or stored
 
 
@@ -165,12 +165,15 @@ def pairwise_options(
         return None
     size, asked = codec.codebook_size, bool(pairwise) or num_tables is not None
     too_large = tables_too_large(2 * codec.num_steps if num_tables is None else num_tables, size, codec.dim)
+    never = tables_too_large(1, size, codec.dim) is not None
     if too_large is not None and asked:
-        raise ValueError(f"{too_large}: give fewer num_tables, or pairwise=false")
+        raise ValueError(f"{too_large}: give {'' if never else 'fewer num_tables, or '}pairwise=false")
     too_many = None
     if size**2 > max(_ALWAYS_CELLS, _CELLS_PER_VECTOR * num_training):
         too_many = f"a table has {size}^2 = {size**2:,} cells, there are {num_training:,} training vectors"
     if asked or (too_large is None and too_many is None):
         return {"num_tables": num_tables, "num_list_codes": num_list_codes, "dtype": dtype}
-    log.info("no pairwise decoder: %s; num_tables=N gives one of N tables", too_large or too_many)
+    log.info(
+        "no pairwise decoder: %s%s", too_large or too_many, "" if never else "; num_tables=N gives one of N tables"
+    )
     return None
