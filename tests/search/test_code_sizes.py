@@ -173,6 +173,16 @@ def test_an_index_of_large_codebooks_has_no_tables(
     assert load(tmp_path / "index").pairwise is None
 
 
+def test_nothing_is_advised_that_cannot_help(caplog: pytest.LogCaptureFixture) -> None:
+    huge = ivf_codec(num_steps=2, codebook_size=65536)  # not even one table fits
+    given = {"num_tables": None, "num_list_codes": 5, "dtype": "float16"}
+    with pytest.raises(ValueError, match=r"GB: give pairwise=false$"):
+        pairwise_options(huge, 200_000, True, **given)
+    with caplog.at_level("INFO"):
+        assert pairwise_options(huge, 200_000, None, **given) is None
+    assert caplog.messages[0].endswith("GB")
+
+
 def test_tables_need_training_vectors(caplog: pytest.LogCaptureFixture) -> None:
     small, large = ivf_codec(codebook_size=256), ivf_codec(codebook_size=1024)
     given = {"num_tables": None, "num_list_codes": 5, "dtype": "float16"}
