@@ -191,8 +191,9 @@ class Codec:
             raise ValueError(f"vectors of shape {shape} do not fit this codec: expected (n, {self.dim}), n > 0")
         rows = as_float32(x[0 : x.shape[0]], self.device, 0)
         normalized = self.quantizer.normalize(rows)
+        list_ids = None if self.num_lists is None else self.quantizer.assign_lists(normalized)  # of whole vectors
         for part, dims in zip(self.quantizer.parts, self.quantizer.part_slices, strict=True):
-            fit_preselectors(part, normalized[:, dims].contiguous())
+            fit_preselectors(part, normalized[:, dims].contiguous(), list_ids)
         self._prepare()
 
     def decode(self, codes: ArrayLike, *, list_ids: ArrayLike | None = None) -> Any:

@@ -70,6 +70,6 @@ def read(source: Path) -> tuple[Quantizer, dict[str, Any]]:
         quantizer.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(
-            f"{weights} does not fit its config.json: {shorten(str(error).splitlines()[-1], 200)}"
+            f"{weights} does not fit its config.json: {shorten(str(error).splitlines()[-1], 200)}; restore the folder"
         ) from error
     return quantizer, config

@@ -9,9 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from qinco_lit.codec import Codec
 from qinco_lit.quantizers import QINCo, build_quantizer
+from qinco_lit.quantizers.preselector import fit_preselectors
 from tests import reference
 from tests.models import random_quantizer
 from tests.quantizers.products import DIM, encoded, joined, parted, random_product, random_rotation, vectors
@@ -289,6 +291,44 @@ def test_fitted_preselectors_belong_to_the_parts() -> None:
         expected = alone.encode(seen, num_candidates=4, beam_size=3)
         found = codec.encode(x, num_candidates=4, beam_size=3)[:, columns]
         assert (found == expected).float().mean() > 0.99
+
+
+def test_preselectors_of_an_ivf_product_are_fitted_in_the_lists_of_whole_vectors() -> None:
+    codec, x = Codec(random_product(**SIZES, **SPLITS["equal"], **QINCO1, num_lists=7)), vectors(400)
+    own_lists, _ = codec.encode(x)
+    parts, seen = parted(codec, x)
+    apart = [codec_.encode(rows)[0] for codec_, rows in zip(parts, seen, strict=True)]
+    assert any((lists != own_lists).float().mean() > 0.3 for lists in apart)  # parts by themselves would differ
+    codec.fit_preselector(x)
+    normalized = codec.quantizer.normalize(x)
+    for part, dims in zip(codec.quantizer.parts, codec.quantizer.part_slices, strict=True):
+        rows, fitted = normalized[:, dims].contiguous(), part.steps[0].preselector.clone()
+        fit_preselectors(part, rows, own_lists.long())
+        torch.testing.assert_close(fitted, part.steps[0].preselector)
+
+
+def test_decoding_takes_the_rows_of_centroids_that_it_needs() -> None:
+    product = random_product(**SIZES, **SPLITS["equal"], **QINCO2, num_lists=5000)
+    ids, largest = torch.tensor([3, 4999]), 0
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            largest = max(largest, out.numel() if isinstance(out, torch.Tensor) and not out._is_view() else 0)
+            return out
+
+    with Sizes():
+        x_hat = product.advance(0, ids, None)
+    assert largest == x_hat.numel()
+    centroids = torch.cat([part.first_table for part in product.parts], dim=1)
+    torch.testing.assert_close(x_hat, centroids[ids], rtol=0, atol=0)
+
+
+def test_a_search_that_one_part_cannot_do_is_refused_at_once() -> None:
+    quantizer = random_product(**SIZES, **QINCO1, num_parts=2, part_steps=[1, 3], num_steps=4)
+    with pytest.raises(ValueError, match=r"^this model has no pre-selector: use num_candidates=0 "):
+        quantizer.search_for(num_candidates=4)
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,36 @@ def test_a_rotation_helps_where_parts_are_correlated(train: Train, tmp_path: Pat
     assert errors["true"] < 0.8 * errors["false"]
 
 
+def test_the_largest_seed_trains(train: Train) -> None:
+    run_dir = train("run", f"seed={(1 << 32) - 1}", "recipe.dead_codewords=redraw", "trainer.max_epochs=2")
+    assert len(_reported(run_dir)) == 2
+
+
+def test_a_part_without_any_difference_is_named(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = clustered(2304)
+    x[:, :6] = 0
+    write_vectors(tmp_path / "x.npy", x)
+    train("run", f"data.train={tmp_path / 'x.npy'}", code=2)
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert "dimensions 0 to 5 (part 0) hold one value in all of the first" in line
+    assert line.endswith("training vectors: give other model.part_dims, or opq=true")
+
+
+def test_another_model_than_the_checkpoints_is_refused(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    run_dir = train("run", "trainer.max_epochs=1")
+    last = run_dir / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    del checkpoint["quantizer"]["concat_rank"]  # as of before there was that option
+    torch.save(checkpoint, last)
+    capsys.readouterr()
+    assert main(["train", f"resume={run_dir}", "trainer.max_epochs=2", "model.concat_rank=4"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "cannot resume: the checkpoint's model has concat_rank=None, this run's concat_rank=4" in error
+    assert main(["train", f"resume={run_dir}", "trainer.max_epochs=2"]) == 0
+
+
 def test_resumed_equals_uninterrupted(train: Train, centroids_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = [
         "opq=true", "model.part_dims=[8,4]", "model.part_steps=[3,1]", "recipe.dead_codewords=redraw",

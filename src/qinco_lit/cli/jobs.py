@@ -110,6 +110,10 @@ def _prepare(name: str, args: argparse.Namespace) -> bool:
     if args.hydra_help or args.shell_completion:
         return False
     if name in ("train", "plan"):
+        if any(override.startswith("codec=") for override in args.overrides):
+            for short in _SHORT:
+                if any(re.match(rf"\+*{short}=", override) for override in args.overrides):
+                    raise ValueError(f"{short}= goes with model=CHOICE: the model of codec=DIR is what it is")
         for short, option in _SHORT.items():
             args.overrides = [re.sub(rf"^(\+*){short}=", rf"\1{option}=", override) for override in args.overrides]
     for override in args.overrides:

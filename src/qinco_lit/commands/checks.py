@@ -9,7 +9,7 @@ from qinco_lit.options import check_arguments
 # Parameters of what receives the options that are none themselves, and what to give instead.
 NO_OPTIONS = {"model.num_lists": "the lists are the rows of coarse.centroids=FILE.npy, with coarse=ivf"}
 
-_PART_OPTIONS = ("num_parts", "part_dims", "part_steps", "opq", "order")
+_PART_OPTIONS = ("num_parts", "part_dims", "part_steps", "opq")
 # What only models of parts have (PQ-QINCo).
 NEEDS_PARTS = tuple(f"model.{name}" for name in _PART_OPTIONS)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from pytorch_lightning import Callback, LightningDataModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, LambdaCallback, ModelCheckpoint
 from torch import Tensor
@@ -25,11 +25,12 @@ from qinco_lit.quantizers import QINCo, Quantizer, build_quantizer
 from qinco_lit.quantizers.kmeans import nearest_codeword
 from qinco_lit.training.best_epoch import best_epoch
 from qinco_lit.training.callbacks import LastCheckpoint, Reporter, TrainingInterruptedError
-from qinco_lit.training.initialization import kmeans_codebooks
-from qinco_lit.training.module import InitialCodebooks, QuantizerTraining
+from qinco_lit.training.initialization import check_rows, kmeans_codebooks
+from qinco_lit.training.module import QuantizerTraining
 from qinco_lit.training.recipe import Recipe
 from qinco_lit.training.run_folder import only_trainer
 from qinco_lit.training.run_log import JsonLinesLogger, RunRecord, read_summary
+from qinco_lit.training.start import InitialCodebooks
 from qinco_lit.training.wandb_run import finish_wandb, in_wandb_sweep, log_codec, start_wandb, wandb_id
 
 log = logging.getLogger(__name__)
@@ -190,7 +191,7 @@ def _module(
 
 
 def _rotation(
-    x: Float[Tensor, "rows dim"],
+    rows: Shaped[Tensor, "rows dim"],
     *,
     part_dims: list[int],
     seed: int,
@@ -201,7 +202,8 @@ def _rotation(
     """OPQ of raw training vectors, or of what their centroids leave of them."""
     from qinco_lit.search.rotation import opq_rotation, some_rows
 
-    x = x[some_rows(len(x), seed)]
+    chosen = some_rows(len(rows), seed)
+    x = check_rows(rows[chosen].float(), chosen)
     log.info("OPQ: a rotation for parts of %s dimensions, on %d vectors", ", ".join(map(str, part_dims)), len(x))
     if centroids is not None:
         near = assign_lists(x) if assign_lists else nearest_codeword(x.to(device), centroids.to(device)).cpu()

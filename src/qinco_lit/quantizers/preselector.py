@@ -1,7 +1,7 @@
 """A pre-selector for a model that was trained without one."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from qinco_lit.quantizers.beam import Pairs
@@ -9,7 +9,9 @@ from qinco_lit.quantizers.qinco import QINCo
 
 
 @torch.no_grad()
-def fit_preselectors(quantizer: QINCo, x: Float[Tensor, "rows dim"]) -> None:
+def fit_preselectors(
+    quantizer: QINCo, x: Float[Tensor, "rows dim"], list_ids: Int[Tensor, " rows"] | None = None
+) -> None:
     """Give every step the pre-selector S_m[i] = mean over x of f_m(C_m[i], x_hat_{m-1}), in place.
 
     What a codeword adds depends on the reconstruction so far, but mostly on the codeword: its mean names the candidates
@@ -18,9 +20,10 @@ def fit_preselectors(quantizer: QINCo, x: Float[Tensor, "rows dim"]) -> None:
     Args:
         quantizer: its networks stay as they are; pre-selectors it has are replaced.
         x: vectors in normalised space; one or two thousand do.
+        list_ids: of an IVF model; None finds them.
     """
     tables = quantizer.tables()
-    codes = quantizer.encode(x, quantizer.search_for(num_candidates=0), tables=tables)
+    codes = quantizer.encode(x, quantizer.search_for(num_candidates=0), list_ids=list_ids, tables=tables)
     every = torch.arange(quantizer.codebook_size, device=x.device)
     search = quantizer.search_for(num_candidates=0, beam_size=1)
     rows = quantizer.vectors_per_chunk(search, None, x.device)

@@ -123,9 +123,9 @@ class ProductQINCo(nn.Module):
         candidate_budget: int | None = None,
     ) -> Search:
         """As of `QINCo`, for every part."""
-        return self.parts[0].search_for(
-            beam_size=beam_size, num_candidates=num_candidates, candidate_budget=candidate_budget
-        )
+        options = {"beam_size": beam_size, "num_candidates": num_candidates, "candidate_budget": candidate_budget}
+        searches = [part.search_for(**options) for part in self.parts]  # each says whether it can
+        return searches[0]
 
     def tables(self, precision: Precision = FLOAT32, *, compiled: bool = False) -> list[list[StepTables]]:
         """Those of every part (`QINCo.tables`)."""
@@ -175,19 +175,18 @@ class ProductQINCo(nn.Module):
 
     def raw_centroids(self) -> Float[Tensor, "lists dim"] | None:
         """The coarse centroids in raw space, a copy; None for a plain model."""
-        return None if self.num_lists is None else self.denormalize(self._centroids())
+        if self.num_lists is None:
+            return None
+        return self.denormalize(torch.cat([part.first_table for part in self.parts], dim=1))
 
     @torch.no_grad()
     def assign_lists(self, x: Float[Tensor, "batch dim"]) -> Int[Tensor, " batch"]:
         """List of each normalised vector (int64): that of the nearest centroid in raw space, by brute force."""
         # parts have their own scales: distances in normalised space would weigh them otherwise
-        scale = torch.cat([part.data_std.expand(part.dim) for part in self.parts])
         with torch.autocast(x.device.type, enabled=False):
-            return nearest_codeword(x * scale, self._centroids() * scale)
-
-    def _centroids(self) -> Float[Tensor, "lists dim"]:
-        parts = [part.coarse_centroids for part in self.parts]
-        return torch.cat([centroids for centroids in parts if centroids is not None], dim=1)
+            scaled = [x[:, dims] * part.data_std for part, dims in self._sliced()]
+            centroids = [part.first_table * part.data_std for part in self.parts]
+            return nearest_codeword(torch.cat(scaled, dim=1), torch.cat(centroids, dim=1))
 
     def _sliced(self) -> Iterator[tuple[QINCo, slice]]:
         return zip(self.parts, self.part_slices, strict=True)
@@ -244,7 +243,7 @@ class ProductQINCo(nn.Module):
         """
         first = int(self.num_lists is not None)
         if index < first:
-            return F.embedding(codes, self._centroids())
+            return torch.cat([F.embedding(codes, part.first_table) for part in self.parts], dim=1)
         step, number = self._places[index - first]
         part, dims = self.parts[number], self.part_slices[number]
         x_hat = torch.zeros((len(codes), self.dim), device=codes.device) if x_hat is None else x_hat.clone()

@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Iterable
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from qinco_lit.quantizers import QINCo
@@ -14,11 +15,18 @@ from qinco_lit.quantizers.network import CodewordNetwork
 log = logging.getLogger(__name__)
 
 
-def check_rows(x: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:
-    """The training vectors themselves; raises ValueError where one holds NaN or infinity."""
+def check_rows(
+    x: Float[Tensor, "rows dim"], numbers: Int64[np.ndarray, " rows"] | None = None
+) -> Float[Tensor, "rows dim"]:
+    """The training vectors themselves; raises ValueError where one holds NaN or infinity.
+
+    `numbers` are those of the vectors in their file; None: from 0 on.
+    """
     finite = torch.isfinite(x).all(1)
     if not bool(finite.all()):
-        raise ValueError(f"training vector {int((~finite).nonzero()[0])} holds NaN or infinity: clean the file first")
+        row = int((~finite).nonzero()[0])
+        row = row if numbers is None else int(numbers[row])
+        raise ValueError(f"training vector {row} holds NaN or infinity: clean the file first")
     return x
 
 

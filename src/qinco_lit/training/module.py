@@ -1,6 +1,5 @@
 """The training of a quantizer as a LightningModule."""
 
-from collections.abc import Callable, Iterable
 from hashlib import sha256
 from typing import Any
 
@@ -14,18 +13,12 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from qinco_lit.arrays import AssignLists
 from qinco_lit.metrics import entropy_bits
-from qinco_lit.quantizers import ProductQINCo, QINCo, Quantizer
+from qinco_lit.quantizers import Quantizer
 from qinco_lit.quantizers.precision import precision_for
 from qinco_lit.training.dead_codewords import count_codes, redraw_dead, split_dead, target_statistics
-from qinco_lit.training.initialization import check_rows, init_networks, set_codebooks, set_normalization
 from qinco_lit.training.recipe import Recipe
 from qinco_lit.training.schedule import cosine_factor
-
-# what the steps have to code (training rows, less their centroids), in normalised space and on the device, to one
-# codebook per step
-InitialCodebooks = Callable[[QINCo, Tensor, torch.Generator], Iterable[Tensor]]
-# raw training rows (rows, dim), float32, to the rotation (dim, dim) of a product quantizer
-TrainRotation = Callable[[Tensor], Tensor]
+from qinco_lit.training.start import InitialCodebooks, TrainRotation, initialize
 
 _SEARCH = ("num_candidates", "beam_size", "search", "candidate_budget")  # of a model: may change when it is resumed
 _TARGET_MOMENTUM = 0.1  # of the running target statistics that dead codewords are redrawn from (algorithm.md)
@@ -95,7 +88,17 @@ class QuantizerTraining(LightningModule):
         if stage != "fit" or self.trainer.ckpt_path is not None:
             return
         if self.trainer.is_global_zero:
-            self._initialize(device)
+            initialize(
+                self.quantizer,
+                self.trainer.datamodule.train_vectors,  # type: ignore[attr-defined]
+                self.recipe,
+                seed=self.seed,
+                device=device,
+                initial_codebooks=self._initial_codebooks,
+                train_rotation=self._train_rotation,
+                place_centroids=self._place_centroids,
+                lists=self._lists,
+            )
         own = self.quantizer.state_dict()
         frozen = {name: own.pop(name) for name in self._coarse}
         self.quantizer.load_state_dict(self.trainer.strategy.broadcast(own) | frozen)
@@ -106,38 +109,6 @@ class QuantizerTraining(LightningModule):
         """Give the model its centroids, as soon as its normalisation is known."""
         if self._centroids is not None:
             self.quantizer.set_centroids(torch.from_numpy(self._centroids))
-
-    @torch.no_grad()
-    def _initialize(self, device: torch.device) -> None:
-        recipe, quantizer = self.recipe, self.quantizer
-        rows = self.trainer.datamodule.train_vectors  # type: ignore[attr-defined]
-        if isinstance(quantizer, ProductQINCo) and quantizer.rotation is not None:
-            assert self._train_rotation is not None
-            some = torch.from_numpy(rows[: recipe.kmeans_rows]).float()
-            quantizer.rotation.copy_(self._train_rotation(check_rows(some)))
-        first = torch.from_numpy(rows[: recipe.normalization_rows]).float()
-        generators = [torch.Generator().manual_seed(self.seed + number) for number in range(len(quantizer.parts))]
-        y = quantizer.rotated(first)
-        for part, dims, generator in zip(quantizer.parts, quantizer.part_slices, generators, strict=True):
-            set_normalization(part, y[:, dims], recipe.normalization)
-            init_networks(part, recipe.network_init, generator)
-        self._place_centroids()
-        quantizer.to(device)
-        batch = torch.from_numpy(rows[: recipe.kmeans_rows]).to(device)
-        x = quantizer.normalize(batch)
-        list_ids = self._lists(batch, x)
-        for part, dims, generator in zip(quantizer.parts, quantizer.part_slices, generators, strict=True):
-            targets = x[:, dims].contiguous()
-            if list_ids is not None:
-                targets -= part.first_table[list_ids]
-            set_codebooks(
-                part,
-                self._initial_codebooks(part, targets, generator),
-                noise=recipe.codebook_noise,
-                exact=recipe.network_init == "exact",
-                generator=generator,
-            )
-        quantizer.cpu()  # Lightning moves the module to its device itself
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimizer; its learning rate is set at every batch, or by epochs without gain (`plateau`)."""
@@ -178,7 +149,10 @@ class QuantizerTraining(LightningModule):
         state, quantizer = self._state, self.quantizer
         pieces = zip(quantizer.parts, quantizer.part_slices, quantizer.part_columns, strict=True)
         for number, (part, dims, columns) in enumerate(pieces):
-            generator = torch.Generator().manual_seed((self.seed + number << 32) + self.trainer.global_step)
+            # of 64 bits, for seeds up to the largest
+            generator = torch.Generator().manual_seed(
+                ((self.seed + number) % (1 << 32) << 32) + self.trainer.global_step
+            )
             if self.recipe.dead_codewords == "split":
                 split_dead(part, state["usage_since_split"][columns], self._optimizer(), generator)
             elif self.recipe.dead_codewords == "redraw" and whole_epoch:
@@ -322,8 +296,9 @@ class QuantizerTraining(LightningModule):
         Raises:
             ValueError: the model is of another size, or its centroids are others, than in the checkpoint.
         """
-        for name, there in checkpoint["quantizer"].items():
-            here = {"dim": self.quantizer.dim, **self.quantizer.config}[name]
+        then, now = checkpoint["quantizer"], {"dim": self.quantizer.dim, **self.quantizer.config}
+        for name in {**then, **now}:  # a checkpoint of before an option existed lacks it
+            there, here = then.get(name), now.get(name)
             if there != here and name not in _SEARCH:
                 raise ValueError(f"cannot resume: the checkpoint's model has {name}={there}, this run's {name}={here}")
         device = self._state["train_error"].device
