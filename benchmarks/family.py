@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="rounds")
     parser.add_argument("--options", default="", help="of Codec.encode, NAME=NUMBER,...; as trained without")
     options = parser.parse_args()
-    named = dict(pair.split("=", 1) for pair in options.codecs)
+    named = dict(pair.rsplit("=", 1) for pair in options.codecs)
     search: dict[str, Any] = {k: int(v) for k, v in (pair.split("=") for pair in options.options.split(",") if pair)}
     x = photo_rows(options.rows)
     codecs = {name: Codec.load(Path(folder)) for name, folder in named.items()}

@@ -194,6 +194,7 @@ class Codec:
         list_ids = None if self.num_lists is None else self.quantizer.assign_lists(normalized)  # of whole vectors
         for part, dims in zip(self.quantizer.parts, self.quantizer.part_slices, strict=True):
             fit_preselectors(part, normalized[:, dims].contiguous(), list_ids)
+        self.weights_sha256 = self.truncated_from = None  # it is another codec now
         self._prepare()
 
     def decode(self, codes: ArrayLike, *, list_ids: ArrayLike | None = None) -> Any:
@@ -311,8 +312,11 @@ class Codec:
             precision=self._precision,
             compile=self._compile,
         )
-        own = {"weights_sha256": self.weights_sha256, "num_steps": self.num_steps}
-        shorter.truncated_from = self.truncated_from or own
+        if num_steps < self.num_steps and self.weights_sha256 is not None:
+            own = {"weights_sha256": self.weights_sha256, "num_steps": self.num_steps}
+            shorter.truncated_from = self.truncated_from or own
+        else:  # the same codec, or one that no folder holds
+            shorter.truncated_from = self.truncated_from
         return shorter
 
     def save(self, directory: str | Path) -> None:

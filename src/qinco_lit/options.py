@@ -130,9 +130,10 @@ def describe(annotation: Any) -> str:
         others = [describe(argument) for argument in arguments if typing.get_origin(argument) is not typing.Literal]
         return " or ".join(dict.fromkeys([*merged, *others]))
     if origin is typing.Literal:
-        return "one of " + ", ".join(dict.fromkeys(str(choice) for choice in arguments))
+        choices = list(dict.fromkeys(str(choice) for choice in arguments))
+        return choices[0] if len(choices) == 1 else "one of " + ", ".join(choices)
     if origin in (list, tuple, Sequence) and arguments:
-        return f"a list, each {describe(arguments[0])}"
+        return f"a list in brackets, each {describe(arguments[0])}"
     container = origin or annotation
     return _PLAIN_NAMES.get(container, getattr(container, "__name__", str(annotation)))
 

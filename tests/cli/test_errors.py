@@ -100,14 +100,20 @@ def test_one_line(refused: Refused, arguments: str, message: str) -> None:
         ("train model.num_steps=abc", r"model.num_steps=abc: expected an integer"),
         ("train model.num_steps=8.5", r"model.num_steps=8.5: expected an integer"),
         ("train model=pq_qinco opq=maybe", r"model.opq=maybe: expected true or false"),
-        ("train model=pq_qinco model.part_dims=64", r"model.part_dims=64: expected a list, each an integer or null"),
-        ("train model=pq_qinco2 model.part_steps=[4,a]", r"model.part_steps=\[4, 'a'\]: expected a list, each .*"),
+        (
+            "train model=pq_qinco model.part_dims=64",
+            r"model.part_dims=64: expected a list in brackets, each an integer or null",
+        ),
+        (
+            "train model=pq_qinco2 model.part_steps=[4,a]",
+            r"model.part_steps=\[4, 'a'\]: expected a list in brackets, each .*",
+        ),
         ("train model.concat_rank=low", r"model.concat_rank=low: expected an integer or null"),
         ("train recipe.lr=high", r"recipe.lr=high: expected a number"),
         ("train data.limit_train=1e6", r"data.limit_train=1000000.0: expected an integer or null"),
         ("train data.metric=dot", r"data.metric=dot: expected one of l2, ip, cosine"),
         ("evaluate codec=x data=bigann data.metric=L2", r"data.metric=L2: expected one of l2, ip, cosine"),
-        ("search index=x nprobe=4", r"nprobe=4: expected a list, each an integer or null"),
+        ("search index=x nprobe=4", r"nprobe=4: expected a list in brackets, each an integer or null"),
         ("search index=x strategy=all", r"strategy=all: expected one of grid, random"),
         ("search index=x logger=wandb logger.mode=3", r"logger.mode=3: expected text"),
         ("train seed=true", r"seed=true: expected an integer"),
@@ -122,7 +128,7 @@ def test_one_line(refused: Refused, arguments: str, message: str) -> None:
         ("plan model=qinco2 data=bigann seconds=long", r"seconds=long: expected a number"),
         ("plan model=qinco2 data=bigann trainer.max_epochs=null", r"trainer.max_epochs=null: expected an integer"),
         ("plan model=qinco2 data=bigann num_devices=8.5", r"num_devices=8.5: expected an integer"),
-        ("evaluate codec=x baselines=pq", r"baselines=pq: expected a list, each .*"),
+        ("evaluate codec=x baselines=pq", r"baselines=pq: expected a list in brackets, each .*"),
     ],
 )
 def test_wrong_type(refused: Refused, arguments: str, message: str) -> None:

@@ -37,7 +37,7 @@ def test_values_that_fit(annotation, good, bad):
     [
         (int | None, "an integer or null"),
         (str | Path, "text or a path"),
-        (list[float], "a list, each a number"),
+        (list[float], "a list in brackets, each a number"),
         (Literal["a", "b"], "one of a, b"),
     ],
 )

@@ -91,9 +91,9 @@ def test_files_that_are_there_are_not_missed(qinco, tmp_path):
         (["scale=x"], "unknown choice scale=x; choose from: paper, small, smoke"),
         (["launcher=pbs"], "unknown choice launcher=pbs; choose from: local, slurm"),
         (["only=[mian]"], "unknown word in only= mian (did you mean main?); choose from: "),
-        (["only=main"], "only=main: expected a list, each text"),
+        (["only=main"], "only=main: expected a list in brackets, each text"),
         (["slurm.gpus=many"], "slurm.gpus=many: expected an integer or null"),
-        (["scale.seeds=[x]"], "scale.seeds=['x']: expected a list, each an integer"),
+        (["scale.seeds=[x]"], "scale.seeds=['x']: expected a list in brackets, each an integer"),
     ],
 )
 def test_mistakes_cost_one_line(refused, words, message):

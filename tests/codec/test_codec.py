@@ -250,3 +250,19 @@ def test_decoding_many_rows_is_decoding_few(codec: Codec) -> None:
         assert (fresh._pairs is not None) == (num_steps > 1), "the table is for many rows of two codes or more"
         *_, last = fresh.decode_steps(codes[:, :num_steps])
         np.testing.assert_allclose(last, few, rtol=1e-5, atol=1e-5)
+
+
+def test_a_codec_that_has_changed_is_another_one(tmp_path: Path) -> None:
+    greedy: dict[str, Any] = {"num_candidates": 0, "beam_size": 1, "outer_skip": False, "embed_dim": None}
+    Codec(random_quantizer(12, num_steps=4, **greedy)).save(tmp_path / "codec")
+    whole, x = Codec.load(tmp_path / "codec"), np.random.default_rng(0).normal(size=(50, 12)).astype(np.float32)
+    origin = {"weights_sha256": whole.weights_sha256, "num_steps": 4}
+    cut = whole.truncated(2)
+    assert cut.truncated_from == cut.truncated(1).truncated_from == origin
+    assert whole.truncated(4).truncated_from is None  # it is the whole codec
+    cut.fit_preselector(x)  # which finds other codes than the whole codec, where it is asked
+    assert cut.truncated_from is None
+    cut.save(tmp_path / "fitted")
+    assert Codec.load(tmp_path / "fitted").truncated_from is None
+    whole.fit_preselector(x)
+    assert whole.truncated(2).truncated_from is None

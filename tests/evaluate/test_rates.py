@@ -332,9 +332,9 @@ def test_the_command_line_takes_rates(codec_dir: Path, tmp_path: Path, qinco: Qi
 @pytest.mark.parametrize(
     ("option", "expected"),
     [
-        ("rate=4", "one of all or a list, each an integer or null"),
-        ("rate=some", "one of all or a list, each an integer or null"),
-        ("dedicated=there", "a list, each text or a path"),
+        ("rate=4", "all or a list in brackets, each an integer or null"),
+        ("rate=some", "all or a list in brackets, each an integer or null"),
+        ("dedicated=there", "a list in brackets, each text or a path"),
         ("num_steps=few", "an integer or null"),
     ],
 )

@@ -116,7 +116,7 @@ def _set(values, path, value):
     ("path", "value", "message"),
     [
         ("seeds", [], r"scale.seeds=\[\]: give at least one"),
-        ("seeds", 0, "scale.seeds=0: expected a list, each an integer"),
+        ("seeds", 0, "scale.seeds=0: expected a list in brackets, each an integer"),
         ("hardwear", "x", r"unknown option scale.hardwear \(did you mean hardware\?\); choose from: .*"),
         ("main.methods", ["Tinny"], r"unknown choice of scale.main.methods: Tinny \(did you mean Tiny\?\); .*"),
         ("search.datasets", ["e"], "unknown choice of scale.search.datasets: e; choose from: d"),

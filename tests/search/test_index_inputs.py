@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
+from qinco_lit.commands.index_fit import more_vectors
 from qinco_lit.search.index.bundle import load
 from qinco_lit.vectors import open_codes, open_vectors
 from qinco_lit.vectors.unit_rows import unit_rows
@@ -124,6 +125,25 @@ def test_more_training_codes_of_other_rows(build, inputs, tmp_path):
         with pytest.raises(ValueError, match=message):
             build(training_codes=path, data={"limit_train": 600})
     assert not (tmp_path / "index.work").exists()
+
+
+def test_no_more_training_vectors_are_recommended_than_there_are(build, inputs, tmp_path, caplog):
+    few = "additive decoder: {} training vectors for 64 codewords leave its error on others {} above the least"
+    np.save(tmp_path / "first.npy", np.load(inputs / "train.npy")[:300])
+    encode_file(inputs / "codec", tmp_path / "first.npy", tmp_path / "first.h5", **SEARCH)
+    for name, options, line in (
+        ("some", {"num_training": 300}, few.format(300, "27%") + "; num_training=900 would leave 8%"),
+        ("all", {}, few.format(900, "8%")),
+        ("given", {"training_codes": tmp_path / "first.h5"}, few.format(300, "27%")),  # which num_training= leaves
+    ):
+        with caplog.at_level("INFO"):
+            build(name, pairwise=False, **options)
+        assert [message for message in caplog.messages if "above the least" in message] == [line]
+        caplog.clear()
+    assert more_vectors(900, 1000, 1000) == (
+        "900 training vectors for 1,000 codewords leave its error on others far above the least"
+    )
+    assert more_vectors(300, 64, 10_000) == more_vectors(300, 64)
 
 
 def test_unit_rows_of_the_fixture_are_other_rows(inputs):

@@ -127,6 +127,50 @@ def test_another_number_of_steps_is_other_work(build: Build, tmp_path: Path) -> 
     assert not (tmp_path / "other.work").exists()
 
 
+def test_training_vectors_of_another_search_are_other_work(
+    build: Build, inputs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    truncate_codec(inputs / "codec", 2, tmp_path / "short")
+    encode_file(inputs / "codec", inputs / "train.npy", tmp_path / "train.h5", beam_size=2, precision="float32")
+    build("whole", num_steps=2)
+    cut: dict[str, Any] = {"codec_dir": tmp_path / "short", "num_steps": 2}
+    with pytest.raises(ValueError, match=r"whole is an index of other work: searched differ; name another one$"):
+        build("whole", **cut)
+    assert caplog.messages == []  # nothing was encoded
+    build("cut", **cut)
+    assert len(caplog.messages) == 1
+    assert build("cut", **cut) is None
+    assert len(caplog.messages) == 1
+    # whose training vectors were searched as the database was is one of before "searched" was recorded
+    config = json.loads((tmp_path / "whole" / "config.json").read_text())
+    assert config["inputs"].pop("searched") is None
+    del config["config_sha256"]  # as old
+    (tmp_path / "whole" / "config.json").write_text(json.dumps(config))
+    assert build("whole", num_steps=2) is None
+    # training vectors that are not searched are the same with both codecs
+    build("given", num_steps=2, training_codes=tmp_path / "train.h5")
+    assert build("given", **cut, training_codes=tmp_path / "train.h5") is None
+    assert len(caplog.messages) == 1
+
+
+def test_training_codes_of_another_search_get_a_warning(
+    build: Build, inputs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    search = {"beam_size": 2, "precision": "float32"}
+    encode_file(inputs / "codec", inputs / "train.npy", tmp_path / "four.h5", **search)
+    encode_file(inputs / "codec", inputs / "train.npy", tmp_path / "two.h5", **search, num_steps=2)
+    truncate_codes(tmp_path / "four.h5", 2, tmp_path / "first.h5")
+    for name in ("four", "first"):  # found as the database's
+        build(name, num_steps=2, training_codes=tmp_path / f"{name}.h5")
+    assert caplog.messages == []
+    for _ in range(2):  # the second time it is complete
+        build("two", num_steps=2, training_codes=tmp_path / "two.h5")
+        assert caplog.messages == [
+            f"training_codes={tmp_path}/two.h5 are of a search for 2 codes, those of {inputs}/codes.h5 of one for 4: "
+            "without training_codes= the codes of training vectors would be found as the database's were"
+        ]
+
+
 # -- searching --------------------------------------------------------------------------------------------------------
 
 

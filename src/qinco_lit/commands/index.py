@@ -10,7 +10,7 @@ from rich.console import Console
 
 from qinco_lit.commands.device import chosen_device
 from qinco_lit.commands.index_fit import fit_decoders
-from qinco_lit.commands.index_inputs import Inputs, job_of, open_inputs, pairwise_options
+from qinco_lit.commands.index_inputs import Inputs, job_of, open_inputs, pairwise_options, warn_of_other_searches
 from qinco_lit.commands.index_progress import lines_of_progress, say_what_is_missing
 from qinco_lit.commands.training_codes import CodedRows, encoded_rows
 from qinco_lit.encoding.progress import duration
@@ -88,6 +88,7 @@ def index(
     job = job_of(inputs, options, on_disk)
     if _is_complete(output, job):
         return None
+    warn_of_other_searches(inputs)
     work = IndexWork(output, job)
     with threads(num_threads):
         fit = work.fit(inputs.codec.codebook_size)
@@ -157,6 +158,7 @@ def _fit(inputs: Inputs, work: IndexWork, pairwise: dict[str, Any] | None, devic
         centroids=inputs.centroids,
         metric=inputs.metric,
         pairwise=pairwise,
+        num_available=len(train_vectors if inputs.training_codes is None else training),
         first=work.fit(inputs.codec.codebook_size, first=True),
         keep=partial(work.save_fit, first=True),
     )

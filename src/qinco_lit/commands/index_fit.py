@@ -34,6 +34,7 @@ def fit_decoders(
     centroids: Float32[np.ndarray, "lists dim"],
     metric: Metric,
     pairwise: dict[str, Any] | None,
+    num_available: int,
     first: Fit | None,
     keep: Callable[[Fit], None],
 ) -> Fit:
@@ -46,10 +47,13 @@ def fit_decoders(
         centroids: of the lists, raw space.
         metric: of the index.
         pairwise: options of `fit_pairwise`; None: no pairwise decoder.
+        num_available: training vectors that `num_training` may ask for.
         first: what an earlier call gave to `keep`.
         keep: takes what there is before the pairwise decoder is fitted, where one is.
     """
     if first is None:
+        if advice := more_vectors(len(training), codec.num_steps * codec.codebook_size, num_available):
+            log.info("additive decoder: %s", advice)
         first = _first_fit(training, codec, centroids, metric)
         if pairwise is not None:
             keep(first)
@@ -89,28 +93,37 @@ def _first_fit(training: CodedRows, codec: Codec, centroids: Float32[np.ndarray,
 
 
 def _fit_additive(training: CodedRows, codec: Codec) -> tuple[AdditiveDecoder, dict[str, Any]]:
-    if advice := more_vectors(len(training), codec.num_steps * codec.codebook_size):
-        log.info("additive decoder: %s", advice)
     fit = AdditiveFit(codec.num_steps, codec.codebook_size, codec.dim, device=codec.device)
     for codes, _, targets in training.blocks():
         fit.add(codes, targets)
     return fit.solve()
 
 
-def more_vectors(num_training: int, num_codewords: int) -> str | None:
+def more_vectors(num_training: int, num_codewords: int, num_available: int | None = None) -> str | None:
     """Whether more training vectors would make a better additive decoder, in words; None: hardly.
 
     Least squares with p unknowns on n vectors has an error of about n / (n - p) times the least on others (measured on
     random codes: 1.30 and 1.06 where this says 1.30 and 1.06).
+
+    Args:
+        num_training: vectors that the decoder is fitted to.
+        num_codewords: of all codebooks together.
+        num_available: vectors that `num_training` may ask for, no more are recommended; None: any number.
     """
     enough = num_codewords * (1 + round(1 / _EXCESS))
     if num_training >= enough:
         return None
-    excess = f"{num_codewords / (num_training - num_codewords):.0%}" if num_training > num_codewords else "far"
+    most = enough if num_available is None else min(enough, num_available)
+    excess, least = (_excess(rows, num_codewords) for rows in (num_training, most))
     return (
         f"{num_training:,} training vectors for {num_codewords:,} codewords leave its error on others {excess} above "
-        f"the least; num_training={enough:_} would leave {_EXCESS:.0%}"
+        f"the least{'' if least == excess else f'; num_training={most:_} would leave {least}'}"
     )
+
+
+def _excess(num_training: int, num_codewords: int) -> str:
+    """How far the error on others is above the least, in words."""
+    return f"{num_codewords / (num_training - num_codewords):.0%}" if num_training > num_codewords else "far"
 
 
 def _norm_limits(training: CodedRows, additive: AdditiveDecoder) -> tuple[float, float]:

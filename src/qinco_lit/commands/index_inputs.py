@@ -15,7 +15,7 @@ from qinco_lit.commands.readings import check_reading
 from qinco_lit.commands.training_codes import given_rows, sample_sha256, store_sha256
 from qinco_lit.commands.user_ids import UserIds
 from qinco_lit.search.decoders.pairwise import tables_too_large
-from qinco_lit.vectors import open_codes
+from qinco_lit.vectors import CodeStore, open_codes
 from qinco_lit.vectors.metric import Metric
 
 log = logging.getLogger(__name__)
@@ -84,13 +84,6 @@ def open_inputs(
         raise ValueError(f"{codec_dir} encodes vectors of dimension {codec.dim}, data set {data.name} has {data.dim}")
     fix = f"encode them with `qinco encode data=CHOICE data.metric={data.metric}`"
     check_reading(f"codes={codes}", asdict(store.info), data.database, data, fix)
-    searched = store.info.encoded_num_steps or store.shape[1]
-    if searched > codec.num_steps and training_codes is None:
-        log.warning(
-            "%s holds the first of %d codes, the codec in %s has %d steps: training vectors are encoded with these; "
-            "codec=DIR of all steps and num_steps=%d would find their codes as the database's were found",
-            codes, searched, codec_dir, codec.num_steps, steps,
-        )  # fmt: skip
     num_rows = len(data.train_vectors)
     cut = codec if steps == codec.num_steps else codec.truncated(steps)
     training = None if training_codes is None else _training(training_codes, codec_dir, cut, data, centroids)
@@ -98,7 +91,7 @@ def open_inputs(
         codec=cut,
         codec_dir=codec_dir,
         codes=FirstCodes(store, steps),
-        searched=min(searched, codec.num_steps),
+        searched=min(_searched(store), codec.num_steps),
         data=data,
         training_codes=training,
         ids=None if ids is None else UserIds(ids, len(store)),
@@ -127,14 +120,40 @@ def _training(
     return codes
 
 
+def _searched(store: CodeStore) -> int:
+    """Codes that the search for those of a store was after."""
+    return store.info.encoded_num_steps or store.shape[1]
+
+
+def warn_of_other_searches(inputs: Inputs) -> None:
+    """Say so where training vectors have codes of a search for another number of steps than the database's."""
+    store, training, steps = inputs.codes.store, inputs.training_codes, inputs.codes.num_steps
+    searched = _searched(store)
+    if training is not None and (other := _searched(training.store)) != searched:
+        log.warning(
+            "training_codes=%s are of a search for %d codes, those of %s of one for %d: without training_codes= the "
+            "codes of training vectors would be found as the database's were",
+            training.store.path, other, store.path, searched,
+        )  # fmt: skip
+    if training is None and inputs.searched < searched:
+        log.warning(
+            "%s holds the first of %d codes, the codec in %s has %d steps: training vectors are encoded with these; "
+            "codec=DIR of all steps and num_steps=%d would find their codes as the database's were found",
+            store.path, searched, inputs.codec_dir, inputs.searched, steps,
+        )  # fmt: skip
+
+
 def job_of(inputs: Inputs, pairwise: dict[str, Any] | None, on_disk: bool) -> dict[str, Any]:
     """What makes two calls the same work; parts, devices and threads do not."""
     training, store = inputs.training_codes, inputs.codes.store
+    as_database = training is not None or inputs.searched == _searched(store)
     return {
         "codec": store.info.codec_sha256,
         "codes": store_sha256(store),
         "num_vectors": len(store),
         "num_steps": None if inputs.codes.num_steps == store.shape[1] else inputs.codes.num_steps,
+        # of the training vectors, where it is not that of the database; indexes of before this was recorded have none
+        "searched": None if as_database else inputs.searched,
         "ids": None if inputs.ids is None else inputs.ids.sha256,
         "metric": inputs.metric,
         "training": sample_sha256(inputs.data.train_vectors),

@@ -79,7 +79,9 @@ def evaluation_rows(evaluation: Evaluation, training: Training | None) -> list[R
         "evaluate.threads": record.get("num_threads", {}).get("torch"),
         "evaluate.processor": record.get("hardware", {}).get("processor"),
     }
-    settings = {f"evaluate.{each}": codec[each] for each in _SEARCH_OF_CODES if each in codec}
+    # records of schema 1 to 3 are of all codes, and do not say so
+    told = {**{name: value for name, value in codec["model"].items() if name == "num_steps"}, **codec}
+    settings = {f"evaluate.{each}": told[each] for each in _SEARCH_OF_CODES if each in told}
     if training is None:
         model = {f"model.{each}": value for each, value in codec["model"].items()}
         own = Run("", "codec", "", name, evaluation.folder, "evaluated", {}, {"data": name} | model)
