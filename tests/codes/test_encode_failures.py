@@ -159,7 +159,8 @@ def test_verify_of_unfinished_work(job, tmp_path):
     output = job()
     output.unlink()
     with pytest.raises(
-        ValueError, match=r"codes.h5 is not complete: its shards are not joined; run the same `qinco encode`"
+        ValueError,
+        match=r"not complete: its shards are not joined; run the same `qinco encode` or `qinco truncate` again$",
     ):
         run_verify(output)
     (tmp_path / "codes.h5.shards" / "shard-00003.json").unlink()

@@ -175,6 +175,7 @@ def test_what_the_command_refuses_of_codecs(codecs, tmp_path, capsys, monkeypatc
         ("run/codec", "2", "product"): "--output product exists: name another one",
         ("run/codec", "2", "run/codec"): "--output run/codec exists: name another one",
         ("run", "2", "cut"): "run is no codec, but holds one: give run/codec",
+        ("run/codec", "2", "no/such/cut"): "--output no/such/cut: the folder no/such does not exist; make it first",
         ("gone", "2", "cut"): "gone: no such store of codes or codec folder",
         ("product", "1", "cut"): "num_steps=1: a part would have no codes, give 2 to 4",
     }.items():

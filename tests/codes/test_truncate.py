@@ -151,6 +151,54 @@ def test_a_damaged_shard_is_not_copied(store, tmp_path, merge):
     assert shards.ShardFolder.open(tmp_path / "cut.h5").finished() == {0}  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("merge", [False, True])
+@pytest.mark.parametrize("num_steps", [2, STEPS])
+def test_a_store_that_is_complete_is_tidied_up_and_kept(store, tmp_path, monkeypatch, caplog, merge, num_steps):
+    path = store(merge=merge)
+    expected = contents(cut(path, num_steps).parent)
+    (tmp_path / "cut.h5").unlink()
+    shutil.rmtree(tmp_path / "cut.h5.shards", ignore_errors=True)
+    record = tmp_path / "cut.h5.json"
+    record.unlink()
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:  # right after the store has its name
+        patched.setattr(shards.ShardFolder, "remove", killed)
+        patched.setattr(truncate, "_write_record", killed)
+        with pytest.raises(KeyboardInterrupt):
+            cut(path, num_steps)
+    assert (tmp_path / "cut.h5.shards").is_dir()
+    assert not record.exists()
+    monkeypatch.setattr(shards.ShardFolder, "writing", None)  # nothing is cut again
+    with caplog.at_level("INFO"):
+        cut(path, num_steps)
+    assert caplog.messages[-1] == f"{tmp_path}/cut.h5 is complete already: 1,000 rows"
+    assert contents(tmp_path) == expected
+    values = json.loads(record.read_text())
+    assert (values["source"], values["seconds"]) == (str(path), None)
+    assert values["store"] == open_codes(tmp_path / "cut.h5").info.to_values()
+    written = record.read_bytes()
+    cut(path, num_steps)
+    assert record.read_bytes() == written
+    assert contents(tmp_path) == expected
+
+
+def test_a_shard_that_is_gone_is_cut_again(store, tmp_path):
+    path = store()
+    expected = contents(cut(path, 2).parent)
+    (tmp_path / "cut.h5.shards" / "shard-00001.h5").unlink()
+    cut(path, 2)
+    assert contents(tmp_path) == expected
+
+
+def test_verify_names_the_commands_that_may_have_begun_a_whole_copy(store, tmp_path):
+    cut(store(), STEPS).unlink()
+    with pytest.raises(ValueError, match=r"not joined; run the same `qinco encode` or `qinco truncate` again$"):
+        verify.run(argparse.Namespace(store=tmp_path / "cut.h5"))
+
+
 def test_a_full_disk_keeps_what_is_finished(store, tmp_path, monkeypatch):
     path = store()
     reserved: list[int] = []
@@ -177,6 +225,8 @@ def test_what_it_refuses(store, tmp_path, capsys, monkeypatch):
     (tmp_path / "work.h5").unlink()
     (tmp_path / "there").mkdir()
     (tmp_path / "text.h5").write_text("text")
+    cut(tmp_path / "codes.h5", 3, "three.h5")
+    cut(tmp_path / "codes.h5", 2, "foreign.h5").write_text("of the user, beside shards of the same work")
     before = contents(tmp_path)
     steps = "codes.h5 has 4 steps; give 1 to 4"
     for arguments, message in {
@@ -185,9 +235,17 @@ def test_what_it_refuses(store, tmp_path, capsys, monkeypatch):
         ("codes.h5", "5", "cut.h5"): f"--num-steps 5: {steps}",
         ("codes.h5", "two", "cut.h5"): "argument --num-steps: invalid int value: 'two'",
         ("codes.h5", "2", "codes.h5"): "--output codes.h5 exists: name another one",
+        ("codes.h5", "4", "codes.h5"): "--output codes.h5 exists: name another one",
+        ("codes.h5", "2", "text.h5"): "--output text.h5 exists: name another one (text.h5: no store of codes",
+        ("codes.h5", "2", "foreign.h5"): "--output foreign.h5 exists: name another one (",
+        (
+            "codes.h5",
+            "2",
+            "three.h5",
+        ): "three.h5 belongs to other work: num_steps is 3 there, 2 here; name another --output, or remove it",
         ("codes.h5", "2", "there"): "--output there exists: name another one",
-        ("codes.h5", "2", "cut.npy"): "output=cut.npy: codes are written as HDF5, name a file that ends in .h5",
-        ("codes.h5", "2", "no/cut.h5"): "output=no/cut.h5: the folder no does not exist; make it first",
+        ("codes.h5", "2", "cut.npy"): "--output cut.npy: codes are written as HDF5, name a file that ends in .h5",
+        ("codes.h5", "2", "no/cut.h5"): "--output no/cut.h5: the folder no does not exist; make it first",
         ("gone.h5", "2", "cut.h5"): "gone.h5: no such store of codes or codec folder",
         ("text.h5", "2", "cut.h5"): "text.h5: no store of codes that this version reads (",
         ("there", "2", "cut"): "no codec in there: config.json is missing",
@@ -195,7 +253,7 @@ def test_what_it_refuses(store, tmp_path, capsys, monkeypatch):
             "codes.h5",
             "2",
             "work.h5",
-        ): "work.h5.shards belongs to other work: num_steps is 1 there, 2 here; name another",
+        ): "work.h5.shards belongs to other work: num_steps is 1 there, 2 here; name another --output, or remove it",
     }.items():
         source, num_steps, output = arguments
         assert main(["truncate", source, "--num-steps", num_steps, "--output", output]) == 2

@@ -214,19 +214,19 @@ def original_sha256(codec_dir: Path) -> str:
     return str(cut.get("weights_sha256") or codec_sha256(codec_dir))
 
 
-def check_same(path: Path, known: CodeInfo, info: CodeInfo) -> None:
-    """Raise ValueError unless what lies at `path` and the work to do are the same."""
+def check_same(path: Path, known: CodeInfo, info: CodeInfo, *, option: str = "output=") -> None:
+    """Raise ValueError unless what lies at `path` and the work to do are the same; `option` names the output."""
     differences = list(known.differences(info))
     if differences:
-        raise ValueError(f"{path} belongs to other work: {', '.join(differences)}; name another output=, or remove it")
+        raise ValueError(f"{path} belongs to other work: {', '.join(differences)}; name another {option}, or remove it")
 
 
-def check_output(output: Path) -> None:
-    """Raise ValueError or FileNotFoundError unless a store can be written under this name."""
+def check_output(output: Path, *, option: str = "output=") -> None:
+    """Raise ValueError or FileNotFoundError unless a store can be written under this name, given as `option`."""
     if output.suffix not in HDF5_SUFFIXES:
-        raise ValueError(f"output={output}: codes are written as HDF5, name a file that ends in .h5")
+        raise ValueError(f"{option}{output}: codes are written as HDF5, name a file that ends in .h5")
     if not output.parent.is_dir():
-        raise FileNotFoundError(f"output={output}: the folder {output.parent} does not exist; make it first")
+        raise FileNotFoundError(f"{option}{output}: the folder {output.parent} does not exist; make it first")
 
 
 def _check_counts(counts: Mapping[str, int | None]) -> None:

@@ -46,17 +46,20 @@ class ShardFolder:
         if not manifest.is_file():
             # but for the manifest that another rank is about to write
             if manifest.parent.exists() and not all(path.suffix == ".tmp" for path in manifest.parent.iterdir()):
-                raise ValueError(f"{manifest.parent} exists and holds no shards of codes: name another output=")
+                raise ValueError(f"{manifest.parent} exists and holds no shards of codes: name another output")
             return None
         try:
             return cls(output, CodeInfo.from_values(json.loads(manifest.read_text())))
         except ValueError as error:
-            raise ValueError(f"{manifest}: {error}: name another output=") from None
+            raise ValueError(f"{manifest}: {error}: name another output") from None
 
     @property
     def command(self) -> str:
-        """What makes such shards, and goes on with them."""
-        return "qinco encode" if self.info.encoded_num_steps is None else "qinco truncate"
+        """What makes such shards and goes on with them, to be put between backquotes.
+
+        A store that `qinco truncate` cuts to all of its steps is the same work as the encoding, and has its manifest.
+        """
+        return "qinco encode` or `qinco truncate" if self.info.encoded_num_steps is None else "qinco truncate"
 
     def create(self) -> None:
         """Write the manifest. Ranks that start at the same time write the same."""
