@@ -49,8 +49,8 @@ def test_steps_and_rows(job, decoded, codec_dir, batch_size):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_steps": 0}, r"num_steps=0: .*codes.h5 has codes of 3 steps"),
-        ({"num_steps": 4}, r"num_steps=4: .*codes.h5 has codes of 3 steps"),
+        ({"num_steps": 0}, r"num_steps=0: .*codes.h5 has codes of 3 steps, give 1 to 3"),
+        ({"num_steps": 4}, r"num_steps=4: .*codes.h5 has codes of 3 steps, give 1 to 3"),
         ({"start": 5, "stop": 5}, r"start=5 stop=5: .*codes.h5 has 1000 rows; give 0 <= start < stop"),
         ({"stop": 1001}, r"start=0 stop=1001: .*codes.h5 has 1000 rows; give 0 <= start < stop"),
         ({"start": -1}, r"start=-1 stop=1000: .*"),
