@@ -239,3 +239,17 @@ def test_a_second_job_on_the_same_output_gives_way(job, tmp_path, monkeypatch):
         FileNotFoundError, match=r"shard-00000.h5: its temporary file is gone: does another process write"
     ):
         job()
+
+
+def test_only_failures_of_earlier_runs_are_forgotten(job, tmp_path):
+    info = open_codes(job()).info
+    folder = shards.ShardFolder(tmp_path / "other.h5", info)
+    folder.create()
+    folder.report_failure(1, ValueError("another rank was faster"))
+    left = (folder.folder / "failure.json").stat().st_mtime
+    folder.forget_failure(before=left)  # a run that began just then
+    with pytest.raises(shards.OtherRankFailedError, match="^another rank was faster$"):
+        folder.check_failure()
+    folder.forget_failure(before=left + 1)
+    folder.check_failure()
+    folder.forget_failure(before=left + 1)  # nothing is there

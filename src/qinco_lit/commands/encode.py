@@ -71,6 +71,7 @@ def encode(
         ValueError: impossible options, an output that belongs to other work, vectors that do not fit or hold NaN.
         OSError: the disk is full; finished shards are kept.
     """
+    began = time.time()
     search = {"beam_size": beam_size, "num_candidates": num_candidates, "candidate_budget": candidate_budget}
     check_output(output)
     _check_counts({"shard_rows": shard_rows, "batch_size": batch_size, "num_threads": num_threads})
@@ -95,7 +96,7 @@ def encode(
     folder = folder or ShardFolder(output, info)
     if fitter.is_global_zero:
         folder.create()
-        folder.forget_failure()
+        folder.forget_failure(before=began)
     centroids = codec.coarse_centroids
     module = Encoding(
         codec,

@@ -212,9 +212,11 @@ class ShardFolder:
         if self._failure_file.exists():
             raise OtherRankFailedError(str(json.loads(self._failure_file.read_text())["message"]))
 
-    def forget_failure(self) -> None:
-        """Remove what a rank of an earlier run has left."""
-        self._failure_file.unlink(missing_ok=True)
+    def forget_failure(self, before: float) -> None:
+        """Remove what a rank has left before that time (Unix, s): another rank of this run may have failed since."""
+        with suppress(FileNotFoundError):
+            if self._failure_file.stat().st_mtime < before:
+                self._failure_file.unlink()
 
     @property
     def _failure_file(self) -> Path:
