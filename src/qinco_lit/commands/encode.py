@@ -94,8 +94,8 @@ def encode(
             log.info("%s is complete already: %s rows", output, f"{len(store):,}")
         return
     folder = folder or ShardFolder(output, info)
+    folder.create()  # by every rank: another one may be the first
     if fitter.is_global_zero:
-        folder.create()
         folder.forget_failure(before=began)
     centroids = codec.coarse_centroids
     module = Encoding(
