@@ -16,6 +16,7 @@ from qinco_lit.quantizers import Quantizer, truncated
 from qinco_lit.quantizers.beam import checked_num_steps
 from qinco_lit.quantizers.precision import precision_for
 from qinco_lit.quantizers.preselector import fit_preselectors
+from qinco_lit.vectors.code_packing import packed_bits
 
 _DEFAULT_BLOCK_BYTES = 64 << 20  # float32 copies of the input live for one block at a time
 _PAIR_TABLE_BYTES = 64 << 20
@@ -99,7 +100,7 @@ class Codec:
     @property
     def bits_per_vector(self) -> int:
         """Bits of a packed code: ceil(num_steps x log2 codebook_size); the list id of an IVF codec is not counted."""
-        return int(self.codebook_size**self.num_steps - 1).bit_length()
+        return packed_bits(self.num_steps, self.codebook_size)
 
     @property
     def code_dtype(self) -> np.dtype[Any]:
@@ -312,11 +313,9 @@ class Codec:
             precision=self._precision,
             compile=self._compile,
         )
-        if num_steps < self.num_steps and self.weights_sha256 is not None:
-            own = {"weights_sha256": self.weights_sha256, "num_steps": self.num_steps}
-            shorter.truncated_from = self.truncated_from or own
-        else:  # the same codec, or one that no folder holds
-            shorter.truncated_from = self.truncated_from
+        shorter.truncated_from = self.truncated_from
+        if shorter.truncated_from is None and num_steps < self.num_steps and self.weights_sha256 is not None:
+            shorter.truncated_from = {"weights_sha256": self.weights_sha256, "num_steps": self.num_steps}
         return shorter
 
     def save(self, directory: str | Path) -> None:

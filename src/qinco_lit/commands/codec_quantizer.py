@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from qinco_lit.codec import Codec
+from qinco_lit.vectors.code_packing import packed_bits
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class CodecQuantizer:
     @property
     def bits_per_vector(self) -> int:
         """Bits of the packed codes, as `Codec.bits_per_vector`."""
-        return int(self.codebook_size**self.num_steps - 1).bit_length()
+        return packed_bits(self.num_steps, self.codebook_size)
 
     def rate(self) -> dict[str, Any]:
         """Rate of the codes, as records hold it."""

@@ -61,6 +61,11 @@ class Search:
             raise ValueError(f"candidate_budget={self.candidate_budget} must be at least 1")
 
     @property
+    def tries_all(self) -> bool:
+        """Whether every codeword is tried on every hypothesis, so that no pre-selector is needed."""
+        return self.candidate_budget is None and self.num_candidates in (0, self.codebook_size)
+
+    @property
     def pairs_per_vector(self) -> int:
         """Network evaluations per vector and step, once the beam is full."""
         all_pairs = self.beam_size * (self.num_candidates or self.codebook_size)
@@ -73,6 +78,10 @@ class Search:
             "num_candidates": self.num_candidates if self.candidate_budget is None else None,
             "candidate_budget": self.candidate_budget,
         }
+
+    def for_step(self, *, first_of_list: bool, last: bool) -> "Search":
+        """The search of a step with a network; `first_of_list`: of an IVF model's first one."""
+        return self.for_last_step() if last else self.for_one_hypothesis() if first_of_list else self
 
     def for_last_step(self) -> "Search":
         """The same search where one hypothesis is kept: a quarter of the budget finds it (benchmarks/RESULTS.md)."""

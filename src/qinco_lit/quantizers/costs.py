@@ -31,14 +31,12 @@ def _encode(part: QINCo, search: Search) -> int:
     per_pair = (2 * blocks - 1) * embed * hidden + _out_projection(part)
     total, width = (0, 1) if ivf else (size * dim, min(search.beam_size, size))
     for index, _ in enumerate(part.residual_steps(), start=1):
-        last = index == len(part.steps)
-        own = search.for_last_step() if last else search.for_one_hypothesis() if index == 1 and ivf else search
-        every = own.candidate_budget is None and own.num_candidates in (0, size)
+        own = search.for_step(first_of_list=index == 1 and ivf, last=index == len(part.steps))
         if own.candidate_budget is not None:
             pairs = min(own.candidate_budget, width * size)
         else:
             pairs = width * (own.num_candidates or size)
-        total += 0 if every else width * size * dim
+        total += 0 if own.tries_all else width * size * dim
         total += width * (dim * embed + embed * hidden) + pairs * per_pair
         width = min(search.beam_size, pairs)
     return total
@@ -50,4 +48,4 @@ def _decode(part: QINCo) -> int:
 
 
 def _out_projection(part: QINCo) -> int:
-    return 0 if part.config["embed_dim"] in (None, part.dim) else part.embed_dim * part.dim
+    return 0 if part.embed_dim == part.dim else part.embed_dim * part.dim

@@ -97,7 +97,7 @@ class CodewordNetwork(nn.Module):
         num_blocks: residual blocks (L), at least 1.
         outer_skip: add the codeword itself to the output (QINCo2).
         concat_rank: W is a product of two factors, (embed_dim + dim) -> concat_rank -> embed_dim, and there is no b
-            (QINCo-LR, ICML 2024, section 4.4: the rank is `hidden_dim`); None: W is one matrix.
+            (QINCo-LR, where the rank is `hidden_dim`); None: W is one matrix.
     """
 
     def __init__(

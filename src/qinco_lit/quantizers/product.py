@@ -20,7 +20,7 @@ ORDERS = ("steps", "parts")
 
 
 class ProductQINCo(nn.Module):
-    """A QINCo per sub-vector (PQ-QINCo, "Residual Quantization with Implicit Neural Codebooks", ICML 2024, appendix).
+    """A QINCo per sub-vector (PQ-QINCo, "Residual Quantization with Implicit Neural Codebooks", ICML 2024).
 
     Its vectors are y = R x with a rotation R, or x itself, and part p sees the dimensions `part_slices[p]` of y. In
     normalised space every part has its own mean and scale. An IVF model finds the list of the whole vector; the

@@ -299,12 +299,9 @@ class QINCo(nn.Module):
         beam = Beam(self.first_table[codes], codes[..., None])
         steps = self.residual_steps()[: len(tables)]
         for index, (step, table) in enumerate(zip(steps, tables, strict=True), start=1):
-            if index == len(tables):
-                keep, own = 1, search.for_last_step()
-            else:
-                keep = search.beam_size
-                own = search.for_one_hypothesis() if index == 1 and self.num_lists else search
-            beam = step.search(x, beam, own, table, keep=keep)
+            last = index == len(tables)
+            own = search.for_step(first_of_list=index == 1 and self.num_lists is not None, last=last)
+            beam = step.search(x, beam, own, table, keep=1 if last else search.beam_size)
         return beam.codes[:, 0]
 
     def advance(

@@ -98,8 +98,7 @@ class ResidualStep(nn.Module):
 
     def check(self, search: Search) -> None:
         """Raise ValueError for a search that needs a pre-selector where there is none."""
-        every = search.candidate_budget is None and search.num_candidates in (0, len(self.codebook))
-        if self.preselector is None and not every:
+        if self.preselector is None and not search.tries_all:
             raise ValueError(
                 "this model has no pre-selector: use num_candidates=0 and no candidate_budget, "
                 "or fit one with `qinco fit-preselector`"
@@ -112,7 +111,7 @@ class ResidualStep(nn.Module):
         """
         batch, width, dim = residual.shape
         codebook_size = len(self.codebook)
-        if search.candidate_budget is None and search.num_candidates in (0, codebook_size):
+        if search.tries_all:
             every = torch.arange(codebook_size, device=residual.device)
             return Pairs(None, every.expand(batch, width, -1).reshape(batch, -1))
         self.check(search)

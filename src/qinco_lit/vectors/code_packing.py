@@ -7,10 +7,15 @@ _LIMB_BITS = 16  # limb x codebook_size + carry fits 32 bits for every codebook_
 _LIMB_MASK = np.uint32((1 << _LIMB_BITS) - 1)
 
 
-def packed_bytes(num_steps: int, codebook_size: int) -> int:
-    """Bytes of a packed vector: ceil(num_steps x log2(codebook_size)) bits, rounded up to whole bytes."""
+def packed_bits(num_steps: int, codebook_size: int) -> int:
+    """Bits of a packed vector: ceil(num_steps x log2(codebook_size))."""
     num_codes: int = codebook_size**num_steps
-    return -(-(num_codes - 1).bit_length() // 8)
+    return (num_codes - 1).bit_length()
+
+
+def packed_bytes(num_steps: int, codebook_size: int) -> int:
+    """Bytes of a packed vector: its bits, rounded up to whole bytes."""
+    return -(-packed_bits(num_steps, codebook_size) // 8)
 
 
 def pack_codes(codes: Integer[np.ndarray, "n steps"], codebook_size: int) -> UInt8[np.ndarray, "n bytes"]:
