@@ -32,12 +32,12 @@ from torch import Tensor
 from training_quality import BREADTHS, breadth_options, budget_options, quality
 
 from datamodules.photo_sift import PhotoSiftDataModule
-from qinco_lit.commands.train import quiet_lightning
 from qinco_lit.quantizers import QINCo
 from qinco_lit.quantizers.precision import PRECISIONS, precision_for
 from qinco_lit.training.initialization import kmeans_codebooks, set_normalization
 from qinco_lit.training.module import QuantizerTraining
 from qinco_lit.training.recipe import Recipe
+from qinco_lit.training.trainer import quiet_lightning
 
 Result = TypeVar("Result")
 BUDGETS = [(128, 32), (96, 48), (64, 32)]

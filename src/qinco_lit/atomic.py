@@ -1,5 +1,6 @@
 """Write a file or a directory: all of it, or nothing under its name."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -8,16 +9,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of writing: these name no file
+
+
+@contextmanager
+def naming(path: Path, *others: Path) -> Iterator[None]:
+    """Let an OSError inside the block name the file that is written, where it names none, or `others` in its place."""
+    try:
+        yield
+    except OSError as error:
+        unnamed = error.filename is None and error.errno in _NO_ROOM
+        if not unnamed and error.filename not in map(str, others):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
 
 @contextmanager
 def replacing(final: Path) -> Iterator[Path]:
     """Give a temporary name to write to: flushed and renamed to `final` after the block, removed if that fails."""
     temporary = final.with_name(f".{final.name}.{uuid4().hex[:12]}.tmp")
     try:
-        yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(final)
+        with naming(final, temporary):
+            yield temporary
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(final)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -12,10 +12,11 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from datamodules.vector_data_module import VectorDataModule
-from qinco_lit.commands.train import _initial_codebooks, _rotation, quiet_lightning
+from qinco_lit.commands.train import _initial_codebooks, _rotation
 from qinco_lit.quantizers import build_quantizer
 from qinco_lit.training import Recipe
 from qinco_lit.training.module import QuantizerTraining
+from qinco_lit.training.trainer import quiet_lightning
 from qinco_lit.vectors import open_vectors
 from tests.training.recipes import RECIPE
 

@@ -15,10 +15,11 @@ from pytorch_lightning import Trainer
 from datamodules.vector_data_module import VectorDataModule
 from qinco_lit.cli import main
 from qinco_lit.codec import Codec
-from qinco_lit.commands.train import _initial_codebooks, quiet_lightning
+from qinco_lit.commands.train import _initial_codebooks
 from qinco_lit.quantizers import ProductQINCo, QINCo, Quantizer
 from qinco_lit.training import Recipe
 from qinco_lit.training.module import QuantizerTraining
+from qinco_lit.training.trainer import quiet_lightning
 from qinco_lit.vectors import open_vectors, write_vectors
 from tests.training.conftest import clustered
 from tests.training.recipes import RECIPE

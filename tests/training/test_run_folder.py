@@ -83,7 +83,7 @@ def test_training_holds_its_folder(
         names.update(path.name for path in (run_dir / "checkpoints").iterdir())
         original(checkpoint, file)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("qinco_lit.training.callbacks.torch.save", save)
+    monkeypatch.setattr("qinco_lit.training.checkpoints.torch.save", save)
     (run_dir / "checkpoints").mkdir(parents=True)
     (run_dir / "checkpoints" / ".last.ckpt.0123456789ab.tmp").write_text("of a killed process")
     assert main(["train", *small, "trainer.max_epochs=1", f"hydra.run.dir={run_dir}"]) == 0

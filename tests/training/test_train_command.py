@@ -1,8 +1,8 @@
 """`qinco train`, whole: what it writes, that it learns, and what stops it."""
 
 import json
-from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -127,23 +127,22 @@ def test_full_disk_keeps_the_checkpoint_before(
 ) -> None:
     saved = []
 
-    def save(checkpoint: object, file: object) -> None:
-        if isinstance(file, BytesIO):  # Lightning's best.ckpt
-            return original(checkpoint, file)
-        if len(saved) == 2:
-            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 6199424 vs 6199312")
-        saved.append(checkpoint)
-        return original(checkpoint, file)
+    def save(checkpoint: object, file: BinaryIO) -> None:
+        if "last" in Path(file.name).name:
+            if len(saved) == 2:
+                raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 6199424 vs 6199312")
+            saved.append(checkpoint)
+        original(checkpoint, file)
 
     original = torch.save
-    monkeypatch.setattr("qinco_lit.training.callbacks.torch.save", save)
+    monkeypatch.setattr("qinco_lit.training.checkpoints.torch.save", save)
     run_dir = tmp_path / "run"
     assert main(["train", *small, "trainer.max_epochs=5", f"hydra.run.dir={run_dir}"]) == 2
     error = capfd.readouterr().err.strip().splitlines()[-1]
     last = run_dir / "checkpoints" / "last.ckpt"
     assert error.endswith(f"{last}: the disk is full or failing; the checkpoint before it is kept")
     monkeypatch.undo()
-    assert torch.load(last, weights_only=True)["epoch"] == 1  # the second epoch's
+    assert torch.load(last, weights_only=True)["epoch"] == 1  # before the second epoch
     assert [path.name for path in last.parent.glob("*.tmp")] == []
     assert main(["train", f"resume={run_dir}", "trainer.max_epochs=3"]) == 0  # space was made: it goes on
 

@@ -19,6 +19,7 @@ def check_train(config: Mapping[str, Any]) -> None:
     from pytorch_lightning import Trainer
 
     from qinco_lit.training import Recipe
+    from qinco_lit.training.trainer import check_trainer
 
     types = {"seed": int, "resume": str | None, "data_dir": str}
     check_arguments("", lambda: None, {name: config[name] for name in types}, extra=types)
@@ -32,10 +33,8 @@ def check_train(config: Mapping[str, Any]) -> None:
         check_arguments("coarse", lambda: None, config["coarse"], extra={"centroids": str})
     check_arguments("recipe", Recipe, config["recipe"])
     check_arguments("trainer", Trainer, config["trainer"], extra={"checkpoint_every_s": float | None})
-    epochs = config["trainer"].get("max_epochs")
-    if epochs is None or epochs < 1:
-        raise ValueError(f"trainer.max_epochs={epochs}: give at least 1, the learning rate's schedule needs an end")
-    _check_logger(config["logger"])
+    check_trainer(config["trainer"], schedule=config["recipe"]["schedule"])
+    _check_logger(config.get("logger"))
 
 
 def check_evaluate(config: Mapping[str, Any]) -> None:

@@ -19,7 +19,6 @@ from qinco_lit.codec import Codec
 from qinco_lit.commands.device import chosen_device
 from qinco_lit.commands.plan_figures import doublings, memory_of_a_process, shards, sizes_on_disk, times
 from qinco_lit.commands.plan_rates import measure_rates
-from qinco_lit.commands.train import quiet_lightning
 from qinco_lit.encoding.module import BLOCK_ROWS
 from qinco_lit.quantizers import build_quantizer
 from qinco_lit.reports.plan import markdown_report, notes, rich_tables
@@ -27,6 +26,7 @@ from qinco_lit.search.threads import threads
 from qinco_lit.training.environment import environment
 from qinco_lit.training.initialization import init_networks, set_codebooks
 from qinco_lit.training.recipe import Recipe
+from qinco_lit.training.trainer import quiet_lightning
 from qinco_lit.vectors import VectorFile
 from qinco_lit.vectors.data_facts import DataFacts
 from qinco_lit.vectors.layout import split_path

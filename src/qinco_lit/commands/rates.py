@@ -14,12 +14,12 @@ from pytorch_lightning import Trainer
 
 from qinco_lit.arrays import AssignLists
 from qinco_lit.codec import Codec
-from qinco_lit.commands.train import trains_in_bfloat16
 from qinco_lit.quantizers import Quantizer
 from qinco_lit.quantizers.beam import Search
 from qinco_lit.quantizers.precision import precision_for
 from qinco_lit.training.module import QuantizerTraining
 from qinco_lit.training.recipe import Recipe
+from qinco_lit.training.trainer import trains_in_bfloat16
 from qinco_lit.vectors import VectorFile
 
 MIN_REPEATS = 3

@@ -3,16 +3,16 @@
 import logging
 import math
 import signal
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
-from pytorch_lightning import Callback, LightningDataModule, Trainer
-from pytorch_lightning.callbacks import EarlyStopping, LambdaCallback, ModelCheckpoint
+from pytorch_lightning import LightningDataModule, Trainer
+from pytorch_lightning.callbacks import LambdaCallback
 from torch import Tensor
 
 from qinco_lit.arrays import AssignLists
@@ -23,14 +23,16 @@ from qinco_lit.mistakes import in_one_line
 from qinco_lit.published import read_centroids
 from qinco_lit.quantizers import QINCo, Quantizer, build_quantizer
 from qinco_lit.quantizers.kmeans import nearest_codeword
-from qinco_lit.training.best_epoch import best_epoch
-from qinco_lit.training.callbacks import LastCheckpoint, Reporter, TrainingInterruptedError
+from qinco_lit.training.checkpoints import BestModel, LastCheckpoint, TrainingInterruptedError
 from qinco_lit.training.initialization import check_rows, kmeans_codebooks
+from qinco_lit.training.measured import measured
 from qinco_lit.training.module import QuantizerTraining
+from qinco_lit.training.progress import Reporter
 from qinco_lit.training.recipe import Recipe
 from qinco_lit.training.run_folder import only_trainer
 from qinco_lit.training.run_log import JsonLinesLogger, RunRecord, read_summary
 from qinco_lit.training.start import InitialCodebooks
+from qinco_lit.training.trainer import make_trainer, quiet_lightning, seconds_between
 from qinco_lit.training.wandb_run import finish_wandb, in_wandb_sweep, log_codec, start_wandb, wandb_id
 
 log = logging.getLogger(__name__)
@@ -63,7 +65,7 @@ def train(
         logger: arguments of `start_wandb` and `log_codec` (whether the codec becomes an artifact), None for no W&B.
         seed: of weights and order.
         run_dir: where everything is written.
-        resume: go on from `run_dir/checkpoints/last.ckpt`.
+        resume: go on from `run_dir/checkpoints/last.ckpt`, or from the beginning where there is none yet.
         config, overrides: the resolved configuration and what the user typed, for the record.
 
     Raises:
@@ -71,14 +73,23 @@ def train(
         KeyboardInterrupt: SIGINT or SIGTERM; the checkpoint to resume from is written.
     """
     last = run_dir / "checkpoints" / "last.ckpt"
-    if resume and not last.is_file():
-        raise FileNotFoundError(
-            f"cannot resume {run_dir}: {last} does not exist (the run ended before its first checkpoint)"
-        )
+    checkpoint = last if resume and last.is_file() else None
+    if resume and checkpoint is None:
+        if read_summary(run_dir).get("state") == "finished":
+            raise FileNotFoundError(f"cannot resume {run_dir}: {last}, which a finished run has, does not exist")
+        log.info("%s ended before its first checkpoint: it begins again", run_dir)
     quiet_lightning()
-    typed_recipe = Recipe(**recipe)
-    fitter = _trainer(dict(trainer), typed_recipe, run_dir)
+    typed_recipe, reports = Recipe(**recipe), JsonLinesLogger(run_dir / "metrics.jsonl")
+    best = BestModel(run_dir / "checkpoints" / "best.ckpt", patience_epochs=typed_recipe.patience_epochs)
+    kept = LastCheckpoint(last, every_s=seconds_between(trainer["checkpoint_every_s"]), reports=reports)
+    shown = Reporter(show=bool(trainer.get("enable_progress_bar", True)))
+    # `kept` is the last of all, so that it keeps the state the others have reached
+    fitter = make_trainer(trainer, logger=reports, callbacks=[shown, best, kept])
     module = _module(data, model, centroids_path, typed_recipe, seed, fitter.strategy.root_device)
+    if fitter.fast_dev_run:  # type: ignore[attr-defined]
+        fitter.fit(module, datamodule=data)
+        log.info("fast_dev_run: training and validation went through; nothing is kept")
+        return math.nan
     facts: dict[str, Any] = {"seed": seed, "parameters": _num_parameters(module.quantizer), "reason": None}
     with only_trainer(run_dir):  # everything before may be refused
         codec_artifact = False
@@ -88,40 +99,59 @@ def train(
             codec_artifact = bool(logger.get("log_codec"))
             facts["wandb_id"] = wandb_id(run_dir)
         record = RunRecord(run_dir, resume=resume, config=config, overrides=overrides, facts=facts)
-        return _fit(fitter, module, data, record, run_dir, last if resume else None, codec_artifact=codec_artifact)
+        job = _Job(fitter, module, data, best, kept)
+        return _fit(job, record, run_dir, checkpoint, codec_artifact=codec_artifact)
 
 
-def _fit(
-    fitter: Trainer,
-    module: QuantizerTraining,
-    data: LightningDataModule,
-    record: RunRecord,
-    run_dir: Path,
-    checkpoint: Path | None,
-    *,
-    codec_artifact: bool,
-) -> float:
+@dataclass(frozen=True)
+class _Job:
+    """A training, and what it keeps."""
+
+    fitter: Trainer
+    module: QuantizerTraining
+    data: LightningDataModule
+    best: BestModel
+    kept: LastCheckpoint
+
+    def fit(self, checkpoint: Path | None) -> None:
+        """Train, from the beginning or from a checkpoint on; the weights at the end have been validated."""
+        # given beforehand, the module knows at its setup that it need not be initialised
+        self.fitter.ckpt_path = None if checkpoint is None else str(checkpoint)
+        self.fitter.fit(self.module, datamodule=self.data)
+        if self.fitter.limit_val_batches and self.best.validated_step != self.fitter.global_step:
+            self.kept.forget_later_reports()  # of this validation, when the run was resumed to the same end
+            self.fitter.validate(self.module, datamodule=self.data, verbose=False)
+
+    @property
+    def best_mse(self) -> float:
+        """NaN where nothing was validated."""
+        return math.nan if self.best.mse is None else self.best.mse
+
+
+def _fit(job: _Job, record: RunRecord, run_dir: Path, checkpoint: Path | None, *, codec_artifact: bool) -> float:
+    fitter = job.fitter
     if fitter.is_global_zero and checkpoint is None:
+        job.kept.reports.cut(0)
         record.begin()
     elif fitter.is_global_zero:  # what cannot be resumed is refused before that
         fitter.callbacks.append(LambdaCallback(on_train_start=lambda *_: record.begin()))  # type: ignore[attr-defined]
     state, reason = "failed", None
     try:
-        # given beforehand, the module knows at its setup that it need not be initialised
-        fitter.ckpt_path = None if checkpoint is None else str(checkpoint)
-        fitter.fit(module, datamodule=data)
+        job.fit(checkpoint)
         if fitter.is_global_zero:
-            some = data.train_vectors[:_PRESELECTOR_ROWS]  # type: ignore[attr-defined]
-            _write_codec(module.quantizer, run_dir / "checkpoints" / "best.ckpt", some, run_dir / "codec")
+            some = job.data.train_vectors[:_PRESELECTOR_ROWS]  # type: ignore[attr-defined]
+            best = None if job.best.mse is None else run_dir / "checkpoints" / "best.ckpt"
+            _write_codec(job.module.quantizer, best, some, run_dir / "codec")
         if codec_artifact:
-            log_codec(fitter.loggers, run_dir / "codec", {"best_val_mse": _best_mse(fitter), **module.quantizer.config})
+            metadata = {"best_val_mse": job.best.mse, **job.module.quantizer.config}
+            log_codec(fitter.loggers, run_dir / "codec", metadata)
         state = "finished"
     except TrainingInterruptedError as interruption:
         state = "interrupted"
         if in_wandb_sweep() and interruption.signal_number == signal.SIGTERM:
             # a sweep ends runs that promise little this way; its agent takes other exit codes than 0 for failures
             log.info("ended early by the W&B sweep")
-            return _best_or_nan(fitter)
+            return job.best_mse
         log.warning("interrupted; go on with: qinco train resume=%s", run_dir)
         raise KeyboardInterrupt(signal.Signals(interruption.signal_number).name) from interruption
     except SystemExit as exit_:  # Lightning turns a Ctrl-C outside the training loop into this
@@ -132,15 +162,12 @@ def _fit(
         raise
     finally:
         if fitter.is_global_zero:
-            metrics = {name: float(value) for name, value in fitter.callback_metrics.items()}
-            done = {"epochs": fitter.current_epoch, "steps": fitter.global_step, "best_val_mse": _best_mse(fitter)}
-            best = best_epoch(run_dir / "metrics.jsonl")
-            known = {"best_epoch": best.get("epoch"), "best_metrics": best, "reason": reason}
-            record.end(state, {**done, "last_metrics": metrics, **known})
+            done = {"epochs": fitter.current_epoch, "steps": fitter.global_step, "best_val_mse": job.best.mse}
+            record.end(state, {**done, **measured(run_dir / "metrics.jsonl"), "reason": reason})
         finish_wandb(fitter.loggers, state=state, summary=_wandb_summary(run_dir))
     if fitter.is_global_zero:
-        log.info("validation MSE %.6g; codec: %s", _best_or_nan(fitter), run_dir / "codec")
-    return _best_or_nan(fitter)
+        log.info("validation MSE %.6g; codec: %s", job.best_mse, run_dir / "codec")
+    return job.best_mse
 
 
 def _wandb_summary(run_dir: Path) -> dict[str, Any]:
@@ -211,36 +238,6 @@ def _rotation(
     return torch.from_numpy(opq_rotation(x.numpy(), part_dims, seed=seed))
 
 
-def _trainer(trainer: dict[str, Any], recipe: Recipe, run_dir: Path) -> Trainer:
-    every_s = trainer.pop("checkpoint_every_s")
-    every_s = math.inf if every_s is None else every_s
-    if trainer.get("precision") is None:
-        trainer["precision"] = _precision(str(trainer.get("accelerator")))
-    callbacks: list[Callback] = [
-        Reporter(show=bool(trainer.pop("enable_progress_bar", True))),
-        EarlyStopping("val/mse", patience=recipe.patience_epochs, check_finite=False),
-        ModelCheckpoint(
-            run_dir / "checkpoints",
-            "best",
-            monitor="val/mse",
-            save_weights_only=True,
-            enable_version_counter=False,
-        ),
-        # the last of all, so that it keeps the state the others have reached
-        LastCheckpoint(run_dir / "checkpoints" / "last.ckpt", every_s=every_s),
-    ]
-    return Trainer(
-        **trainer,
-        logger=JsonLinesLogger(run_dir / "metrics.jsonl"),
-        callbacks=callbacks,
-        default_root_dir=run_dir,
-        num_sanity_val_steps=0,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-
-
 def _initial_codebooks(recipe: Recipe) -> InitialCodebooks:
     def from_faiss(quantizer: QINCo, x: Tensor, generator: torch.Generator) -> Iterable[Tensor]:
         from qinco_lit.search.residual_codebooks import residual_codebooks
@@ -254,36 +251,19 @@ def _initial_codebooks(recipe: Recipe) -> InitialCodebooks:
     return partial(kmeans_codebooks, iterations=recipe.kmeans_iterations, split_empty=recipe.kmeans_split_empty)
 
 
-def _precision(accelerator: str) -> str:
-    on_gpu = torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda")
-    return "bf16-mixed" if trains_in_bfloat16(on_gpu=on_gpu) else "32-true"
-
-
-def trains_in_bfloat16(*, on_gpu: bool) -> bool:
-    """Whether trainer.precision=null means bf16-mixed."""
-    return on_gpu and torch.cuda.is_bf16_supported()
-
-
-def _best_or_nan(fitter: Trainer) -> float:
-    best = _best_mse(fitter)
-    return math.nan if best is None else best
-
-
-def _best_mse(fitter: Trainer) -> float | None:
-    for callback in fitter.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, ModelCheckpoint) and callback.best_model_score is not None:
-            return float(callback.best_model_score)
-    return None
-
-
-def _write_codec(quantizer: Quantizer, best: Path, some_vectors: Any, target: Path) -> None:
-    checkpoint = torch.load(best, map_location="cpu", weights_only=True)
-    prefix = "quantizer."
-    state = {
-        name.removeprefix(prefix): value for name, value in checkpoint["state_dict"].items() if name.startswith(prefix)
-    }
-    own = quantizer.cpu().state_dict()
-    quantizer.load_state_dict({name: state.get(name, own[name]) for name in own})
+def _write_codec(quantizer: Quantizer, best: Path | None, some_vectors: Any, target: Path) -> None:
+    """Of the best model, or of the last one, where none was validated."""
+    quantizer.cpu()
+    if best is not None:
+        checkpoint = torch.load(best, map_location="cpu", weights_only=True)
+        prefix = "quantizer."
+        state = {
+            name.removeprefix(prefix): value
+            for name, value in checkpoint["state_dict"].items()
+            if name.startswith(prefix)
+        }
+        own = quantizer.state_dict()
+        quantizer.load_state_dict({name: state.get(name, own[name]) for name in own})
     codec = Codec(quantizer)
     if not quantizer.config["preselector"]:  # QINCo1: lets `num_candidates` be chosen at encoding time
         log.info("fitting a pre-selector on %d vectors", len(some_vectors))
@@ -293,18 +273,3 @@ def _write_codec(quantizer: Quantizer, best: Path, some_vectors: Any, target: Pa
 
 def _num_parameters(quantizer: Quantizer) -> int:
     return sum(parameter.numel() for parameter in quantizer.parameters())
-
-
-def quiet_lightning() -> None:
-    """Keep the adverts and advice of Lightning and faiss off the user's terminal; their errors still raise."""
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it says which variants it did not find
-    # our loaders are one background thread by design, and the process count is the user's choice
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-    # validation figures are summed over ranks before they are logged
-    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
-    warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
-    warnings.filterwarnings("ignore", message=".*log_every_n_steps.*")

@@ -159,8 +159,8 @@ def _relu_(x: Tensor) -> Tensor:
 
 def add_product(total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """Total + x W^T; `total` is used up when no gradients flow."""
+    if torch.is_autocast_enabled(x.device.type):
+        return total + F.linear(x, weight)  # the stream stays float32, the product alone is rounded
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (total, x, weight)):
-        if torch.is_autocast_enabled(x.device.type):
-            return total + F.linear(x, weight)  # the stream stays float32, the product alone is rounded
         return torch.addmm(total, x, weight.T)
     return total.addmm_(x, weight.T)  # one pass: the product accumulates in place

@@ -24,9 +24,10 @@ def split_dead(
     generator: torch.Generator,
     noise: float = 1e-2,
 ) -> int:
-    """Turn every unused codeword into a slightly moved copy of the most used one (codebook and pre-selector).
+    """Turn every unused codeword into a slightly moved copy of a much used one (codebook and pre-selector).
 
-    The optimizer's moments are copied too: the copy goes on where its parent is. Returns how many were dead.
+    Each use is shared: the most used codeword counts half as much after every copy, and so does the copy. The
+    optimizer's moments are copied too: the copy goes on where its parent is. Returns how many were dead.
 
     Args:
         usage: how often each codeword was chosen, summed over processes.
@@ -38,10 +39,12 @@ def split_dead(
         dead += int((counts == 0).sum())
         if not pairs:
             continue
-        children = torch.tensor([child for child, _ in pairs], device=counts.device)
-        parents = torch.tensor([parent for _, parent in pairs], device=counts.device)
+        used: dict[int, int] = {}  # of a child that is to be split further: the codeword that its vectors choose now
+        for child, parent in pairs:
+            used[child] = used.get(parent, parent)
+        children = torch.tensor(list(used), device=counts.device)
+        parents = torch.tensor(list(used.values()), device=counts.device)
         for table in _tables(quantizer, index):
-            # in turn, because a codeword may be split more than once
             draws = torch.randn((len(pairs), table.shape[1]), generator=generator).to(table.device)
             scale = noise * table.std()
             table[children] = table[parents] + scale * draws

@@ -1,5 +1,6 @@
 """The training of a quantizer as a LightningModule."""
 
+import math
 from hashlib import sha256
 from typing import Any
 
@@ -75,6 +76,11 @@ class QuantizerTraining(LightningModule):
             "target_std": torch.ones(quantizer.num_steps, quantizer.dim),
             "train_error": torch.zeros(2, dtype=torch.float64),  # sum of squared errors and rows since the last report
         }
+        # figures of the last validation (raw space, sum over dimensions; bits)
+        self.validation: dict[str, float] = {}
+        self._validated_in_epoch = False
+        self._plateau: ReduceLROnPlateau | None = None
+        self._plateau_state: dict[str, Any] | None = None
         self._validation = torch.zeros(0)
         self._validation_usage = torch.zeros(0)
         self._validation_tables: Any = None
@@ -117,10 +123,27 @@ class QuantizerTraining(LightningModule):
             optimizer: Optimizer = torch.optim.Adam(self.parameters(), lr=recipe.lr)
         else:
             optimizer = torch.optim.AdamW(self.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-        if recipe.schedule == "cosine":
-            return optimizer
-        scheduler = ReduceLROnPlateau(optimizer, factor=0.1, patience=recipe.plateau_epochs)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/mse"}}
+        if recipe.schedule == "plateau":  # stepped here, not by Lightning, which does it after checkpoints are written
+            self._plateau = ReduceLROnPlateau(optimizer, factor=0.1, patience=recipe.plateau_epochs)
+            if self._plateau_state is not None:
+                self._plateau.load_state_dict({**self._plateau_state, "patience": recipe.plateau_epochs})
+        return optimizer
+
+    @property
+    def _steps_per_epoch(self) -> int:
+        """Optimizer steps: a batch each, or `accumulate_grad_batches`; the last of an epoch may take fewer."""
+        return math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+
+    @property
+    def epochs_seen(self) -> float:
+        """Epochs done, with the fraction of the current one, in optimizer steps."""
+        return self.trainer.global_step / self._steps_per_epoch
+
+    @property
+    def num_steps_in_all(self) -> int:
+        """Optimizer steps that the training takes if nothing ends it early."""
+        steps = (self.trainer.max_epochs or 1) * self._steps_per_epoch
+        return steps if self.trainer.max_steps < 0 else min(steps, self.trainer.max_steps)
 
     # -- training -------------------------------------------------------------------------------------------------
 
@@ -129,9 +152,9 @@ class QuantizerTraining(LightningModule):
         recipe = self.recipe
         if recipe.schedule == "cosine":
             factor = cosine_factor(
-                self.trainer.global_step / self.trainer.num_training_batches,
+                self.epochs_seen,
                 warmup_epochs=recipe.warmup_epochs,
-                max_epochs=self.trainer.max_epochs or 1,
+                max_epochs=self.num_steps_in_all / self._steps_per_epoch,
                 reach=recipe.cosine_reach,
                 floor=recipe.lr_floor,
             )
@@ -224,11 +247,14 @@ class QuantizerTraining(LightningModule):
             self.clip_gradients(optimizer, self.recipe.clip_value, "value")
 
     def train_report(self) -> dict[str, float]:
-        """MSE (raw space, sum over dimensions) on the training vectors since the last report, and the learning rate."""
+        """MSE (raw space, sum over dimensions) of the training vectors since `forget_train_error`; learning rate."""
         self._check_error()
         squared, rows = self._state["train_error"].tolist()
-        self._state["train_error"].zero_()
         return {"train/mse": squared / max(rows, 1.0), "lr": float(self._optimizer().param_groups[0]["lr"])}
+
+    def forget_train_error(self) -> None:
+        """Begin the sums of `train_report` anew."""
+        self._state["train_error"].zero_()
 
     def _check_error(self) -> None:
         if not bool(torch.isfinite(self._state["train_error"]).all()):
@@ -238,9 +264,18 @@ class QuantizerTraining(LightningModule):
             )
 
     def on_train_epoch_end(self) -> None:
-        """Report how many codewords no training vector chose in this epoch."""
-        dead = float((self._state["usage_in_epoch"] == 0).sum())
-        self.log("train/dead_codewords", dead, rank_zero_only=True)
+        """Report how many codewords no training vector chose in this epoch; lower the rate of a plateau."""
+        self._report({"train/dead_codewords": float((self._state["usage_in_epoch"] == 0).sum())})
+        if self._plateau is not None and self._validated_in_epoch:
+            self._plateau.step(self.validation["val/mse"])
+        self._validated_in_epoch = False
+
+    def _report(self, metrics: dict[str, float]) -> None:
+        """To the loggers, under the number of optimizer steps done, and to callbacks as `trainer.callback_metrics`."""
+        # with Lightning's own numbers, figures of one moment would differ by a step, and after a resume by another
+        self.log_dict(metrics, logger=False)
+        for logger in self.trainer.loggers:
+            logger.log_metrics({**metrics, "epoch": self.current_epoch}, step=self.trainer.global_step)
 
     # -- validation -----------------------------------------------------------------------------------------------
 
@@ -252,9 +287,10 @@ class QuantizerTraining(LightningModule):
 
     def validation_step(self, batch: Shaped[Tensor, "batch dim"], batch_idx: int) -> None:  # noqa: ARG002
         """Add a batch's squared errors after every column of codes and its code counts."""
-        x = self.quantizer.normalize(batch)
-        codes = self.quantizer.encode(x, list_ids=self._lists(batch, x), tables=self._validation_tables)
-        errors = [self.quantizer.raw_squared_error(x_hat, x) for x_hat in self.quantizer.reconstructions(codes)]
+        with torch.autocast(self.device.type, enabled=False):  # what the codec has, which is float32
+            x = self.quantizer.normalize(batch)
+            codes = self.quantizer.encode(x, list_ids=self._lists(batch, x), tables=self._validation_tables)
+            errors = [self.quantizer.raw_squared_error(x_hat, x) for x_hat in self.quantizer.reconstructions(codes)]
         rows = torch.ones((), device=x.device, dtype=torch.float64) * len(x)
         self._validation += torch.cat([torch.stack(errors), rows[None]])
         self._validation_usage += self._code_counts(codes)
@@ -276,7 +312,10 @@ class QuantizerTraining(LightningModule):
         metrics |= {f"val/mse_step_{step}": float(value) for step, value in steps}
         metrics |= {f"val/entropy_bits_step_{step}": float(value) for step, value in enumerate(entropy, start=1)}
         metrics |= {"val/mse": float(mse[-1]), "val/entropy_bits": float(entropy.mean())}
-        self.log_dict(metrics, rank_zero_only=False, sync_dist=False)
+        self.validation = metrics
+        if not self.trainer.sanity_checking:
+            self._validated_in_epoch = True
+            self._report(metrics)
 
     # -- state ----------------------------------------------------------------------------------------------------
 
@@ -284,11 +323,18 @@ class QuantizerTraining(LightningModule):
         """Keep the codeword statistics and what the model is; a diverged model is not worth keeping."""
         self._check_error()
         checkpoint["codeword_statistics"] = {name: value.cpu() for name, value in self._state.items()}
+        checkpoint["validation"] = {"figures": self.validation, "in_epoch": self._validated_in_epoch}
+        if self._plateau is not None:
+            checkpoint["plateau"] = self._plateau.state_dict()
         checkpoint["quantizer"] = {"dim": self.quantizer.dim, **self.quantizer.config}
+        checkpoint["state_dict"] = self.own_state()
         if self._centroids is not None:
-            for name in self._coarse:
-                del checkpoint["state_dict"][f"quantizer.{name}"]
             checkpoint["centroids_sha256"] = self._centroids_sha256
+
+    def own_state(self) -> dict[str, Tensor]:
+        """The model's weights, as of `state_dict`, without centroids, which the run does not change."""
+        frozen = [] if self._centroids is None else [f"quantizer.{name}" for name in self._coarse]
+        return {name: value for name, value in self.state_dict().items() if name not in frozen}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the codeword statistics back, and give the model its centroids.
@@ -296,6 +342,14 @@ class QuantizerTraining(LightningModule):
         Raises:
             ValueError: the model is of another size, or its centroids are others, than in the checkpoint.
         """
+        if "validation" not in checkpoint:
+            raise ValueError(
+                "cannot resume: an older version wrote the checkpoint, which does not say enough to end as the "
+                "uninterrupted run; go on with that version, or start again"
+            )
+        self.validation = dict(checkpoint["validation"]["figures"])
+        self._validated_in_epoch = checkpoint["validation"]["in_epoch"]
+        self._plateau_state = checkpoint.get("plateau")
         then, now = checkpoint["quantizer"], {"dim": self.quantizer.dim, **self.quantizer.config}
         for name in {**then, **now}:  # a checkpoint of before an option existed lacks it
             there, here = then.get(name), now.get(name)

@@ -28,7 +28,7 @@ def only_trainer(run_dir: Path) -> Iterator[None]:
     file = run_dir / LOCK
     descriptor = _locked(file)
     try:
-        for left in (run_dir / "checkpoints").glob(".last.ckpt.*.tmp"):
+        for left in (run_dir / "checkpoints").glob(".*.ckpt.*.tmp"):
             left.unlink(missing_ok=True)
         yield
     finally:

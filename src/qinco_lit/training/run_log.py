@@ -1,6 +1,7 @@
 """A run's own record, readable without any service: metrics.jsonl (append-only) and summary.json."""
 
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from qinco_lit.atomic import write_atomically
+from qinco_lit.atomic import naming, write_atomically
 from qinco_lit.training.environment import environment
 
 _ENVIRONMENT = ("git_revision", "versions", "hardware", "arithmetic")  # of environment(), what changes numbers
@@ -18,7 +19,7 @@ _ENVIRONMENT = ("git_revision", "versions", "hardware", "arithmetic")  # of envi
 class JsonLinesLogger(Logger):
     """Appends one JSON object per report to a file; a resumed run goes on in the same file.
 
-    After a kill, steps that are trained again are reported again: the later line counts.
+    Reports of steps after the checkpoint that it goes on from are cut off first: they are made again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,8 +40,19 @@ class JsonLinesLogger(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """One line: step, unix time in seconds, metrics."""
         row = {"step": step, "time_s": round(time.time(), 3), **metrics}
-        with self._path.open("a") as file:
+        with naming(self._path), self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._path.stat().st_size if self._path.is_file() else 0
+
+    @rank_zero_only
+    def cut(self, size: int) -> None:
+        """Keep the first `size` bytes."""
+        if size < self.size:
+            os.truncate(self._path, size)
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         """The resolved config lies beside the file already."""

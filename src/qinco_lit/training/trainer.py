@@ -1,0 +1,127 @@
+"""The pl.Trainer of a training: which of its options a user may give, and what of it is ours."""
+
+import logging
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins import MixedPrecision
+
+_FLOAT32, _BFLOAT16, _FLOAT16 = "32-true", "bf16-mixed", "16-mixed"
+_PRECISIONS = (_FLOAT32, _BFLOAT16, _FLOAT16)
+_SHORT_PRECISIONS = {"32": _FLOAT32, "bf16": _BFLOAT16, "16": _FLOAT16}
+_STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true")
+# Options of pl.Trainer that a training cannot take, and why, or what to give instead.
+_OURS = {
+    "logger": "metrics.jsonl is always written; logger=wandb or logger=none chooses what else is",
+    "callbacks": "they are ours; recipe.patience_epochs ends a training early",
+    "default_root_dir": "give hydra.run.dir=DIR",
+    "enable_checkpointing": "what a run is resumed from is always written; trainer.checkpoint_every_s says how often",
+    "use_distributed_sampler": "the data module shares the vectors among the devices",
+    "gradient_clip_val": "give recipe.clip_value",
+    "gradient_clip_algorithm": "recipe.clip_value clips by value",
+    "reload_dataloaders_every_n_epochs": "every epoch goes on in the data where the one before stopped",
+    "barebones": "it leaves out checkpoints and reports, which are what a run folder holds",
+}
+_DEFAULTS = {"num_sanity_val_steps": 0, "enable_model_summary": False}
+_AT_LEAST = {
+    "max_steps": 1, "accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "log_every_n_steps": 0,
+    "num_sanity_val_steps": -1, "limit_train_batches": 0,
+}  # fmt: skip
+
+
+def check_trainer(options: Mapping[str, Any], *, schedule: str) -> None:
+    """Refuse what would end in a traceback or in another training than was asked for; their types are known to fit.
+
+    Args:
+        options: arguments of pl.Trainer, plus `checkpoint_every_s`.
+        schedule: of the learning rate, as in `Recipe`.
+
+    Raises:
+        ValueError: one line.
+    """
+    for name, instead in _OURS.items():
+        if name in options:
+            raise ValueError(f"trainer.{name} is no option of a training: {instead}")
+    precision = options.get("precision")
+    if precision is not None and _full_name(precision) not in _PRECISIONS:
+        known = "; ".join(_PRECISIONS)
+        raise ValueError(
+            f"trainer.precision={precision}: weights and codebooks are kept in float32, give one of {known}"
+        )
+    strategy = options.get("strategy", "auto")
+    if strategy not in _STRATEGIES:
+        raise ValueError(f"trainer.strategy={strategy}: give auto (ddp with more than one device) or ddp")
+    for name, least in _AT_LEAST.items():
+        value = options.get(name)
+        if value is not None and value < least and not (name == "max_steps" and value == -1):
+            raise ValueError(f"trainer.{name}={value}: give at least {least}")
+    epochs = options.get("max_epochs")
+    if epochs is None or epochs < 1:
+        raise ValueError(f"trainer.max_epochs={epochs}: give at least 1, the learning rate's schedule needs an end")
+    if options.get("limit_train_batches", 1) == 0:
+        raise ValueError("trainer.limit_train_batches=0 leaves nothing to train on")
+    if options.get("limit_val_batches", 1) == 0 and schedule == "plateau":
+        raise ValueError(
+            "trainer.limit_val_batches=0 with recipe.schedule=plateau: the learning rate follows the validation error; "
+            "give recipe.schedule=cosine"
+        )
+
+
+def make_trainer(options: Mapping[str, Any], *, logger: Logger | None, callbacks: Sequence[Callback]) -> Trainer:
+    """The Trainer of a training, from options that `check_trainer` let pass."""
+    given = {**_DEFAULTS, **options}
+    given.pop("checkpoint_every_s", None)
+    given.pop("enable_progress_bar", None)  # `Reporter` is it
+    return Trainer(
+        **given | _precision(given.get("precision"), str(given.get("accelerator"))),
+        logger=False if logger is None else logger,
+        callbacks=list(callbacks),
+        enable_checkpointing=False,  # Lightning's own: `callbacks` write ours
+        enable_progress_bar=False,
+        use_distributed_sampler=False,
+    )
+
+
+def _precision(given: str | int | None, accelerator: str) -> dict[str, Any]:
+    """The options that say it: what is given, or what the device does well."""
+    on_gpu = torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda")
+    if given is None:
+        return {"precision": _BFLOAT16 if trains_in_bfloat16(on_gpu=on_gpu) else _FLOAT32}
+    name = _full_name(given)
+    if name == _FLOAT16 and accelerator == "cpu":  # for which Lightning takes bfloat16
+        return {"precision": None, "plugins": [MixedPrecision("16-mixed", "cpu")]}
+    return {"precision": name}
+
+
+def _full_name(precision: str | int) -> str:
+    return _SHORT_PRECISIONS.get(str(precision), str(precision))
+
+
+def trains_in_bfloat16(*, on_gpu: bool) -> bool:
+    """Whether trainer.precision=null means bf16-mixed."""
+    return on_gpu and torch.cuda.is_bf16_supported()
+
+
+def seconds_between(checkpoint_every_s: float | None) -> float:
+    """Of checkpoints; without a number no time is too long."""
+    return math.inf if checkpoint_every_s is None else checkpoint_every_s
+
+
+def quiet_lightning() -> None:
+    """Keep the adverts and advice of Lightning and faiss off the user's terminal; their errors still raise."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it says which variants it did not find
+    # our loaders are one background thread by design, and the process count is the user's choice
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    # validation figures are summed over ranks before they are logged
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
+    warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+    warnings.filterwarnings("ignore", message=".*log_every_n_steps.*")
