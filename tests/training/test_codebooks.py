@@ -99,6 +99,32 @@ def test_split_copies_parent_codebook_preselector_and_moments() -> None:
     assert changed == ["steps.0.codebook", "steps.0.preselector"]
 
 
+@pytest.mark.parametrize("counts", [[100, 0, 0, 0], [60, 0, 40, 0], [0, 0, 0, 7], [3, 0, 0, 0], [0, 5, 1, 0]])
+def test_revived_codewords_lie_beside_codewords_in_use(counts: list[int]) -> None:
+    quantizer = random_quantizer(
+        12, num_steps=2, codebook_size=4, hidden_dim=8, num_blocks=1, num_candidates=4, beam_size=2
+    )
+    optimizer = torch.optim.AdamW(quantizer.parameters())
+    sum(parameter.square().sum() for parameter in quantizer.parameters()).backward()  # type: ignore[union-attr]
+    optimizer.step()
+    step = quantizer.residual_steps()[0]
+    tables = [table for table in (quantizer.first_codebook, step.codebook, step.preselector) if table is not None]
+    before = [table.detach().clone() for table in tables]
+    split_dead(quantizer, torch.tensor([counts] * 2), optimizer, _generator())
+    usage = torch.tensor(counts)
+    used = usage.nonzero().flatten()
+    revived = [child for child, _ in split_pairs(usage)]
+    assert revived
+    for table, there in zip(tables, before, strict=True):
+        assert torch.equal(table[used], there[used])
+        distance = torch.cdist(table[revived].detach(), there[used])
+        near = distance.argmin(1)
+        assert (distance.amin(1) < 6 * 1e-2 * 12**0.5 * there.std()).all()  # some deviations of the noise
+        for name in ("exp_avg", "exp_avg_sq"):
+            moment = optimizer.state[table][name]
+            assert torch.equal(moment[revived], moment[used][near])
+
+
 def test_redraw_follows_the_targets_and_leaves_the_used_alone() -> None:
     quantizer, x, codes = _model()
     mean, std = target_statistics(quantizer, x, codes)

@@ -1,4 +1,4 @@
-"""A killed run, resumed, ends where the uninterrupted one ends: bit for bit."""
+"""A run that was interrupted or prolonged ends where the uninterrupted one ends: bit for bit (test_killed.py)."""
 
 import json
 import signal
@@ -38,6 +38,11 @@ def _kill_in_mid_epoch(process: "subprocess.Popen[str]", run_dir: Path, number: 
     return process.communicate(timeout=60)[0]
 
 
+def _rows(run_dir: Path) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name not in ("time_s", "vectors_per_s")} for row in rows]
+
+
 def _weights(run_dir: Path) -> bytes:
     return (run_dir / "codec" / "weights.safetensors").read_bytes()
 
@@ -60,13 +65,11 @@ def test_resumed_equals_uninterrupted(
     assert process.returncode == code, output
     assert "Traceback" not in output
     assert not (run_dir / "codec").exists(), "the run ended before it was killed"
-    rows_before = (run_dir / "metrics.jsonl").read_text()
 
     resumed = start(f"resume={run_dir}", defaults=False)
     output = resumed.communicate(timeout=120)[0]
     assert resumed.returncode == 0, output
     assert _weights(run_dir) == _weights(uninterrupted)
-    assert (run_dir / "metrics.jsonl").read_text().startswith(rows_before)  # nothing logged is lost
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["state"] == "finished"
     assert summary["epochs"] == EPOCHS
@@ -82,6 +85,62 @@ def test_interrupted_run_says_how_to_go_on(start: Start, tmp_path: Path) -> None
     output = _kill_in_mid_epoch(process, run_dir, signal.SIGTERM, 3)
     assert f"qinco train resume={run_dir}" in output
     assert json.loads((run_dir / "summary.json").read_text())["state"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["recipe.cosine_reach=0"],
+        ["recipe.schedule=plateau", "recipe.plateau_epochs=1", "recipe.lr=3e-2"],
+        ["recipe.schedule=plateau", "recipe.patience_epochs=2", "recipe.lr=1e-1", "recipe.clip_value=null"],
+    ],
+    ids=["constant rate", "plateau", "early end"],
+)
+def test_a_prolonged_run_is_the_longer_one(options: list[str], small: list[str], tmp_path: Path) -> None:
+    """Under a schedule that does not depend on the length."""
+    runs = {name: tmp_path / name for name in ("long", "short")}
+    for name, epochs in (("long", 6), ("short", 3)):
+        given = [f"trainer.max_epochs={epochs}", f"hydra.run.dir={runs[name]}"]
+        assert main(["train", *small, *options, *given]) == 0
+    moved = tmp_path / "elsewhere"  # the best model is known there, too
+    runs["short"].rename(moved)
+    assert main(["train", f"resume={moved}", "trainer.max_epochs=6"]) == 0
+    assert _weights(moved) == _weights(runs["long"])
+    assert (moved / "checkpoints" / "best.ckpt").read_bytes() == (
+        runs["long"] / "checkpoints" / "best.ckpt"
+    ).read_bytes()
+    assert _rows(moved) == _rows(runs["long"])
+    for figure in ("epochs", "steps", "best_val_mse", "best_epoch", "last_metrics"):
+        assert _summary(moved)[figure] == _summary(runs["long"])[figure], figure
+
+
+def test_a_diverged_end_does_not_replace_the_best_model_of_a_moved_run(uninterrupted: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere"
+    uninterrupted.rename(moved)
+    before = _weights(moved)
+    given = [f"trainer.max_epochs={EPOCHS + 1}", "recipe.lr=1", "recipe.cosine_reach=0", "recipe.clip_value=null"]
+    assert main(["train", f"resume={moved}", *given]) == 0
+    assert _rows(moved)[-2]["val/mse"] > 2 * _summary(moved)["best_val_mse"]
+    assert _weights(moved) == before
+    assert _summary(moved)["best_val_mse"] == _summary(moved)["best_metrics"]["val/mse"]
+
+
+def test_a_run_without_its_best_model_keeps_the_next_one(uninterrupted: Path) -> None:
+    (uninterrupted / "checkpoints" / "best.ckpt").unlink()
+    assert main(["train", f"resume={uninterrupted}", f"trainer.max_epochs={EPOCHS + 1}"]) == 0
+    assert _summary(uninterrupted)["best_val_mse"] == _rows(uninterrupted)[-2]["val/mse"]
+
+
+def test_patience_given_with_resume_holds(small: list[str], tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    given = ["recipe.lr=1e-1", "recipe.clip_value=null", "recipe.cosine_reach=0", "trainer.max_epochs=12"]
+    assert main(["train", *small, *given, "recipe.patience_epochs=2", f"hydra.run.dir={run_dir}"]) == 0
+    first = _summary(run_dir)["epochs"]
+    assert first < 12
+    assert main(["train", f"resume={run_dir}"]) == 0
+    assert _summary(run_dir)["epochs"] == first
+    assert main(["train", f"resume={run_dir}", "recipe.patience_epochs=4"]) == 0
+    assert _summary(run_dir)["epochs"] >= first + 2
 
 
 def test_a_finished_run_can_be_prolonged(uninterrupted: Path, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_training_holds_its_folder(
     assert {path.name for path in (run_dir / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
     assert not (run_dir / LOCK).exists()
     temporary = [name for name in names if name.startswith(".last.ckpt.")]
-    assert len(temporary) == 1  # of a name that no other process writes to
+    assert len(temporary) == 2  # each of a name that no other process writes to
     before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.is_file()}
     capfd.readouterr()
     with only_trainer(run_dir):

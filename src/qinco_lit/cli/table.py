@@ -30,6 +30,7 @@ from qinco_lit.commands.checks import (
     check_search,
     check_train,
 )
+from qinco_lit.mistakes import remove_if_unused
 
 
 @dataclass(frozen=True)
@@ -67,19 +68,22 @@ def _train(config: dict[str, Any], run_dir: Path) -> float | None:
     if earlier.result is not None:
         return earlier.result
     describe_run(config, settings, run_dir)
-    return train(
+    error = train(
         data=_data_module(config, batch_size=config["recipe"]["batch_size"], seed=config["seed"]),
         model=config["model"],
         centroids_path=None if config.get("coarse") is None else Path(config["coarse"]["centroids"]),
         recipe=config["recipe"],
         trainer=config["trainer"],
-        logger=config["logger"],
+        logger=config.get("logger"),
         seed=config["seed"],
         run_dir=run_dir,
         resume=config["resume"] is not None or earlier.has_checkpoint,
         config=config,
         overrides=[] if earlier.has_checkpoint else [str(override) for override in settings.overrides.task],
     )
+    if config["trainer"].get("fast_dev_run") and not is_multirun(settings):
+        remove_if_unused(run_dir, {".hydra", f"{settings.job.name}.log"})
+    return error
 
 
 def _evaluate(config: dict[str, Any], run_dir: Path) -> None:

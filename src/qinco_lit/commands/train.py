@@ -84,10 +84,13 @@ def train(
     kept = LastCheckpoint(last, every_s=seconds_between(trainer["checkpoint_every_s"]), reports=reports)
     shown = Reporter(show=bool(trainer.get("enable_progress_bar", True)))
     # `kept` is the last of all, so that it keeps the state the others have reached
-    fitter = make_trainer(trainer, logger=reports, callbacks=[shown, best, kept])
+    fitter = make_trainer(trainer, run_dir=run_dir, logger=reports, callbacks=[shown, best, kept])
     module = _module(data, model, centroids_path, typed_recipe, seed, fitter.strategy.root_device)
     if fitter.fast_dev_run:  # type: ignore[attr-defined]
-        fitter.fit(module, datamodule=data)
+        try:
+            fitter.fit(module, datamodule=data)
+        except TrainingInterruptedError as interruption:
+            raise KeyboardInterrupt from interruption
         log.info("fast_dev_run: training and validation went through; nothing is kept")
         return math.nan
     facts: dict[str, Any] = {"seed": seed, "parameters": _num_parameters(module.quantizer), "reason": None}
@@ -166,7 +169,8 @@ def _fit(job: _Job, record: RunRecord, run_dir: Path, checkpoint: Path | None, *
             record.end(state, {**done, **measured(run_dir / "metrics.jsonl"), "reason": reason})
         finish_wandb(fitter.loggers, state=state, summary=_wandb_summary(run_dir))
     if fitter.is_global_zero:
-        log.info("validation MSE %.6g; codec: %s", job.best_mse, run_dir / "codec")
+        told = "not validated" if job.best.mse is None else f"validation MSE {job.best.mse:.6g}"
+        log.info("%s; codec: %s", told, run_dir / "codec")
     return job.best_mse
 
 

@@ -4,12 +4,14 @@ import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins import MixedPrecision
+from pytorch_lightning.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 
 _FLOAT32, _BFLOAT16, _FLOAT16 = "32-true", "bf16-mixed", "16-mixed"
 _PRECISIONS = (_FLOAT32, _BFLOAT16, _FLOAT16)
@@ -27,6 +29,9 @@ _OURS = {
     "reload_dataloaders_every_n_epochs": "every epoch goes on in the data where the one before stopped",
     "barebones": "it leaves out checkpoints and reports, which are what a run folder holds",
 }
+_PROFILERS: dict[str, type[Profiler]] = {
+    "simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler,
+}  # fmt: skip
 _DEFAULTS = {"num_sanity_val_steps": 0, "enable_model_summary": False}
 _AT_LEAST = {
     "max_steps": 1, "accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "log_every_n_steps": 0,
@@ -49,10 +54,11 @@ def check_trainer(options: Mapping[str, Any], *, schedule: str) -> None:
             raise ValueError(f"trainer.{name} is no option of a training: {instead}")
     precision = options.get("precision")
     if precision is not None and _full_name(precision) not in _PRECISIONS:
-        known = "; ".join(_PRECISIONS)
-        raise ValueError(
-            f"trainer.precision={precision}: weights and codebooks are kept in float32, give one of {known}"
-        )
+        known = ", ".join(_PRECISIONS)
+        raise ValueError(f"trainer.precision={precision}: weights are kept in float32, give one of {known}")
+    profiler = options.get("profiler")
+    if profiler is not None and profiler not in _PROFILERS:
+        raise ValueError(f"trainer.profiler={profiler}: give one of {', '.join(_PROFILERS)}")
     strategy = options.get("strategy", "auto")
     if strategy not in _STRATEGIES:
         raise ValueError(f"trainer.strategy={strategy}: give auto (ddp with more than one device) or ddp")
@@ -72,14 +78,18 @@ def check_trainer(options: Mapping[str, Any], *, schedule: str) -> None:
         )
 
 
-def make_trainer(options: Mapping[str, Any], *, logger: Logger | None, callbacks: Sequence[Callback]) -> Trainer:
-    """The Trainer of a training, from options that `check_trainer` let pass."""
+def make_trainer(
+    options: Mapping[str, Any], *, run_dir: Path, logger: Logger, callbacks: Sequence[Callback]
+) -> Trainer:
+    """The Trainer of a training, from options that `check_trainer` let pass; a profile goes to the run folder."""
     given = {**_DEFAULTS, **options}
     given.pop("checkpoint_every_s", None)
     given.pop("enable_progress_bar", None)  # `Reporter` is it
+    if given.get("profiler") is not None:  # into a file: Lightning says it in its log, which is quiet
+        given["profiler"] = _PROFILERS[given["profiler"]](dirpath=run_dir, filename="profile")
     return Trainer(
         **given | _precision(given.get("precision"), str(given.get("accelerator"))),
-        logger=False if logger is None else logger,
+        logger=logger,
         callbacks=list(callbacks),
         enable_checkpointing=False,  # Lightning's own: `callbacks` write ours
         enable_progress_bar=False,
