@@ -166,7 +166,12 @@ def _fit(job: _Job, record: RunRecord, run_dir: Path, checkpoint: Path | None, *
     finally:
         if fitter.is_global_zero:
             done = {"epochs": fitter.current_epoch, "steps": fitter.global_step, "best_val_mse": job.best.mse}
-            record.end(state, {**done, **measured(run_dir / "metrics.jsonl"), "reason": reason})
+            try:
+                record.end(state, {**done, **measured(run_dir / "metrics.jsonl"), "reason": reason})
+            except OSError as error:  # not instead of what has ended the training
+                if reason is None:
+                    raise
+                log.warning("%s", in_one_line(error))
         finish_wandb(fitter.loggers, state=state, summary=_wandb_summary(run_dir))
     if fitter.is_global_zero:
         told = "not validated" if job.best.mse is None else f"validation MSE {job.best.mse:.6g}"
