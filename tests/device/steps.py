@@ -10,6 +10,8 @@ from torch import Tensor
 from qinco_lit.quantizers import Quantizer, build_quantizer
 from qinco_lit.training.module import QuantizerTraining
 from qinco_lit.training.recipe import Recipe
+from tests.models import random_quantizer
+from tests.quantizers.products import random_product
 from tests.training.recipes import RECIPE
 
 DIM, ROWS = 12, 40
@@ -35,6 +37,17 @@ FAMILY = _PLAIN | {f"ivf_{name}": {**config, "num_lists": 5} for name, config in
 def quantizer_of(name: str) -> Quantizer:
     """Of the family, untrained, on the CPU."""
     return build_quantizer(DIM, **FAMILY[name])
+
+
+def random_member(name: str) -> Quantizer:
+    """Of the family with weights that matter, on the CPU."""
+    config = FAMILY[name]
+    if "num_parts" in config:
+        return random_product(DIM, **config)
+    quantizer = random_quantizer(DIM, **config)
+    if quantizer.num_lists is not None:
+        quantizer.set_centroids(3 * torch.randn((quantizer.num_lists, DIM), generator=torch.Generator().manual_seed(0)))
+    return quantizer
 
 
 def module_on(device: torch.device, quantizer: Quantizer, **recipe: Any) -> QuantizerTraining:
