@@ -86,8 +86,13 @@ lint: $(installed) ## ruff, mypy and the import contracts
 	@$(bin)/lint-imports --no-cache --no-logo
 
 .PHONY: bench
-bench: $(installed) ## run the benchmarks, one after the other
-	@for script in $$(grep -l __main__ benchmarks/*.py); do echo "== $$script"; $(bin)/python "$$script"; done
+bench: $(installed) ## run the benchmarks but that of a GPU, one after the other
+	@for script in $$(grep -l __main__ benchmarks/*.py | grep -v /gpu.py); do echo "== $$script"; $(bin)/python "$$script"; done
+
+.PHONY: gpu
+gpu: $(installed) ## on a machine with a GPU: its tests, then its speeds and profiles (8 minutes; not run on any GPU yet)
+	@$(bin)/python -c 'import torch; raise SystemExit(not torch.cuda.is_available())' || { echo "make gpu: torch sees no CUDA device here" >&2; exit 2; }
+	@status=0; $(bin)/pytest -q -m gpu tests/gpu || status=$$?; $(bin)/python benchmarks/gpu.py; exit $$status
 
 .PHONY: clean
 clean: ## remove what tools leave behind; keeps .venv, data/ and outputs/

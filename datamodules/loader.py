@@ -36,10 +36,10 @@ class Rows(Protocol):
     def __getitem__(self, rows: slice) -> Shaped[np.ndarray, "rows dim"]: ...
 
 
-def _empty_rows(rows: int, vectors: Rows) -> Tensor:
-    """Return an uninitialised (rows, dim) tensor of the stored type, in pinned memory where a GPU will fetch it."""
+def _empty_rows(rows: int, vectors: Rows, *, pin_memory: bool) -> Tensor:
+    """Return an uninitialised (rows, dim) tensor of the stored type."""
     dtype = torch.from_numpy(np.empty(0, vectors.dtype)).dtype
-    return torch.empty((rows, vectors.shape[1]), dtype=dtype, pin_memory=torch.cuda.is_available())
+    return torch.empty((rows, vectors.shape[1]), dtype=dtype, pin_memory=pin_memory)
 
 
 def _opaque_rows(rows: Shaped[np.ndarray, "rows dim"]) -> Shaped[np.ndarray, " rows"]:
@@ -64,6 +64,7 @@ class StreamLoader:
         world_size: number of processes.
         num_unfinished: tells how many of the batches handed out are still in work; a checkpoint written in the middle
             of a step then repeats that step's batch.
+        pin_memory: batches lie in pinned memory, for a GPU to fetch; a job on the CPU would open a context with it.
 
     Raises:
         ValueError: fewer rows than one batch on every rank.
@@ -79,11 +80,12 @@ class StreamLoader:
         rank: int = 0,
         world_size: int = 1,
         num_unfinished: Callable[[], int] = lambda: 0,
+        pin_memory: bool = False,
     ) -> None:
         row_bytes = vectors.shape[1] * vectors.dtype.itemsize
         self.vectors = vectors
         self.rank = rank
-        self._num_unfinished = num_unfinished
+        self._num_unfinished, self._pin_memory = num_unfinished, pin_memory
         self.order = StreamOrder(
             num_rows=len(vectors),
             batch_size=batch_size,
@@ -151,7 +153,7 @@ class StreamLoader:
     def _read(self, piece: tuple[int, int, int, int]) -> tuple[Tensor, ...]:
         epoch, window, skip, stop = piece
         slots = self.order.slots(epoch, window, self.rank)
-        shuffled = _empty_rows(len(slots), self.vectors)
+        shuffled = _empty_rows(len(slots), self.vectors, pin_memory=self._pin_memory)
         target = _opaque_rows(shuffled.numpy())
         done = 0
         for start, end in self.order.segments(epoch, window, self.rank):
@@ -171,12 +173,15 @@ class SequentialLoader:
         batch_size: largest batch.
         rank: this process, 0 <= rank < world_size.
         world_size: number of processes.
+        pin_memory: as of `StreamLoader`.
 
     Raises:
         ValueError: fewer rows than ranks, or a batch size below 1.
     """
 
-    def __init__(self, vectors: Rows, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, vectors: Rows, *, batch_size: int, rank: int = 0, world_size: int = 1, pin_memory: bool = False
+    ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: give at least 1")
         if len(vectors) < world_size:
@@ -186,6 +191,7 @@ class SequentialLoader:
         self.vectors = vectors
         self.rank = rank
         self.world_size = world_size
+        self._pin_memory = pin_memory
         self._num_batches = -(-len(vectors) // (world_size * batch_size))
 
     def __len__(self) -> int:
@@ -199,6 +205,6 @@ class SequentialLoader:
     def _read(self, index: int) -> Tensor:
         total = self.world_size * self._num_batches
         start, stop = (len(self.vectors) * i // total for i in (index, index + 1))
-        batch = _empty_rows(stop - start, self.vectors)
+        batch = _empty_rows(stop - start, self.vectors, pin_memory=self._pin_memory)
         batch.numpy()[:] = self.vectors[start:stop]
         return batch

@@ -147,6 +147,7 @@ class VectorDataModule(pl.LightningDataModule):
             rank=rank,
             world_size=world_size,
             num_unfinished=self._num_unfinished,
+            pin_memory=self._feeds_a_gpu(),
         )
         if self._resume_state:
             self._train_loader.load_state_dict(self._resume_state)
@@ -174,11 +175,21 @@ class VectorDataModule(pl.LightningDataModule):
 
     def _in_order(self, vectors: VectorFile) -> SequentialLoader:
         rank, world_size = self._place()
-        return SequentialLoader(vectors, batch_size=self.eval_batch_size, rank=rank, world_size=world_size)
+        return SequentialLoader(
+            vectors,
+            batch_size=self.eval_batch_size,
+            rank=rank,
+            world_size=world_size,
+            pin_memory=self._feeds_a_gpu(),
+        )
 
     def _place(self) -> tuple[int, int]:
         """Return (rank, number of ranks)."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _feeds_a_gpu(self) -> bool:
+        """Whether the job runs on one; that the machine has one says nothing."""
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def _num_unfinished(self) -> int:
         """Batches that the trainer has fetched and not trained on: one in the middle of a step, else none."""

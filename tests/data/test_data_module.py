@@ -84,7 +84,8 @@ def test_ranks_come_from_the_trainer(make):
     data = make(batch_size=50, eval_batch_size=30)
     parts = []
     for rank in range(3):
-        data.trainer = SimpleNamespace(global_rank=rank, world_size=3)  # type: ignore[assignment]
+        strategy = SimpleNamespace(root_device=torch.device("cpu"))
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=3, strategy=strategy)  # type: ignore[assignment]
         assert len(data.train_dataloader()) == 6
         assert [len(batch) for batch in data.val_dataloader()] in ([16, 17], [17, 17], [16, 16], [17, 16])
         parts.append(torch.cat(list(data.train_dataloader())).numpy())

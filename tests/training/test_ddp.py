@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from qinco_lit.codec import Codec
 from qinco_lit.vectors import open_vectors
 
 
@@ -88,3 +89,28 @@ def test_parts_rotation_and_their_centroids_are_on_every_rank(vectors_path: Path
     changed = [name for name, value in start.items() if not torch.equal(value, end[name])]  # type: ignore[attr-defined]
     assert {name for name in start if "codebook" in name} <= set(changed)
     assert not [name for name in changed if "rotation" in name or "coarse" in name or "data_" in name]
+
+
+@pytest.mark.parametrize("recipe", ["tuned", "paper"])
+def test_in_mixed_precision_ranks_end_with_one_model(
+    recipe: str, small: list[str], vectors_path: Path, tmp_path: Path
+) -> None:
+    options = [*small, f"recipe={recipe}", "hydra.run.dir=run", "trainer.max_epochs=2"]
+    ranks = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp", "trainer.precision=bf16-mixed"]
+    root = Path(__file__).parents[2]
+    paths = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RANKS_FOLDER": str(tmp_path), "PYTHONPATH": paths}
+    command = [sys.executable, "-m", "tests.training.ranks_job", "train", *options, *ranks]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
+    for name, value in first["weights"].items():
+        assert torch.equal(value, second["weights"][name]), name
+    assert torch.equal(first["usage"], second["usage"])
+    assert (first["usage"].sum(1) == 2048).all()  # every training row of the epoch, once, in integers
+    assert first["figures"]["val/mse"] == second["figures"]["val/mse"]
+    # both epochs became better, so the codec is what the ranks ended with, and its error the validation's
+    codec = Codec.load(tmp_path / "run" / "codec", precision="float32")
+    x = torch.from_numpy(open_vectors(vectors_path)[2048:])
+    error = (codec.decode(codec.encode(x)) - x).square().sum(1).double().mean()
+    assert float(error) == pytest.approx(first["figures"]["val/mse"], rel=1e-5)

@@ -47,10 +47,13 @@ class ShardLoader:
         info: how they are cut into shards.
         shards: those to read.
         batch_size: rows of a batch, in whole blocks.
+        pin_memory: rows in memory that a GPU reads by itself.
     """
 
-    def __init__(self, vectors: VectorFile, info: CodeInfo, shards: list[int], batch_size: int) -> None:
-        self._vectors, self._info, self._shards = vectors, info, shards
+    def __init__(
+        self, vectors: VectorFile, info: CodeInfo, shards: list[int], batch_size: int, *, pin_memory: bool = False
+    ) -> None:
+        self._vectors, self._info, self._shards, self._pin_memory = vectors, info, shards, pin_memory
         self._step = max(1, batch_size // BLOCK_ROWS) * BLOCK_ROWS
 
     def __len__(self) -> int:
@@ -71,7 +74,7 @@ class ShardLoader:
         rows = self._vectors[start:stop]
         _check_finite(rows, start, self._vectors.path)
         x = torch.from_numpy(rows)
-        return Batch(shard, x.pin_memory() if torch.cuda.is_available() else x)
+        return Batch(shard, x.pin_memory() if self._pin_memory else x)
 
 
 class Encoding(LightningModule):
@@ -113,7 +116,8 @@ class Encoding(LightningModule):
         """Batches of this rank's unfinished shards; the finished ones are compared with their checksums here."""
         warnings.filterwarnings("ignore", message="Total length of `ShardLoader`")  # nothing is left to do for a rank
         self.shards = self.folder.unfinished(self.trainer.global_rank, self.trainer.world_size)
-        return ShardLoader(self.vectors, self.folder.info, self.shards, self._batch_size)
+        on_gpu = self.codec.device.type == "cuda"
+        return ShardLoader(self.vectors, self.folder.info, self.shards, self._batch_size, pin_memory=on_gpu)
 
     def on_predict_start(self) -> None:
         """Let SIGTERM stop the work as Ctrl-C does, where Lightning would only make a note of it."""

@@ -213,9 +213,7 @@ class ProductQINCo(nn.Module):
         first = int(self.num_lists is not None)
         if first and list_ids is None:
             list_ids = self.assign_lists(x)
-        codes = torch.empty((len(x), first + wanted), dtype=torch.int64, device=x.device)
-        if list_ids is not None:
-            codes[:, 0] = list_ids
+        codes = {} if list_ids is None else {0: list_ids}
         for (part, dims), columns, own in zip(self._sliced(), self.part_columns, tables, strict=True):
             own_columns = [first + column for column in columns if column < wanted]
             if own_columns:
@@ -227,8 +225,8 @@ class ProductQINCo(nn.Module):
                     workspace_bytes=workspace_bytes,
                     tables=own,
                 )
-                codes[:, own_columns] = found[:, first:]
-        return codes
+                codes |= zip(own_columns, found[:, first:].unbind(1), strict=True)
+        return torch.stack([codes[column] for column in range(first + wanted)], dim=1)
 
     def advance(
         self,
@@ -261,9 +259,10 @@ class ProductQINCo(nn.Module):
 
     def part_codes(self, codes: Int[Tensor, "batch columns"]) -> list[Int[Tensor, "batch part_columns"]]:
         """The columns of every part, of all codes of vectors; after the list ids, where there are any."""
-        first = int(self.num_lists is not None)
-        lead = list(range(first))
-        return [codes[:, lead + [first + column for column in columns]] for columns in self.part_columns]
+        # by `stack`: a list as an index would be copied to a GPU, which waits for that
+        every, first = codes.unbind(1), int(self.num_lists is not None)
+        chosen = ([*every[:first], *(every[first + column] for column in columns)] for columns in self.part_columns)
+        return [torch.stack(columns, dim=1) for columns in chosen]
 
     def losses(self, x: Float[Tensor, "batch dim"], codes: Int[Tensor, "batch columns"]) -> StepLosses:
         """Training losses of all parts, one after the other (`QINCo.losses`); `mse` is their sum."""

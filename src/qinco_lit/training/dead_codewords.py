@@ -11,9 +11,9 @@ from qinco_lit.quantizers.kmeans import split_pairs
 
 def count_codes(codes: Int[Tensor, "batch steps"], codebook_size: int) -> Int[Tensor, "steps codebook"]:
     """How often each codeword of each step was chosen."""
-    steps = codes.shape[1]
-    offsets = torch.arange(steps, device=codes.device) * codebook_size
-    return torch.bincount((codes + offsets).flatten(), minlength=steps * codebook_size).view(steps, codebook_size)
+    # not `bincount`, which reads the largest code first: it would wait for a GPU
+    counts = codes.new_zeros((codes.shape[1], codebook_size))
+    return counts.scatter_add_(1, codes.T, torch.ones_like(codes.T))
 
 
 @torch.no_grad()
@@ -65,7 +65,8 @@ def redraw_dead(
 ) -> int:
     """Redraw every unused codeword as uniform noise with the mean and std of its step's targets (QINCo2).
 
-    Codebook and pre-selector get the same draw, the pre-selector plus a little noise. Returns how many were dead.
+    Codebook and pre-selector get the same draw, the pre-selector plus a little noise. Returns how many were dead, which
+    the draws depend on: it waits for a GPU, at the start of an epoch only.
     """
     dead = 0
     for index, counts in enumerate(usage):

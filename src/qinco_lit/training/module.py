@@ -224,7 +224,9 @@ class QuantizerTraining(LightningModule):
         for part, dims, columns, codes_of in zip(
             quantizer.parts, quantizer.part_slices, quantizer.part_columns, own, strict=True
         ):
-            mean[columns, dims], std[columns, dims] = target_statistics(part, x[:, dims].contiguous(), codes_of)
+            found = target_statistics(part, x[:, dims].contiguous(), codes_of)
+            for column, own_mean, own_std in zip(columns, *found, strict=True):  # a list as an index waits for a GPU
+                mean[column, dims], std[column, dims] = own_mean, own_std
         return mean, std
 
     def _code_counts(self, columns: Int[Tensor, "batch columns"]) -> Int[Tensor, "steps codebook"]:
@@ -372,7 +374,12 @@ class QuantizerTraining(LightningModule):
         return self.trainer.optimizers[0]
 
     def _sum(self, value: Tensor) -> Tensor:
-        return self.trainer.strategy.reduce(value, reduce_op="sum") if self.trainer.world_size > 1 else value
+        """Over all ranks; on a GPU nothing waits, where Lightning's `reduce` has a barrier."""
+        if self.trainer.world_size == 1:
+            return value
+        total = value.clone()
+        torch.distributed.all_reduce(total)
+        return total
 
     def _mean(self, value: Tensor) -> Tensor:
         return self._sum(value) / self.trainer.world_size

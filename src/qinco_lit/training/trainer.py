@@ -13,6 +13,8 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins import MixedPrecision
 from pytorch_lightning.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 
+from qinco_lit.quantizers.precision import has_fast_bfloat16
+
 _FLOAT32, _BFLOAT16, _FLOAT16 = "32-true", "bf16-mixed", "16-mixed"
 _PRECISIONS = (_FLOAT32, _BFLOAT16, _FLOAT16)
 _SHORT_PRECISIONS = {"32": _FLOAT32, "bf16": _BFLOAT16, "16": _FLOAT16}
@@ -113,8 +115,8 @@ def _full_name(precision: str | int) -> str:
 
 
 def trains_in_bfloat16(*, on_gpu: bool) -> bool:
-    """Whether trainer.precision=null means bf16-mixed."""
-    return on_gpu and torch.cuda.is_bf16_supported()
+    """Whether trainer.precision=null means bf16-mixed: not on a GPU that emulates it (before Ampere)."""
+    return on_gpu and has_fast_bfloat16(torch.device("cuda"))
 
 
 def seconds_between(checkpoint_every_s: float | None) -> float:

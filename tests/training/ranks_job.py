@@ -1,0 +1,25 @@
+"""Run by test_ddp.py in a process of its own: `qinco train`, of which every rank writes down what it ends with.
+
+The arguments are those of `qinco`; `RANKS_FOLDER` names the folder of `rank0.pt`, `rank1.pt`, ...
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from qinco_lit.cli import main
+from qinco_lit.training.module import QuantizerTraining
+
+
+def _write_state(module: QuantizerTraining) -> None:
+    weights = {name: value.clone() for name, value in module.quantizer.state_dict().items()}
+    figures = {name: float(value) for name, value in module.trainer.callback_metrics.items()}
+    state = {"weights": weights, "usage": module._state["usage_in_epoch"], "figures": figures}
+    torch.save(state, Path(os.environ["RANKS_FOLDER"]) / f"rank{module.global_rank}.pt")
+
+
+if __name__ == "__main__":
+    QuantizerTraining.on_fit_end = _write_state  # type: ignore[assignment]
+    sys.exit(main(sys.argv[1:]))
