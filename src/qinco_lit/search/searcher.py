@@ -229,25 +229,20 @@ class Searcher:
         finalists = k + k // 8 + 2  # of 10,000 queries for 10 results, this left out none (benchmarks/RESULTS.md)
         # the rough pass costs half of an exact one
         if self._rough is not None and found.ids.size >= _MIN_SCREENED and 2 * finalists <= found.ids.shape[1]:
-            found = self._rerank(queries, found, finalists, self._decoding(self._rough, num_steps))
-        found = self._rerank(queries, found, k, self._decoding(self._decoder, num_steps))
+            found = self._rerank(queries, found, finalists, _decoding(self._rough), num_steps)
+        found = self._rerank(queries, found, k, _decoding(self._decoder), num_steps)
         stages["decode"] = Stage(found.ids, time.perf_counter() - began)
         return SearchTrace(found.scores, found.ids, stages)
 
     def _rerank(
-        self, queries: Float[np.ndarray, "queries dim"], found: Candidates, size: int, decode: Decode
+        self,
+        queries: Float[np.ndarray, "queries dim"],
+        found: Candidates,
+        size: int,
+        decode: Decode,
+        num_steps: int | None = None,
     ) -> Candidates:
-        return rerank(queries, found, size, decode, inner_product=self.metric != "l2")
-
-    @staticmethod
-    def _decoding(codec: Codec, num_steps: int) -> Decode:
-        def decode(
-            codes: Integer[np.ndarray, "n steps"], list_ids: Int32[np.ndarray, " n"]
-        ) -> Float32[np.ndarray, "n dim"]:
-            x_hat: Float32[np.ndarray, "n dim"] = codec.decode(codes[:, :num_steps], list_ids=list_ids)
-            return x_hat
-
-        return decode
+        return rerank(queries, found, size, decode, inner_product=self.metric != "l2", num_steps=num_steps)
 
     def _pairwise(
         self, codes: Integer[np.ndarray, "n steps"], list_ids: Int32[np.ndarray, " n"]
@@ -325,6 +320,16 @@ class Searcher:
             parts = [ids for _, _, ids in self._writable().contents()]
             self._known_ids = np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
         return self._known_ids
+
+
+def _decoding(codec: Codec) -> Decode:
+    def decode(
+        codes: Integer[np.ndarray, "n steps"], list_ids: Int32[np.ndarray, " n"]
+    ) -> Float32[np.ndarray, "n dim"]:
+        x_hat: Float32[np.ndarray, "n dim"] = codec.decode(codes, list_ids=list_ids)
+        return x_hat
+
+    return decode
 
 
 def _padded(trace: SearchTrace, missing: int, worst: float) -> SearchTrace:
