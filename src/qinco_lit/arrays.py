@@ -8,10 +8,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from qinco_lit.vectors.vector_dtypes import VECTOR_DTYPES
+
 # raw rows (rows, dim) of any dtype of vectors, on any device, to the list of each (rows,) of an IVF model, int64
 AssignLists = Callable[[Tensor], Tensor]
 
-_VECTOR_DTYPES = (torch.uint8, torch.int8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_VECTOR_DTYPES = (*(getattr(torch, name) for name in VECTOR_DTYPES), torch.bfloat16)  # numpy has none of that name
 
 
 @runtime_checkable
@@ -87,9 +89,10 @@ def check_range(values: Int[Tensor, "rows columns"], limit: int, *, word: str, o
 
 def _as_tensor(rows: Any) -> Tensor:
     array = np.asarray(rows)
-    if array.dtype.kind not in "uif" or array.dtype.hasobject:
+    if array.dtype.kind not in "uif" or array.dtype.itemsize > 8:
         raise ValueError(
             f"arrays of dtype {array.dtype} are not supported: give float32 or uint8 (codes: uint8 or uint16)"
         )
-    # a copy where torch would warn (read-only maps) or fail (foreign byte order, negative strides)
-    return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+    # a copy where torch would warn (read-only maps) or fail (foreign byte order, negative strides, a second name of C)
+    native = np.dtype(f"{array.dtype.kind}{array.dtype.itemsize}")
+    return torch.from_numpy(np.require(array, native, ["C", "W"]))

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pytorch_lightning import Trainer
 
 from qinco_lit.atomic import write_atomically
@@ -22,10 +21,10 @@ from qinco_lit.training.environment import environment
 from qinco_lit.vectors import VectorFile
 from qinco_lit.vectors.code_info import CodeInfo, input_facts
 from qinco_lit.vectors.layout import HDF5_SUFFIXES
+from qinco_lit.vectors.vector_dtypes import check_vector_dtype
 
 log = logging.getLogger(__name__)
 
-_DTYPES = ("uint8", "int8", "float16", "float32", "float64")
 _POLL_S = 0.2  # between looks at whether the other ranks have finished
 
 
@@ -74,7 +73,7 @@ def encode(
     began = time.time()
     search = {"beam_size": beam_size, "num_candidates": num_candidates, "candidate_budget": candidate_budget}
     check_output(output)
-    _check_counts({"shard_rows": shard_rows, "batch_size": batch_size, "num_threads": num_threads})
+    check_counts({"shard_rows": shard_rows, "batch_size": batch_size, "num_threads": num_threads})
     quiet_lightning()
     fitter = _trainer(trainer)
     codec = Codec.load(codec_dir, device=fitter.strategy.root_device, precision=precision)
@@ -230,7 +229,8 @@ def check_output(output: Path, *, option: str = "output=") -> None:
         raise FileNotFoundError(f"{option}{output}: the folder {output.parent} does not exist; make it first")
 
 
-def _check_counts(counts: Mapping[str, int | None]) -> None:
+def check_counts(counts: Mapping[str, int | None]) -> None:
+    """Raise ValueError for a number, named as the user does, that is given and below 1."""
     for name, value in counts.items():
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: give at least 1")
@@ -245,7 +245,4 @@ def _checked_num_steps(num_steps: int | None, codec: Codec, codec_dir: Path) -> 
 def _check_vectors(vectors: VectorFile, codec: Codec, codec_dir: Path) -> None:
     if vectors.shape[1] != codec.dim:
         raise ValueError(f"{codec_dir} encodes vectors of dimension {codec.dim}, {vectors.path} has {vectors.shape[1]}")
-    if vectors.dtype.name not in _DTYPES:
-        raise ValueError(
-            f"{vectors.path}: vectors of dtype {np.dtype(vectors.dtype)} are not supported: give float32 or uint8"
-        )
+    check_vector_dtype(vectors.dtype, vectors.path)
