@@ -1,4 +1,4 @@
-"""Rows from the user, numpy or torch, as tensors that are safe to compute with."""
+"""Rows from the user, numpy, torch or lists, as tensors that are safe to compute with."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -28,6 +28,58 @@ class ArrayLike(Protocol):
         """A contiguous range of rows."""
 
 
+Rows = ArrayLike | Sequence[Any]  # what users may give: also lists, of lists or numbers
+
+
+def as_rows(rows: Rows, what: str) -> ArrayLike:
+    """Rows to slice: nested sequences of numbers become an array, everything else is taken as it is.
+
+    Raises:
+        ValueError: sequences that are no array; the message says `what` they are.
+    """
+    if isinstance(rows, ArrayLike):
+        return rows
+    try:
+        return np.asarray(rows)
+    except (TypeError, ValueError):
+        raise ValueError(f"{what} are no array of numbers: give an array, or lists of one length") from None
+
+
+def as_vector_rows(rows: Rows, what: str) -> ArrayLike:
+    """Vectors to slice; numbers in lists have no type of their own, so integers in them are float32.
+
+    Raises:
+        ValueError: as `as_rows`.
+    """
+    x = as_rows(rows, what)
+    return x.astype(np.float32) if isinstance(x, np.ndarray) and x is not rows and x.dtype.kind == "i" else x
+
+
+def as_vectors(rows: Rows, dim: int, *, least: int = 0) -> ArrayLike:
+    """Vectors (n, dim) to slice; `least` is the smallest n, 0 or 1.
+
+    Raises:
+        ValueError: another shape.
+    """
+    x = as_vector_rows(rows, "vectors")
+    if len(x.shape) != 2 or x.shape[1] != dim or x.shape[0] < least:
+        expected = f"expected (n, {dim}){', n > 0' * least}"
+        raise ValueError(f"vectors of shape {tuple(x.shape)} do not fit this codec: {expected}")
+    return x
+
+
+def as_list_ids(list_ids: Rows, what: str, shape: tuple[int, ...]) -> ArrayLike:
+    """List ids to slice, one for each row of an array of this shape; `what` it is goes into the message.
+
+    Raises:
+        ValueError: another shape.
+    """
+    ids = as_rows(list_ids, "list_ids")
+    if tuple(ids.shape) != shape[:1]:
+        raise ValueError(f"list_ids of shape {tuple(ids.shape)} do not fit {what} of shape {shape}")
+    return ids
+
+
 def as_float32(rows: Any, device: torch.device, first_row: int) -> Tensor:
     """Vectors as float32 on the device.
 
@@ -55,16 +107,6 @@ def as_int64(values: Any, device: torch.device, what: str, expected: str) -> Ten
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise ValueError(f"{what} of dtype {tensor.dtype} are refused: expected {expected}")
     return tensor.to(device).to(torch.int64)
-
-
-def check_one_each(list_ids: ArrayLike, what: str, shape: tuple[int, ...]) -> None:
-    """Check that there is one list id for each row of an array of this shape; `what` it is goes into the message.
-
-    Raises:
-        ValueError: another shape.
-    """
-    if tuple(list_ids.shape) != shape[:1]:
-        raise ValueError(f"list_ids of shape {tuple(list_ids.shape)} do not fit {what} of shape {shape}")
 
 
 def check_range(values: Int[Tensor, "rows columns"], limit: int, *, word: str, option: str, first_row: int) -> None:

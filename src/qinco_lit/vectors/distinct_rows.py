@@ -8,10 +8,10 @@ _SEED = 0x51
 
 def row_keys(rows: Integer[np.ndarray, "n columns"]) -> UInt64[np.ndarray, " n"]:
     """A number above 0 for each row: the same for equal rows, and all but surely another one for different ones."""
-    factors = np.random.default_rng(_SEED).integers(1 << 63, size=rows.shape[1], dtype=np.uint64) * 2 + 1
+    factors = np.random.default_rng(_SEED).integers(1 << 63, size=(rows.shape[1],), dtype=np.uint64) * 2 + 1
     keys = np.zeros(len(rows), dtype=np.uint64)
-    for column, factor in enumerate(factors):
-        keys += rows[:, column].astype(np.uint64) * factor
+    for column in range(rows.shape[1]):
+        keys += rows[:, column].astype(np.uint64) * factors[column]
     return np.maximum(keys, 1)
 
 
