@@ -89,12 +89,13 @@ def as_float32(rows: Any, device: torch.device, first_row: int) -> Tensor:
     tensor = rows if isinstance(rows, Tensor) else _as_tensor(rows)
     if tensor.dtype not in _VECTOR_DTYPES:
         raise ValueError(f"vectors of dtype {tensor.dtype} are not supported: give float32 or uint8")
-    x = tensor.to(device).float()
-    finite = torch.isfinite(x).all(dim=1)
-    if not bool(finite.all()):
-        row = first_row + int((~finite).nonzero()[0])
-        raise ValueError(f"vector {row} holds NaN or infinity (after conversion to float32)")
-    return x
+    if tensor.is_floating_point():
+        # where they are: to ask a GPU about rows from main memory would be to wait for all that it has to do
+        finite = torch.isfinite(tensor.float()).all(dim=1)
+        if not bool(finite.all()):
+            row = first_row + int((~finite).nonzero()[0])
+            raise ValueError(f"vector {row} holds NaN or infinity (after conversion to float32)")
+    return tensor.to(device, non_blocking=True).float()
 
 
 def as_int64(values: Any, device: torch.device, what: str, expected: str) -> Tensor:

@@ -3,7 +3,8 @@
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,17 +97,35 @@ def encode(
     folder.create()  # by every rank: another one may be the first
     if fitter.is_global_zero:
         folder.forget_failure(before=began)
-    centroids = codec.coarse_centroids
-    module = Encoding(
-        codec,
-        vectors,
-        folder,
-        search={**search, "num_steps": steps},
-        batch_size=batch_size,
-        num_threads=num_threads,
-        assign_lists=None if centroids is None else list_assigner(centroids, vectors, codec.device),
-    )
-    _run(fitter, module, folder, codec_dir, merge=merge)
+    with _heard(folder, fitter):
+        centroids = codec.coarse_centroids
+        module = Encoding(
+            codec,
+            vectors,
+            folder,
+            search={**search, "num_steps": steps},
+            batch_size=batch_size,
+            num_threads=num_threads,
+            assign_lists=None if centroids is None else list_assigner(centroids, vectors, codec.device),
+        )
+        _run(fitter, module, folder, codec_dir, merge=merge)
+
+
+@contextmanager
+def _heard(folder: ShardFolder, fitter: Trainer) -> Iterator[None]:
+    """Tell the other ranks of whatever ends this one: the first waits for their shards, however long they take."""
+    try:
+        yield
+    except OtherRankFailedError as failure:
+        if fitter.is_global_zero:
+            raise ValueError(str(failure)) from None
+    except (ValueError, OSError) as error:
+        folder.report_failure(fitter.global_rank, error)
+        if fitter.is_global_zero:  # it says the mistakes of all
+            raise
+    except BaseException as error:
+        folder.report_failure(fitter.global_rank, error)
+        raise
 
 
 def _run(fitter: Trainer, module: Encoding, folder: ShardFolder, codec_dir: Path, *, merge: bool) -> None:
@@ -117,15 +136,6 @@ def _run(fitter: Trainer, module: Encoding, folder: ShardFolder, codec_dir: Path
         fitter.predict(module, return_predictions=False)
         if fitter.is_global_zero:
             _wait(folder, progress)
-    except OtherRankFailedError as failure:
-        if fitter.is_global_zero:
-            raise ValueError(str(failure)) from None
-        return
-    except (ValueError, OSError) as error:
-        folder.report_failure(fitter.global_rank, error)
-        if fitter.is_global_zero:
-            raise
-        return  # the first rank says it
     finally:
         progress.stop()
     if fitter.is_global_zero:
@@ -163,6 +173,8 @@ def _wait(folder: ShardFolder, progress: Progress) -> None:
 
 
 def _trainer(options: Mapping[str, Any]) -> Trainer:
+    if str(options.get("precision", "32-true")) not in ("32-true", "32"):
+        raise ValueError(f"trainer.precision={options['precision']}: it would round the vectors; give precision=NAME")
     return Trainer(
         **options,
         logger=False,
