@@ -68,7 +68,7 @@ def centroids(
         OSError: the disk is full; the passes before are kept.
     """
     counts = {"num_lists": num_lists, "iterations": iterations, "max_training_rows": max_training_rows}
-    _check_options(output, {**counts, "num_threads": num_threads}, min_gain)
+    check_options(output, {**counts, "num_threads": num_threads}, min_gain)
     place = chosen_device(device)
     if place.type not in ("cpu", "cuda"):
         raise ValueError(f"device={device}: k-means runs on cpu or cuda")
@@ -157,7 +157,8 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _check_options(output: Path, counts: Mapping[str, int | None], min_gain: float) -> None:
+def check_options(output: Path, counts: Mapping[str, int | None], min_gain: float) -> None:
+    """Raise ValueError or FileNotFoundError for what can be refused without the vectors."""
     for name, value in counts.items():
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: give at least 1")
