@@ -59,7 +59,7 @@ def test_a_file_system_without_locks_is_told_once(web, recorder, tmp_path, monke
     download(files, QUICK, recorder)
     assert list(json.loads((tmp_path / "DOWNLOADS.json").read_text())["files"]) == list("abcdefgh")
     assert caplog.messages == [
-        f"{tmp_path}: the file system has no locks; do not run two downloads of the same files at once"
+        f"{tmp_path}: the file system has no locks; let no other process work on the same files"
     ]
 
 
