@@ -48,13 +48,13 @@ def replacing_directory(final: Path) -> Iterator[Path]:
                 path.chmod(mode)  # some writers, as of safetensors, keep everyone but the owner out
             _fsync(path)
         _fsync(temporary)
-        _replace(temporary, final)
+        replace_directory(temporary, final)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
-def _replace(temporary: Path, final: Path) -> None:
+def replace_directory(temporary: Path, final: Path) -> None:
     """Rename a directory to `final`; one that is there makes room, and comes back if it is not replaced."""
     aside = final.with_name(f".{final.name}.{uuid4().hex[:12]}.old")
     try:

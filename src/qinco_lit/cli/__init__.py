@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 
 from qinco_lit.cli.jobs import raise_mistake, run_job
+from qinco_lit.cli.streams import forgiving_streams
 from qinco_lit.cli.sweeps import UserError
 from qinco_lit.cli.table import JOBS, TOOLS, Job, Tool
 from qinco_lit.mistakes import in_one_line
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     os.environ["QINCO_COMMAND"] = shlex.join(["qinco", *arguments])  # for summaries, of processes of the job, too
     try:
-        with _own_logging():
+        with _own_logging(), forgiving_streams():
             return _dispatch(arguments)
     except (UserError, ValueError, OSError) as error:
         return _report((isinstance(error, UserError) and error.__cause__) or error)

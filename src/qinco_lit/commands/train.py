@@ -28,7 +28,7 @@ from qinco_lit.training.callbacks import LastCheckpoint, Reporter, TrainingInter
 from qinco_lit.training.initialization import check_rows, kmeans_codebooks
 from qinco_lit.training.module import QuantizerTraining
 from qinco_lit.training.recipe import Recipe
-from qinco_lit.training.run_folder import only_trainer
+from qinco_lit.training.run_folder import check_folder, only_trainer
 from qinco_lit.training.run_log import JsonLinesLogger, RunRecord, read_summary
 from qinco_lit.training.start import InitialCodebooks
 from qinco_lit.training.wandb_run import finish_wandb, in_wandb_sweep, log_codec, start_wandb, wandb_id
@@ -49,6 +49,7 @@ def train(
     seed: int,
     run_dir: Path,
     resume: bool,
+    overwrite: bool = False,
     config: Mapping[str, Any],
     overrides: Sequence[str],
 ) -> float:
@@ -64,10 +65,11 @@ def train(
         seed: of weights and order.
         run_dir: where everything is written.
         resume: go on from `run_dir/checkpoints/last.ckpt`.
+        overwrite: begin anew where a training is finished or could go on; what it has made is removed.
         config, overrides: the resolved configuration and what the user typed, for the record.
 
     Raises:
-        ValueError, FileNotFoundError: the user's mistakes, in one line.
+        ValueError, FileNotFoundError: the user's mistakes, in one line; a folder that is not free among them.
         KeyboardInterrupt: SIGINT or SIGTERM; the checkpoint to resume from is written.
     """
     last = run_dir / "checkpoints" / "last.ckpt"
@@ -78,9 +80,10 @@ def train(
     quiet_lightning()
     typed_recipe = Recipe(**recipe)
     fitter = _trainer(dict(trainer), typed_recipe, run_dir)
+    check_folder(run_dir, resume=resume, overwrite=overwrite)
     module = _module(data, model, centroids_path, typed_recipe, seed, fitter.strategy.root_device)
     facts: dict[str, Any] = {"seed": seed, "parameters": _num_parameters(module.quantizer), "reason": None}
-    with only_trainer(run_dir):  # everything before may be refused
+    with only_trainer(run_dir, resume=resume, overwrite=overwrite):  # everything before may be refused
         codec_artifact = False
         if logger is not None and fitter.is_global_zero:
             options = {name: value for name, value in logger.items() if name != "log_codec"}
