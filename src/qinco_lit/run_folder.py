@@ -50,8 +50,8 @@ def reserved(folder: Path) -> Path:
 
 def made(folder: Path) -> bool:
     """Make a folder, and tell whether it was not there. Raises OSError where it cannot be made."""
-    is_new = not folder.exists()
     with _one_line(folder):
+        is_new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
     return is_new
 

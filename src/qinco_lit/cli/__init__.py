@@ -33,7 +33,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     os.environ["QINCO_COMMAND"] = shlex.join(["qinco", *arguments])  # for summaries, of processes of the job, too
     try:
-        with _own_logging(), forgiving_streams():
+        with forgiving_streams():
+            return _run(arguments)
+    except OSError as error:  # what was printed did not fit where it was sent
+        return _report(error)
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        with _own_logging():
             return _dispatch(arguments)
     except (UserError, ValueError, OSError) as error:
         return _report((isinstance(error, UserError) and error.__cause__) or error)

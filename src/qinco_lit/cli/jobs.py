@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from qinco_lit.cli.run_folders import UNTYPED, is_first_process, place, quoted, recorded
+from qinco_lit.cli.quoting import explained, quoted
+from qinco_lit.cli.run_folders import UNTYPED, is_first_process, place, recorded
 from qinco_lit.cli.sweeps import (
     FAILED,
     REPORT,
@@ -22,7 +23,7 @@ from qinco_lit.cli.sweeps import (
 from qinco_lit.cli.table import JOBS, Job
 from qinco_lit.cli.tracking import is_multirun
 from qinco_lit.commands.checks import NEEDS_PARTS, NO_OPTIONS
-from qinco_lit.mistakes import in_one_line, remove_if_unused, users_mistake
+from qinco_lit.mistakes import remove_if_unused, users_mistake
 from qinco_lit.options import unknown, unknown_key
 from qinco_lit.run_folder import TYPED, only_process
 
@@ -151,7 +152,7 @@ def _prepare(name: str, args: argparse.Namespace) -> _Start:
         with _open_hydra(name, args) as hydra:
             return _check(name, hydra, args)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(in_one_line(error)) from error
+        raise explained(error) from error
 
 
 def _check(name: str, hydra: "Hydra", args: argparse.Namespace) -> _Start:
@@ -249,7 +250,11 @@ def _resume(hydra: "Hydra", args: argparse.Namespace) -> bool:
     run_dir = saved.parent.parent
     args.config_dir, args.config_name = str(saved.parent), saved.stem
     earlier = read_summary(run_dir).get("resume_overrides", [])
-    args.overrides = [*_RESUME_SETTINGS, f"hydra.run.dir={quoted(str(run_dir))}", *merged_overrides(earlier, args.overrides)]
+    args.overrides = [
+        *_RESUME_SETTINGS,
+        f"hydra.run.dir={quoted(str(run_dir))}",
+        *merged_overrides(earlier, args.overrides),
+    ]
     return True
 
 

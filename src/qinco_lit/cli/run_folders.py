@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from qinco_lit.cli.quoting import quoted
 from qinco_lit.run_folder import TYPED, made, only_process, reserved, staged_record, take_record
 
 if TYPE_CHECKING:
+    from hydra.conf import HydraConf
     from omegaconf import DictConfig
 
 # No run has these: they say what the command may do to another one.
@@ -30,7 +32,7 @@ class Place(NamedTuple):
     overrides: list[str]
 
 
-def place(settings: "DictConfig", group: str) -> Place:
+def place(settings: "HydraConf", group: str) -> Place:
     """Make the folder of a run or of a sweep.
 
     A folder whose name holds the time is new: one that is there is of another run of the same second.
@@ -59,7 +61,7 @@ def _of_first_process(folder: str | None) -> str | None:
     """Tell the other ranks of torchrun the first one's folder, or be told; None where nobody can tell."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return folder
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
     key = f"qinco/run_dir/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
@@ -71,13 +73,6 @@ def _of_first_process(folder: str | None) -> str | None:
 def is_first_process() -> bool:
     """Whether this process is the first, or only one, of its job."""
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID", "NODE_RANK"))
-
-
-def quoted(value: str) -> str:
-    """A value as Hydra reads it, whatever its characters."""
-    from hydra.core.override_parser.types import Quote, QuotedString
-
-    return QuotedString(value.replace("${", r"\${"), Quote.double).with_quotes()
 
 
 @contextlib.contextmanager

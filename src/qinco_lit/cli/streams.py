@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -17,8 +17,8 @@ def forgiving_streams() -> Iterator[None]:
         OSError: at the end of the block, what was written did not fit where it was sent (`> FILE` on a full disk).
     """
     _open_standard_descriptors()
-    before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = _forgiving(sys.stdout), _forgiving(sys.stderr)
+    before = sys.stdout, sys.stderr = _there(sys.stdout), _there(sys.stderr)
+    sys.stdout, sys.stderr = map(_forgiving, before)
     try:
         yield
         sys.stdout.flush()
@@ -36,18 +36,20 @@ def _open_standard_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
 
 
-def _forgiving(stream: TextIO | None) -> TextIO:
-    if stream is None:
-        return Path(os.devnull).open("w")
-    if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().replace("-", "").startswith("utf8"):
+def _there(stream: Any) -> Any:
+    return Path(os.devnull).open("w") if stream is None else stream  # the process's, to its end
+
+
+def _forgiving(stream: Any) -> "_Forgiving":
+    if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
         stream.reconfigure(errors="replace")
-    return cast("TextIO", _Forgiving(stream))
+    return _Forgiving(stream)
 
 
 class _Forgiving:
     """A stream whose reader may go away, as `head` does."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:

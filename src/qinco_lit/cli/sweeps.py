@@ -97,11 +97,14 @@ class Sweep:
             compose: the config of a job, in plain values, from its overrides.
         """
         folder = Path(str(self.settings.sweep.dir))
-        jobs, folders = self.jobs(), []
+        jobs = self.jobs()
+        folders: list[str] = []
         for overrides, name in zip(jobs, self._subfolders(jobs), strict=True):
             if name in folders:
                 numbers = f"{folders.index(name)} and {len(folders)}"
-                raise ValueError(f"hydra.sweep.subdir={name} is the folder of jobs {numbers} alike: let it tell jobs apart")
+                raise ValueError(
+                    f"hydra.sweep.subdir={name} is the folder of jobs {numbers} alike: let it tell jobs apart"
+                )
             folders.append(name)
             check_can_be_made(folder / name)
             check_unused(folder / name)

@@ -86,7 +86,9 @@ def encode(
     with only_writer(output) if fitter.is_global_zero else nullcontext():  # the first rank holds it for all
         folder = ShardFolder.open(output)
         store = finished_store(output)
-        found = {path: work.info for path, work in {output: store, folder_of(output): folder}.items() if work is not None}
+        found = {
+            path: work.info for path, work in {output: store, folder_of(output): folder}.items() if work is not None
+        }
         rows = shard_rows or next((known.shard_rows for known in found.values()), default_shard_rows(len(vectors)))
         info = _info(codec, codec_dir, vectors, search, steps, packed, rows)
         for path, known in found.items():

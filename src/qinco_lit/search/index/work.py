@@ -70,7 +70,9 @@ class IndexWork:
         """Wait until no other process fits the decoders, or builds a part, inside such a block; keep them out."""
         what = "fits the decoders" if part is None else f"builds part={part} of parts={parts}"
         name = "fit" if part is None else self.part_file(part, parts).stem
-        return locked(self.folder / f"{name}.lock", busy=f"another process {what} in {self.folder}: waiting for it", wait=True)
+        return locked(
+            self.folder / f"{name}.lock", busy=f"another process {what} in {self.folder}: waiting for it", wait=True
+        )
 
     def fit(self, codebook_size: int, *, first: bool = False) -> Fit | None:
         """Return the decoders, or the first of them; None where they are not fitted yet."""
