@@ -48,8 +48,11 @@ Refused = Callable[..., str]
         ("train hydra.run.dri=x", r"unknown option hydra.run.dri \(did you mean dir\?\); choose from: dir"),
         ("train trainer.max_epochs", r"trainer.max_epochs is not of the form KEY=VALUE or GROUP=CHOICE"),
         ("train --epochs 3 model=qinco1", r"unrecognized arguments: --epochs.*"),
-        ("train model.num_steps=[1", r"model.num_steps=\[1\. no viable alternative .*"),
-        ("train model.num_steps=8,16", r"Ambiguous value for argument 'model.num_steps=8,16'.*add --multirun.*"),
+        (
+            "train model.num_steps=[1",
+            r"""model.num_steps=\[1 cannot be read: quote the value, model.num_steps='"\[1"'""",
+        ),
+        ("train model.num_steps=8,16", r"model.num_steps=8,16 could be several values: .*add --multirun.*"),
         ("train -m model=qinco1,qinco3", r"unknown choice model=qinco3 .*"),
         ("train -m model.num_steps=8,16 trainer.max_epoch=1,2", r"unknown option trainer.max_epoch .*"),
         ("train -cn nothing", r"Cannot find primary config 'nothing'.*"),

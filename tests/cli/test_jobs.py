@@ -170,6 +170,7 @@ def test_resume_restores_the_config_in_the_same_folder(qinco, job, tmp_path):
     assert qinco("train", "resume=a run", "trainer.max_epochs=80").code == 0
     (first, folder), (again, folder_again) = calls
     assert folder_again == folder == tmp_path / "a run"
+    assert first.pop("overwrite") is False  # no option of a run, but of the command that begins it
     assert again == {**first, "resume": "a run", "trainer": {**first["trainer"], "max_epochs": 80}}
     assert saved == {path: path.read_bytes() for path in (tmp_path / "a run" / ".hydra").iterdir()}
     assert [path.name for path in tmp_path.iterdir()] == ["a run"]

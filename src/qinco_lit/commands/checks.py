@@ -22,8 +22,8 @@ def check_train(config: Mapping[str, Any]) -> None:
     from qinco_lit.training import Recipe
     from qinco_lit.training.trainer import check_trainer
 
-    types = {"seed": int, "resume": str | None, "data_dir": str}
-    check_arguments("", lambda: None, {name: config[name] for name in types}, extra=types)
+    types = {"seed": int, "resume": str | None, "overwrite": bool, "data_dir": str}
+    check_arguments("", lambda: None, {name: config[name] for name in types if name in config}, extra=types)
     if not 0 <= config["seed"] < 1 << 32:
         raise ValueError(f"seed={config['seed']}: give 0 to {(1 << 32) - 1}")
     _check_data(config["data"])

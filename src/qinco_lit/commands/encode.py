@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from qinco_lit.encoding import Encoding, ShardFolder, default_shard_rows
 from qinco_lit.encoding.progress import Progress, duration
 from qinco_lit.encoding.shards import OtherRankFailedError, finished_store, folder_of
 from qinco_lit.encoding.writer import WriteShards
+from qinco_lit.locks import only_writer
 from qinco_lit.training.environment import environment
 from qinco_lit.training.trainer import quiet_lightning
 from qinco_lit.vectors import VectorFile
@@ -68,7 +69,8 @@ def encode(
 
     Raises:
         FileNotFoundError: no codec, or no folder for the output.
-        ValueError: impossible options, an output that belongs to other work, vectors that do not fit or hold NaN.
+        ValueError: impossible options, an output that belongs to other work or that another process writes, vectors
+            that do not fit or hold NaN.
         OSError: the disk is full; finished shards are kept.
     """
     began = time.time()
@@ -80,35 +82,38 @@ def encode(
     codec = Codec.load(codec_dir, device=fitter.strategy.root_device, precision=precision)
     _check_vectors(vectors, codec, codec_dir)
     steps = _checked_num_steps(num_steps, codec, codec_dir)
-    folder = ShardFolder.open(output)
-    store = finished_store(output)
-    found = {path: work.info for path, work in {output: store, folder_of(output): folder}.items() if work is not None}
-    rows = shard_rows or next((known.shard_rows for known in found.values()), default_shard_rows(len(vectors)))
-    info = _info(codec, codec_dir, vectors, search, steps, packed, rows)
-    for path, known in found.items():
-        check_same(path, known, info)
-    if store is not None and not (store.is_virtual and merge):
+    with only_writer(output) if fitter.is_global_zero else nullcontext():  # the first rank holds it for all
+        folder = ShardFolder.open(output)
+        store = finished_store(output)
+        found = {
+            path: work.info for path, work in {output: store, folder_of(output): folder}.items() if work is not None
+        }
+        rows = shard_rows or next((known.shard_rows for known in found.values()), default_shard_rows(len(vectors)))
+        info = _info(codec, codec_dir, vectors, search, steps, packed, rows)
+        for path, known in found.items():
+            check_same(path, known, info)
+        if store is not None and not (store.is_virtual and merge):
+            if fitter.is_global_zero:
+                if folder is not None and not store.is_virtual:
+                    folder.remove()  # a merge was killed at its very end
+                log.info("%s is complete already: %s rows", output, f"{len(store):,}")
+            return
+        folder = folder or ShardFolder(output, info)
+        folder.create()  # by every rank: another one may be the first
         if fitter.is_global_zero:
-            if folder is not None and not store.is_virtual:
-                folder.remove()  # a merge was killed at its very end
-            log.info("%s is complete already: %s rows", output, f"{len(store):,}")
-        return
-    folder = folder or ShardFolder(output, info)
-    folder.create()  # by every rank: another one may be the first
-    if fitter.is_global_zero:
-        folder.forget_failure(before=began)
-    with _heard(folder, fitter):
-        centroids = codec.coarse_centroids
-        module = Encoding(
-            codec,
-            vectors,
-            folder,
-            search={**search, "num_steps": steps},
-            batch_size=batch_size,
-            num_threads=num_threads,
-            assign_lists=None if centroids is None else list_assigner(centroids, vectors, codec.device),
-        )
-        _run(fitter, module, folder, codec_dir, merge=merge)
+            folder.forget_failure(before=began)
+        with _heard(folder, fitter):
+            centroids = codec.coarse_centroids
+            module = Encoding(
+                codec,
+                vectors,
+                folder,
+                search={**search, "num_steps": steps},
+                batch_size=batch_size,
+                num_threads=num_threads,
+                assign_lists=None if centroids is None else list_assigner(centroids, vectors, codec.device),
+            )
+            _run(fitter, module, folder, codec_dir, merge=merge)
 
 
 @contextmanager

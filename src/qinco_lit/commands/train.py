@@ -29,7 +29,7 @@ from qinco_lit.training.measured import measured
 from qinco_lit.training.module import QuantizerTraining
 from qinco_lit.training.progress import Reporter
 from qinco_lit.training.recipe import Recipe
-from qinco_lit.training.run_folder import only_trainer
+from qinco_lit.training.run_folder import check_folder, only_trainer
 from qinco_lit.training.run_log import JsonLinesLogger, RunRecord, read_summary
 from qinco_lit.training.start import InitialCodebooks
 from qinco_lit.training.trainer import make_trainer, quiet_lightning, seconds_between
@@ -51,6 +51,7 @@ def train(
     seed: int,
     run_dir: Path,
     resume: bool,
+    overwrite: bool = False,
     config: Mapping[str, Any],
     overrides: Sequence[str],
 ) -> float:
@@ -66,10 +67,11 @@ def train(
         seed: of weights and order.
         run_dir: where everything is written.
         resume: go on from `run_dir/checkpoints/last.ckpt`, or from the beginning where there is none yet.
+        overwrite: begin anew where a training is finished or could go on; what it has made is removed.
         config, overrides: the resolved configuration and what the user typed, for the record.
 
     Raises:
-        ValueError, FileNotFoundError: the user's mistakes, in one line.
+        ValueError, FileNotFoundError: the user's mistakes, in one line; a folder that is not free among them.
         KeyboardInterrupt: SIGINT or SIGTERM; the checkpoint to resume from is written.
     """
     last = run_dir / "checkpoints" / "last.ckpt"
@@ -87,6 +89,7 @@ def train(
     fitter = make_trainer(trainer, run_dir=run_dir, logger=reports, callbacks=[shown, best, kept])
     if fitter.strategy.root_device.type == "cuda":
         torch.cuda.init()  # type: ignore[no-untyped-call]  # the record names the GPUs that are in use
+    check_folder(run_dir, resume=resume, overwrite=overwrite)
     module = _module(data, model, centroids_path, typed_recipe, seed, fitter.strategy.root_device)
     if fitter.fast_dev_run:  # type: ignore[attr-defined]
         try:
@@ -96,7 +99,7 @@ def train(
         log.info("fast_dev_run: training and validation went through; nothing is kept")
         return math.nan
     facts: dict[str, Any] = {"seed": seed, "parameters": _num_parameters(module.quantizer), "reason": None}
-    with only_trainer(run_dir):  # everything before may be refused
+    with only_trainer(run_dir, resume=resume, overwrite=overwrite):  # everything before may be refused
         codec_artifact = False
         if logger is not None and fitter.is_global_zero:
             options = {name: value for name, value in logger.items() if name != "log_codec"}
