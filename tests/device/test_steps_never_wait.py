@@ -31,7 +31,7 @@ def test_training_and_validation(name: str, mixed: bool, search: str, monkeypatc
         assert loss.device == META
         module.on_validation_epoch_start()
         module.validation_step(_batch(), 0)
-    assert all(value.device == META for value in module._state.values())
+    assert all(value.device == META for value in module.statistics.state_dict().values())
 
 
 @pytest.mark.parametrize("scoring", ["float32", "screened", "bfloat16", "float16"])

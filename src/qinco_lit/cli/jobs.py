@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import logging
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from qinco_lit.cli.sweeps import (
 from qinco_lit.cli.table import JOBS, Job
 from qinco_lit.cli.tracking import is_multirun
 from qinco_lit.commands.checks import NEEDS_PARTS, NO_OPTIONS
-from qinco_lit.mistakes import remove_if_unused, users_mistake
+from qinco_lit.mistakes import in_one_line, remove_if_unused, users_mistake
 from qinco_lit.options import unknown, unknown_key
 from qinco_lit.run_folder import TYPED, only_process
 
@@ -51,11 +52,13 @@ class _Start:
         sweep_dir: the folder of a sweep; None: there is one run.
         keeps_typed: `.hydra` is written.
         may_be_removed: folders of jobs that have left nothing; one that was there before stays.
+        started_in: where a resumed run was started: its relative paths are meant from there.
     """
 
     sweep_dir: Path | None = None
     keeps_typed: bool = False
     may_be_removed: bool = False
+    started_in: Path | None = None
 
 
 def raise_mistake(parser: argparse.ArgumentParser, message: str) -> NoReturn:  # noqa: ARG001 (takes a parser's place)
@@ -92,7 +95,10 @@ def _run_task(job: Job, config: "DictConfig", start: _Start, *, trains: bool) ->
 
     run_dir = Path((settings := HydraConfig.get()).runtime.output_dir)
     try:
-        with recorded(run_dir, config, trains=trains) if start.keeps_typed else contextlib.nullcontext():
+        with (
+            recorded(run_dir, config, trains=trains) if start.keeps_typed else contextlib.nullcontext(),
+            _in_folder(start.started_in),
+        ):
             value = job.run(_plain(config), run_dir)
         (run_dir / FAILED).unlink(missing_ok=True)
         return value
@@ -111,6 +117,20 @@ def _run_task(job: Job, config: "DictConfig", start: _Start, *, trains: bool) ->
         if is_multirun(settings):
             log.warning("the rest of the sweep: the same command with hydra.sweep.dir=%s", settings.sweep.dir)
         raise
+
+
+@contextlib.contextmanager
+def _in_folder(folder: Path | None) -> Iterator[None]:
+    """Be in the folder for the block; a file that is missing then is told with it."""
+    if folder is None or folder == Path.cwd():
+        yield
+        return
+    with contextlib.chdir(folder):
+        try:
+            yield
+        except FileNotFoundError as error:
+            hint = f"relative paths are meant from {folder}, where the run was started"
+            raise FileNotFoundError(f"{in_one_line(error)} ({hint})") from error
 
 
 def _stops_sweep(settings: "HydraConf", run_dir: Path, own_files: set[str]) -> bool:
@@ -146,11 +166,13 @@ def _prepare(name: str, args: argparse.Namespace) -> _Start:
             raise ValueError(f"{override} is not of the form KEY=VALUE or GROUP=CHOICE")
     try:
         with _open_hydra(name, args) as hydra:
-            resumed = name == "train" and _resume(hydra, args)
-            if not resumed:
+            started_in = _resume(hydra, args) if name == "train" else None
+            if started_in is None:
                 return _check(name, hydra, args)
         with _open_hydra(name, args) as hydra:
-            return _check(name, hydra, args)
+            start = _check(name, hydra, args)
+            start.started_in = started_in
+            return start
     except (HydraException, OmegaConfBaseException) as error:
         raise explained(error) from error
 
@@ -229,11 +251,12 @@ def _parse(hydra: "Hydra", overrides: list[str]) -> list["Override"]:
     return OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(overrides)
 
 
-def _resume(hydra: "Hydra", args: argparse.Namespace) -> bool:
+def _resume(hydra: "Hydra", args: argparse.Namespace) -> Path | None:
+    """With resume=, point the command line at that run's saved config; return the folder where it was started."""
     overrides = _parse(hydra, args.overrides)
     folder = next((o.value() for o in overrides if o.key_or_group == "resume"), None)
     if folder is None:
-        return False
+        return None
     from qinco_lit.training.run_log import merged_overrides, read_summary  # Lightning's import takes seconds
 
     saved = Path(str(folder)).absolute() / SAVED_CONFIG
@@ -255,7 +278,17 @@ def _resume(hydra: "Hydra", args: argparse.Namespace) -> bool:
         f"hydra.run.dir={quoted(str(run_dir))}",
         *merged_overrides(earlier, args.overrides),
     ]
-    return True
+    if "QINCO_DATA" in os.environ:  # meant from here
+        os.environ["QINCO_DATA"] = str(Path(os.environ["QINCO_DATA"]).absolute())
+    return _started_in(saved.with_name("hydra.yaml"))
+
+
+def _started_in(settings: Path) -> Path:
+    """The folder where a run was started, of its saved settings of Hydra; this one where that is gone."""
+    from omegaconf import OmegaConf
+
+    known = OmegaConf.select(OmegaConf.load(settings), "hydra.runtime.cwd") if settings.is_file() else None
+    return Path(known) if known is not None and Path(known).is_dir() else Path.cwd()
 
 
 def _checked_config(hydra: "Hydra", config_name: str, overrides: list[str]) -> dict[str, Any]:

@@ -46,8 +46,9 @@ def place(settings: "HydraConf", group: str) -> Place:
     """
     from omegaconf import OmegaConf
 
-    folder, is_first = str(settings[group].dir), is_first_process()
-    named = OmegaConf.to_container(settings[group], resolve=False)
+    own_settings: Any = getattr(settings, group)
+    folder, is_first = str(own_settings.dir), is_first_process()
+    named = OmegaConf.to_container(own_settings, resolve=False)
     assert isinstance(named, dict)
     if "${now:" not in str(named["dir"]):
         return Place(Path(folder), is_first and made(Path(folder)), [])
