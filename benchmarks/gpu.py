@@ -47,6 +47,7 @@ from qinco_lit.search.index.bundle import Bundle
 from qinco_lit.search.index.faiss_index import add_codes, empty_index
 from qinco_lit.search.rerank import Decode
 from qinco_lit.search.searcher import Searcher
+from qinco_lit.training.trainer import quiet_lightning
 
 Run = Callable[[], Any]
 MAX_REPEATS, LISTS, NEIGHBOURS, TOP = 5, 256, 10, 10
@@ -314,7 +315,7 @@ def main() -> None:
     if device.type == "cuda" and not torch.cuda.is_available():
         print("--device cuda: torch sees no CUDA device here; --device cpu --small tries the code", file=sys.stderr)
         sys.exit(2)
-    training.quiet_lightning()
+    quiet_lightning()
     sizes, where = SMALL if options.small else Sizes(), machine(device)
     measured, left_out = all_cells(sizes, device, options.minutes)
     Console(width=None if sys.stdout.isatty() else 160).print(table(where, measured))

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from qinco_lit.cli import main
-from qinco_lit.commands.train import trains_in_bfloat16
 from qinco_lit.training.environment import environment
+from qinco_lit.training.trainer import trains_in_bfloat16
 from qinco_lit.vectors import open_codes, write_vectors
 
 SMALL = (

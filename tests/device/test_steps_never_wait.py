@@ -3,7 +3,7 @@
 Run on meta tensors (tests/device/waits.py), which stand in for a GPU: what would wait for one fails.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qinco_lit.quantizers import Quantizer, precision
 from qinco_lit.quantizers.preselector import fit_preselectors
-from tests.device.steps import DIM, FAMILY, ROWS, module_on, quantizer_of, training_batch
+from tests.device.steps import DIM, FAMILY, ROWS, module_on, quantizer_of, random_member, training_batch
 from tests.device.waits import META, WaitError, on_meta
 
 
@@ -62,6 +62,24 @@ def test_encoding_by_a_preselector_that_was_fitted(name: str) -> None:
             fit_preselectors(part, x[:, dims].contiguous(), lists)
         for search in (quantizer.search_for(num_candidates=4), quantizer.search_for(candidate_budget=6, beam_size=3)):
             quantizer.encode(x, search)
+
+
+@pytest.fixture
+def one_rank() -> Iterator[None]:
+    """A process group of this process alone."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("dead_codewords", ["split", "redraw"])
+def test_sums_over_ranks_have_no_barrier(dead_codewords: str, one_rank: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collective of the GPUs is awaited by none of their hosts, a barrier by all."""
+    monkeypatch.setattr(torch.distributed, "barrier", lambda *_, **__: pytest.fail("a barrier"))
+    module = module_on(torch.device("cpu"), random_member("qinco2"), dead_codewords=dead_codewords)
+    module.trainer.world_size = 2  # type: ignore[misc]  # of a stand-in
+    training_batch(module, torch.ones((ROWS, DIM)), 0)
+    assert (module._state["usage_in_epoch"].sum(1) == ROWS).all()
 
 
 @pytest.mark.parametrize(

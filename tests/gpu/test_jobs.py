@@ -58,7 +58,7 @@ def _wait_for_step(process: "subprocess.Popen[str]", run: Path, step: int) -> No
         time.sleep(0.005)
 
 
-def test_the_default_precision_and_the_card_are_recorded(folder: Path) -> None:
+def test_the_card_is_recorded(folder: Path) -> None:
     hardware = json.loads((folder / "whole" / "summary.json").read_text())["hardware"]
     assert hardware["gpus"][0] == torch.cuda.get_device_name(0)
 
