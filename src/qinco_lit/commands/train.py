@@ -247,7 +247,12 @@ def _rotation(
     x = check_rows(rows[chosen].float(), chosen)
     log.info("OPQ: a rotation for parts of %s dimensions, on %d vectors", ", ".join(map(str, part_dims)), len(x))
     if centroids is not None:
-        near = assign_lists(x) if assign_lists else nearest_codeword(x.to(device), centroids.to(device)).cpu()
+        middle = centroids.mean(0)  # a matrix product compares vectors far from the origin badly
+        near = (
+            assign_lists(x)
+            if assign_lists
+            else nearest_codeword((x - middle).to(device), (centroids - middle).to(device)).cpu()
+        )
         x = x - centroids[near]
     return torch.from_numpy(opq_rotation(x.numpy(), part_dims, seed=seed))
 
