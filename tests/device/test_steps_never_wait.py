@@ -79,7 +79,7 @@ def test_sums_over_ranks_have_no_barrier(dead_codewords: str, one_rank: None, mo
     module = module_on(torch.device("cpu"), random_member("qinco2"), dead_codewords=dead_codewords)
     module.trainer.world_size = 2  # type: ignore[misc]  # of a stand-in
     training_batch(module, torch.ones((ROWS, DIM)), 0)
-    assert (module._state["usage_in_epoch"].sum(1) == ROWS).all()
+    assert (module.statistics.usage_in_epoch.sum(1) == ROWS).all()
 
 
 @pytest.mark.parametrize(
