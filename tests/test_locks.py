@@ -60,6 +60,17 @@ def test_an_output_without_a_folder_makes_none(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("output", "reason"), [("/proc/x.npy", "No such file or directory"), ("n" * 300, "File name too long")]
+)
+def test_an_output_that_cannot_be_written_is_one_line(
+    output: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError, match=rf"^{output} cannot be written \({reason}\): name another output$"):
+        only_writer(Path(output)).__enter__()
+
+
 @pytest.mark.parametrize("umask", [0o077, 0o002])
 def test_a_lock_is_open_to_whom_the_user_lets_in(umask: int, tmp_path: Path) -> None:
     before = os.umask(umask)

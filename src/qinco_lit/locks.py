@@ -46,14 +46,16 @@ def only_writer(output: Path, *, shared: bool = False) -> Iterator[None]:
     Raises:
         ValueError: another process writes it.
         FileNotFoundError: there is no folder for it.
+        OSError: nothing can be written there.
     """
     if not output.parent.is_dir():
         raise FileNotFoundError(f"{output}: the folder {output.parent} does not exist; make it first")
-    with locked(
-        output.with_name(f".{output.name}.lock"),
-        busy=f"{output}: another process writes it; wait for that one, or name another output",
-        shared=shared,
-    ):
+    busy = f"{output}: another process writes it; wait for that one, or name another output"
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(output.with_name(f".{output.name}.lock"), busy=busy, shared=shared))
+        except OSError as error:
+            raise OSError(f"{output} cannot be written ({error.strerror}): name another output") from None
         yield
 
 

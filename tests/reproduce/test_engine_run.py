@@ -15,6 +15,7 @@ import pytest
 from qinco_lit.commands.reproduce import reproduce
 from qinco_lit.commands.reproducing.engine import Stop
 from qinco_lit.commands.reproducing.process import locked
+from qinco_lit.run_folder import LOCK
 from qinco_lit.training.run_folder import only_trainer
 from tests.reproduce.tiny_scale import STUB, commands, engine_of, scale_values
 
