@@ -12,6 +12,7 @@ from qinco_lit.commands.index import index
 from qinco_lit.commands.search import search
 from qinco_lit.search.index.bundle import load, save
 from qinco_lit.search.plain_scan import PlainScan
+from tests.decoding import decode_distinct
 from tests.search.index_jobs import data_of, encode_file
 from tests.search.indexes import DIM, LISTS, Indexed, indexed_by, ivf_codec
 
