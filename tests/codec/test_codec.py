@@ -79,7 +79,7 @@ def test_results_do_not_depend_on_workspace_or_batch(codec: Codec, x: np.ndarray
     codes = codec.encode(x)
     assert (small.encode(x) == codes).mean() > 0.999
     assert (np.concatenate([codec.encode(x[:77]), codec.encode(x[77:])]) == codes).mean() > 0.999
-    np.testing.assert_allclose(small.decode(codes), codec.decode(codes), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(small.decode(codes), codec.decode(codes), rtol=1e-5, atol=5e-5)
 
 
 def test_prefixes_are_the_steps(codec: Codec, x: np.ndarray) -> None:

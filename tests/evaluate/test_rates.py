@@ -15,6 +15,7 @@ from qinco_lit.commands.measure import RECALL_AT, Meter, TestSet, blocks
 from qinco_lit.commands.rate_curve import Dedicated, measure_rates
 from qinco_lit.quantizers import ProductQINCo
 from tests.cli.conftest import Qinco, qinco, refused
+from tests.decoding import decode_distinct
 from tests.evaluate.conftest import CODEBOOK, DIM, NEAREST, STEPS, Data
 from tests.models import random_quantizer
 
@@ -59,13 +60,6 @@ def _without_speeds(figures: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in figures.items() if name not in SPEEDS}
 
 
-def _decoded(codec: Codec, codes: Any, **lists: Any) -> Any:
-    """Reconstructions, each different code decoded once: rounding may depend on a row's place and the processor."""
-    columns = np.column_stack([*lists.values(), codes])
-    _, first, place = np.unique(columns, axis=0, return_index=True, return_inverse=True)
-    return codec.decode(codes[first], **{name: ids[first] for name, ids in lists.items()})[place.reshape(-1)]
-
-
 def _slow(data: Data, x_hat: Any) -> dict[str, float]:
     """Error and recalls of reconstructions of the database, without blocks; equally near ones are ordered by id."""
     squared = np.square(data.database.astype(np.float64) - x_hat).sum(axis=1)
@@ -93,12 +87,12 @@ def test_all_three_ways_equal_a_second_path(run: Run, codec_dir: Path, tmp_path:
     assert [point["num_steps"] for point in points] == [1, 2, 3]
     assert [point["bytes_per_vector"] for point in points] == [0.5, 1, 1.5]  # codes of 4 bits
     for num_steps, point in enumerate(points, start=1):
-        _check(point["prefix"], _slow(data, _decoded(codec, all_codes[:, :num_steps])))
+        _check(point["prefix"], _slow(data, decode_distinct(codec, all_codes[:, :num_steps])))
         own = codec.encode(data.database, num_steps=num_steps)
-        _check(point["encoded"], _slow(data, _decoded(codec, own)))
+        _check(point["encoded"], _slow(data, decode_distinct(codec, own)))
         assert len(point["encoded"]["mse_per_step"]) == num_steps
     assert [point["dedicated"] is None for point in points] == [True, False, True]
-    _check(points[1]["dedicated"], _slow(data, _decoded(trained, trained.encode(data.database))))
+    _check(points[1]["dedicated"], _slow(data, decode_distinct(trained, trained.encode(data.database))))
     [facts] = record["rates"]["dedicated"]
     assert (facts["path"], facts["num_steps"], facts["weights_sha256"]) == (str(other), 2, trained.weights_sha256)
 
@@ -151,9 +145,9 @@ def test_models_of_every_kind_have_rates(run: Run, tmp_path: Path, kind: str) ->
     points = run(codec_dir=tmp_path / "other", rate="all")["rates"]["points"]
     lists, all_codes = _coded(codec, data.database)
     for num_steps, point in enumerate(points, start=1):
-        _check(point["prefix"], _slow(data, _decoded(codec, all_codes[:, :num_steps], **lists)))
+        _check(point["prefix"], _slow(data, decode_distinct(codec, all_codes[:, :num_steps], **lists)))
         own_lists, own = _coded(codec, data.database, num_steps=num_steps)
-        _check(point["encoded"], _slow(data, _decoded(codec, own, **own_lists)))
+        _check(point["encoded"], _slow(data, decode_distinct(codec, own, **own_lists)))
 
 
 def _coded(codec: Codec, x: Any, **options: Any) -> tuple[dict[str, Any], Any]:

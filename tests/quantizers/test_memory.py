@@ -3,6 +3,11 @@
 import subprocess
 import sys
 
+import torch
+
+from qinco_lit.quantizers.beam import Search
+from qinco_lit.quantizers.chunks import vectors_per_chunk
+
 _WORKSPACE = 256 << 20
 _ROWS = 100_000
 
@@ -49,3 +54,15 @@ def test_a_workspace_bounds_the_peak_whatever_the_breadth() -> None:
         grown, chunk = (int(word) for word in done.stdout.split())
         assert chunk > 1, "the bound was not what set the size of a chunk"
         assert _WORKSPACE / 8 < grown < _WORKSPACE
+
+
+def test_a_chunk_in_half_precision_has_more_vectors_where_all_it_holds_is_half_as_large() -> None:
+    def chunk(device: str, pairs: tuple[int, int], *, half: bool) -> int:
+        search = Search(*pairs, candidate_budget=None, codebook_size=256)
+        sizes = {"widths": (128, 384, 384), "scores_first": True, "half_precision": half}
+        return vectors_per_chunk(search, 1 << 30, torch.device(device), **sizes)  # type: ignore[arg-type]
+
+    many, few = (64, 32), (4, 4)  # 16 pairs, the best 12 of which would be evaluated again
+    assert 1.7 < chunk("cuda", many, half=True) / chunk("cuda", many, half=False) < 2
+    for device, pairs in (("cuda", few), ("cpu", many), ("cpu", few)):
+        assert chunk(device, pairs, half=True) == chunk(device, pairs, half=False)

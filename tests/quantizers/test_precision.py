@@ -118,9 +118,10 @@ print(float((compiled == quantizer.encode(x)).float().mean()))
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
-def test_compiled_search_finds_the_same_codes() -> None:
+@pytest.mark.parametrize("capability", [{}, {"ATEN_CPU_CAPABILITY": "avx2"}])
+def test_compiled_search_finds_the_same_codes_with_and_without_avx512(capability: dict[str, str]) -> None:
     """In a process of its own: torch.compile and the shape checks of these tests do not go together."""
-    threads = {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    threads = {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1", **capability}
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), **threads}
     command = [sys.executable, "-c", _COMPILED]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

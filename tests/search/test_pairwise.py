@@ -258,7 +258,8 @@ def test_where_pairs_say_nothing_the_additive_decoder_remains(seed):
 def test_never_worse_than_additive_on_validation(rows, seed):
     training, validation, additive, centroids, populations = problem(rows=rows, seed=seed, noise=2.0)
     decoder, _ = fit_pairwise(training, validation, additive, centroids, populations, num_list_codes=2, min_gain=0.0)
-    assert mse(decoder, validation) <= additive_mse(additive, validation)
+    # both errors are of float32 sums; with no gain asked for, a table may be taken for what rounding says
+    assert mse(decoder, validation) <= (1 + 1e-6) * additive_mse(additive, validation)
 
 
 def test_streaming_and_blocks_do_not_matter():

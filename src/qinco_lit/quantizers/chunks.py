@@ -3,6 +3,7 @@
 import torch
 
 from qinco_lit.quantizers.beam import Search
+from qinco_lit.quantizers.precision import num_finalists
 
 # Candidates evaluated together on a CPU. In float32 some 1000 rows of a matrix product stay in a core's cache (twice
 # the speed of 4096); in half precision the product takes so little time that longer operations count for more.
@@ -31,7 +32,7 @@ def vectors_per_chunk(
         device: where.
         widths: dim, embed_dim and hidden_dim of the model.
         scores_first: whether a first plain codebook is searched (models without lists).
-        half_precision: whether candidates are scored in 16 bits.
+        half_precision: whether candidates are scored in 16 bits; so are all but the best, where there are many.
     """
     dim, embed_dim, hidden_dim = widths
     pairs, codebook_size = search.pairs_per_vector, search.codebook_size
@@ -40,7 +41,10 @@ def vectors_per_chunk(
         if scores_first:
             fast = min(fast, _FIRST_SCORES_BYTES // (4 * codebook_size))
         return max(1, fast)
-    # per pair: stream, hidden and codeword of both halves, added, difference; float32
-    row_bytes = 4 * (3 * embed_dim + 2 * hidden_dim + 3 * dim)
+    # few pairs are evaluated in float32 at once (`ResidualStep.search`); a CPU's products make float32 copies
+    halved = half_precision and device.type != "cpu" and pairs > 2 * num_finalists(search.beam_size)
+    item_bytes = 2 if halved else 4
+    # per pair: stream, hidden and codeword of both halves, added; the difference is float32
+    row_bytes = item_bytes * (3 * embed_dim + 2 * hidden_dim + 2 * dim) + 4 * dim
     per_vector = pairs * row_bytes + 4 * search.beam_size * (2 * codebook_size + 3 * dim)
     return max(1, (workspace_bytes or _WORKSPACE_BYTES_GPU) // per_vector)

@@ -11,20 +11,35 @@ _CODEWORDS_PER_TILE = 16_384
 _SCORES_BYTES = 64 << 20
 
 
-def nearest_codeword(x: Float[Tensor, "rows dim"], codebook: Float[Tensor, "codebook dim"]) -> Int[Tensor, " rows"]:
+def half_squared_norms(codebook: Float[Tensor, "codebook dim"]) -> Float[Tensor, " codebook"]:
+    """0.5 |c|^2 of every codeword, of some at a time."""
+    return torch.cat([0.5 * tile.square().sum(-1) for tile in torch.split(codebook, _CODEWORDS_PER_TILE)])
+
+
+def nearest_codeword(
+    x: Float[Tensor, "rows dim"],
+    codebook: Float[Tensor, "codebook dim"],
+    half_norms: Float[Tensor, " codebook"] | None = None,
+) -> Int[Tensor, " rows"]:
     """Index of the codeword with the smallest squared L2 to each row; of equal ones the first, where a tile has one.
 
-    A million codewords (coarse centroids) are compared tile by tile: at most 64 MB of scores at a time.
+    A million codewords (coarse centroids) are compared tile by tile: at most 64 MB of scores at a time. Vectors should
+    be near the origin, for the rounding of the product.
+
+    Args:
+        x: the rows.
+        codebook: what they are compared with.
+        half_norms: `half_squared_norms` of it, where they are known already.
     """
+    norms = half_squared_norms(codebook) if half_norms is None else half_norms
     tiles = torch.split(codebook, _CODEWORDS_PER_TILE)
     rows = max(1, min(_ROWS_PER_CHUNK, _SCORES_BYTES // (4 * len(tiles[0]))))
     nearest = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     lowest = torch.full((len(x),), torch.inf, device=x.device)
-    for number, tile in enumerate(tiles):
-        half_norms = 0.5 * tile.square().sum(-1)
+    for number, (tile, own) in enumerate(zip(tiles, torch.split(norms, _CODEWORDS_PER_TILE), strict=True)):
         for start in range(0, len(x), rows):
             chunk = slice(start, start + rows)
-            score, index = torch.addmm(half_norms, x[chunk], tile.T, alpha=-1).min(1)
+            score, index = torch.addmm(own, x[chunk], tile.T, alpha=-1).min(1)
             closer = score < lowest[chunk]
             nearest[chunk] = torch.where(closer, index + number * _CODEWORDS_PER_TILE, nearest[chunk])
             lowest[chunk] = torch.where(closer, score, lowest[chunk])

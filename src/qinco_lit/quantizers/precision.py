@@ -53,7 +53,13 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     # without AMX, bfloat16 saves too little to pay for the conversions
-    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    return device.type == "cpu" and cpu_has_amx_bfloat16()
+
+
+def cpu_has_amx_bfloat16() -> bool:
+    """Whether this CPU has AMX for bfloat16; not where torch is too old to say: the codes are those of float32 then."""
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16", False))
 
 
 def num_finalists(keep: int) -> int:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qinco_lit.quantizers.beam import Search, checked_num_steps
-from qinco_lit.quantizers.kmeans import nearest_codeword
+from qinco_lit.quantizers.kept import Kept
+from qinco_lit.quantizers.kmeans import half_squared_norms, nearest_codeword
 from qinco_lit.quantizers.losses import StepLosses
 from qinco_lit.quantizers.precision import FLOAT32, Precision
 from qinco_lit.quantizers.qinco import QINCo
@@ -72,6 +73,7 @@ class ProductQINCo(nn.Module):
         )
         self.codebook_size, self.hidden_dim = self.parts[0].codebook_size, self.parts[0].hidden_dim
         self.embed_dim = max(one.embed_dim for one in self.parts)
+        self._scaled_centroids = Kept(_scaled)
         self.register_buffer("rotation", torch.eye(dim) if opq else None)
         self.part_slices = [slice(end - width, end) for width, end in zip(dims, accumulate(dims), strict=True)]
         places = [(step, one) for one, number in enumerate(steps) for step in range(number)]
@@ -185,8 +187,8 @@ class ProductQINCo(nn.Module):
         # parts have their own scales: distances in normalised space would weigh them otherwise
         with torch.autocast(x.device.type, enabled=False):
             scaled = [x[:, dims] * part.data_std for part, dims in self._sliced()]
-            centroids = [part.first_table * part.data_std for part in self.parts]
-            return nearest_codeword(torch.cat(scaled, dim=1), torch.cat(centroids, dim=1))
+            tables, stds = [part.first_table for part in self.parts], [part.data_std for part in self.parts]
+            return nearest_codeword(torch.cat(scaled, dim=1), *self._scaled_centroids(*tables, *stds))
 
     def _sliced(self) -> Iterator[tuple[QINCo, slice]]:
         return zip(self.parts, self.part_slices, strict=True)
@@ -279,6 +281,14 @@ class ProductQINCo(nn.Module):
     def forward(self, x: Float[Tensor, "batch dim"], codes: Int[Tensor, "batch columns"]) -> StepLosses:
         """`losses`, under the name that DDP wraps."""
         return self.losses(x, codes)
+
+
+def _scaled(*tables_and_stds: Tensor) -> tuple[Tensor, Tensor]:
+    """Centroids of all parts side by side, each part at its size in raw space, and half their squared norms."""
+    number = len(tables_and_stds) // 2
+    parts = zip(tables_and_stds[:number], tables_and_stds[number:], strict=True)
+    centroids = torch.cat([table * std for table, std in parts], dim=1)
+    return centroids, half_squared_norms(centroids)
 
 
 def _shares(name: str, given: Sequence[int] | None, num_parts: int, whole: str, total: int) -> list[int]:

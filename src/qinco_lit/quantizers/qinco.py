@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from qinco_lit.quantizers.allocation import keep_freed_memory
 from qinco_lit.quantizers.beam import SEARCHES, Beam, Search, checked_num_steps
 from qinco_lit.quantizers.chunks import vectors_per_chunk
-from qinco_lit.quantizers.kmeans import nearest_codeword
+from qinco_lit.quantizers.kept import Kept
+from qinco_lit.quantizers.kmeans import half_squared_norms, nearest_codeword
 from qinco_lit.quantizers.losses import StepLosses
 from qinco_lit.quantizers.network import CodewordNetwork
 from qinco_lit.quantizers.precision import FLOAT32, Precision
@@ -80,7 +81,7 @@ class QINCo(nn.Module):
                 raise ValueError(f"{name}={value} must be at least 1")
         if not 2 <= codebook_size <= 65536:
             raise ValueError(f"codebook_size={codebook_size} must be from 2 to 65536")
-        self.dim, self.num_steps, self.codebook_size = dim, num_steps, codebook_size
+        self.dim, self.num_steps, self.codebook_size, self.num_lists = dim, num_steps, codebook_size, num_lists
         self.embed_dim, self.hidden_dim = embed_dim or dim, hidden_dim
         if search not in SEARCHES:
             raise ValueError(f"search={search} is unknown: choose from {', '.join(SEARCHES)}")
@@ -101,8 +102,8 @@ class QINCo(nn.Module):
         }  # fmt: skip
         self.register_buffer("data_mean", torch.zeros(dim))
         self.register_buffer("data_std", torch.ones(()))
-        self.num_lists = num_lists
         self.register_buffer("coarse_centroids", None if num_lists is None else torch.zeros(num_lists, dim))
+        self._coarse_half_norms = Kept(half_squared_norms)
         self.first_codebook = nn.Parameter(torch.zeros(codebook_size, dim)) if num_lists is None else None
         network: dict[str, Any] = {
             "embed_dim": self.embed_dim, "hidden_dim": hidden_dim, "num_blocks": num_blocks, "outer_skip": outer_skip,
@@ -226,7 +227,7 @@ class QINCo(nn.Module):
         """List of each normalised vector (int64): that of the nearest centroid, by brute force in bounded memory."""
         assert self.coarse_centroids is not None
         with torch.autocast(x.device.type, enabled=False):
-            return nearest_codeword(x, self.coarse_centroids)
+            return nearest_codeword(x, self.coarse_centroids, self._coarse_half_norms(self.coarse_centroids))
 
     @torch.no_grad()
     def encode(

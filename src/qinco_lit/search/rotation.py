@@ -1,6 +1,7 @@
 """The rotation that PQ-QINCo may start with: faiss' OPQ."""
 
 import math
+from typing import Any
 
 import faiss
 import numpy as np
@@ -39,7 +40,8 @@ def opq_rotation(
         ValueError: fewer than two vectors.
     """
     rows, dim = x.shape
-    x = np.float32(x - x.mean(0, dtype=np.float64))  # faiss sums in float32: far from the origin that is a poor mean
+    # faiss sums in float32: far from the origin that is a poor mean
+    x = (x - x.mean(0, dtype=np.float64)).astype(np.float32)
     if rows < 2:
         raise ValueError(f"model.opq=true with {rows} training vectors: a rotation needs at least 2")
     bits = min(_MOST_BITS, rows.bit_length() - 1)
@@ -66,6 +68,6 @@ def _trained(
     # the nearest orthogonal matrix: faiss' is one up to the rounding of float32
     left, _, right = np.linalg.svd(faiss.vector_to_array(opq.A).reshape(dim, dim).astype(np.float64))
     rotation = np.asarray(left @ right, dtype=np.float32)
-    y = x @ rotation.T
+    y: Any = x @ rotation.T
     decoded = pieces.decode(pieces.compute_codes(y))  # type: ignore[call-arg, func-returns-value]  # as in C++
     return float(np.square(y - decoded).sum(dtype=np.float64)), rotation

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from qinco_lit.quantizers.precision import cpu_has_amx_bfloat16
+
 # cli sets it to what was typed, for the processes that a job starts, too: their own command lines are not it
 COMMAND_VARIABLE = "QINCO_COMMAND"
 
@@ -46,7 +48,7 @@ def environment() -> dict[str, Any]:
             "processor": _processor(),
             "cpu_count": os.cpu_count(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            "amx_bfloat16": bool(torch.cpu.get_capabilities().get("amx_bf16", False)),
+            "amx_bfloat16": cpu_has_amx_bfloat16(),
             "torch_threads": torch.get_num_threads(),
             "gpus": _gpus(),
         },
