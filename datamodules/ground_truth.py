@@ -20,6 +20,8 @@ _log = logging.getLogger(__name__)
 def read_ground_truth(path: str, *, num_queries: int, num_database: int) -> Int64[np.ndarray, "num_queries k"]:
     """Read the ids of the true nearest neighbours, nearest first, from an ivecs, ibin or npy file.
 
+    Where a query has fewer neighbours than the file has columns, -1 may stand in the places after the first.
+
     Raises:
         FileNotFoundError: no such file.
         ValueError: not integers, another number of queries, or ids outside of the database.
@@ -34,9 +36,14 @@ def read_ground_truth(path: str, *, num_queries: int, num_database: int) -> Int6
             f"{path}: ground truth of {len(stored)} queries, there are {num_queries}: give the matching files"
         )
     ids = stored[:].astype(np.int64)
-    if ids.size and not 0 <= ids.min() <= ids.max() < num_database:
-        bad = ids.max() if ids.max() >= num_database else ids.min()
-        raise ValueError(f"{path}: id {bad} is outside of the database of {num_database} rows: give the matching files")
+    outside = (ids < -1) | (ids >= num_database)
+    outside[:, 0] |= ids[:, 0] < 0
+    if outside.any():
+        row, column = np.argwhere(outside)[0]
+        raise ValueError(
+            f"{path}: id {ids[row, column]} of query {row} is outside of the database of {num_database} rows:"
+            " give the matching files"
+        )
     return ids
 
 

@@ -6,10 +6,10 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 from jaxtyping import UInt8
@@ -84,9 +84,9 @@ def build_photo_sift(
             return folder
         if locked:
             _remove_leftovers(folder.parent)
-        temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{folder.name}-", dir=folder.parent))
+        temporary = folder.parent / f"{TEMPORARY_PREFIX}{folder.name}-{uuid4().hex[:12]}"
+        temporary.mkdir()  # mkdtemp would keep others out, whatever the user's umask says
         try:
-            temporary.chmod(0o755)  # mkdtemp makes it for this user alone
             _write_files(temporary, sizes, seed, num_workers)
             _publish(temporary, folder, sizes)
         finally:

@@ -8,6 +8,7 @@ from datamodules.ground_truth import exact_ground_truth, read_ground_truth
 from datamodules.loader import SequentialLoader, StreamLoader
 from qinco_lit.vectors import VectorFile, open_vectors
 from qinco_lit.vectors.metric import METRICS, Metric
+from qinco_lit.vectors.vector_dtypes import check_vector_dtype
 
 
 class VectorDataModule(pl.LightningDataModule):
@@ -93,7 +94,8 @@ class VectorDataModule(pl.LightningDataModule):
 
         Raises:
             FileNotFoundError: a file is missing.
-            ValueError: files of different dimensions, too few training rows, or a ground truth of other files.
+            ValueError: files that hold no vectors or of different dimensions, too few training rows, or a ground truth
+                of other files.
         """
         train = self._open(self.train_path)
         num_train = len(train) - self.num_val
@@ -200,6 +202,7 @@ class VectorDataModule(pl.LightningDataModule):
 
     def _open(self, path: str) -> VectorFile:
         vectors = open_vectors(path)
+        check_vector_dtype(vectors.dtype, path)
         return vectors.unit() if self.metric == "cosine" else vectors
 
     def _open_like_train(self, path: str) -> VectorFile:

@@ -1,6 +1,8 @@
 """A directory is replaced as a whole: the old one stands until the new one does, also where a rename fails."""
 
 import errno
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -107,3 +109,18 @@ def test_all_is_flushed_before_the_rename_and_the_name_after_it(
         (temporary / "outer").write_text("new")
     assert set(flushed[:-1]) == {(name, False) for name in ("part", "inner", "outer", temporary.name)}
     assert flushed[-1] == (tmp_path.name, True)
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o022, 0o002])
+def test_who_may_read_it_is_for_the_users_umask_to_say(umask: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        with replacing_directory(tmp_path / "a") as temporary:
+            (temporary / "part").mkdir()
+            for name in ("part/inner", "outer"):
+                (temporary / name).touch(mode=0o600)  # as the writer of safetensors
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in [tmp_path / "a", *(tmp_path / "a").rglob("*")]}
+    folder, file = 0o777 & ~umask, 0o666 & ~umask
+    assert modes == {"a": folder, "part": folder, "inner": file, "outer": file}

@@ -1,4 +1,4 @@
-"""Rows from the user, numpy or torch, as tensors that are safe to compute with."""
+"""Rows from the user, numpy, torch or lists, as tensors that are safe to compute with."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -8,10 +8,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from qinco_lit.vectors.vector_dtypes import VECTOR_DTYPES
+
 # raw rows (rows, dim) of any dtype of vectors, on any device, to the list of each (rows,) of an IVF model, int64
 AssignLists = Callable[[Tensor], Tensor]
 
-_VECTOR_DTYPES = (torch.uint8, torch.int8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_VECTOR_DTYPES = (*(getattr(torch, name) for name in VECTOR_DTYPES), torch.bfloat16)  # numpy has none of that name
 
 
 @runtime_checkable
@@ -26,6 +28,58 @@ class ArrayLike(Protocol):
         """A contiguous range of rows."""
 
 
+Rows = ArrayLike | Sequence[Any]  # what users may give: also lists, of lists or numbers
+
+
+def as_rows(rows: Rows, what: str) -> ArrayLike:
+    """Rows to slice: nested sequences of numbers become an array, everything else is taken as it is.
+
+    Raises:
+        ValueError: sequences that are no array; the message says `what` they are.
+    """
+    if isinstance(rows, ArrayLike):
+        return rows
+    try:
+        return np.asarray(rows)
+    except (TypeError, ValueError):
+        raise ValueError(f"{what} are no array of numbers: give an array, or lists of one length") from None
+
+
+def as_vector_rows(rows: Rows, what: str) -> ArrayLike:
+    """Vectors to slice; numbers in lists have no type of their own, so integers in them are float32.
+
+    Raises:
+        ValueError: as `as_rows`.
+    """
+    x = as_rows(rows, what)
+    return x.astype(np.float32) if isinstance(x, np.ndarray) and x is not rows and x.dtype.kind == "i" else x
+
+
+def as_vectors(rows: Rows, dim: int, *, least: int = 0) -> ArrayLike:
+    """Vectors (n, dim) to slice; `least` is the smallest n, 0 or 1.
+
+    Raises:
+        ValueError: another shape.
+    """
+    x = as_vector_rows(rows, "vectors")
+    if len(x.shape) != 2 or x.shape[1] != dim or x.shape[0] < least:
+        expected = f"expected (n, {dim}){', n > 0' * least}"
+        raise ValueError(f"vectors of shape {tuple(x.shape)} do not fit this codec: {expected}")
+    return x
+
+
+def as_list_ids(list_ids: Rows, what: str, shape: tuple[int, ...]) -> ArrayLike:
+    """List ids to slice, one for each row of an array of this shape; `what` it is goes into the message.
+
+    Raises:
+        ValueError: another shape.
+    """
+    ids = as_rows(list_ids, "list_ids")
+    if tuple(ids.shape) != shape[:1]:
+        raise ValueError(f"list_ids of shape {tuple(ids.shape)} do not fit {what} of shape {shape}")
+    return ids
+
+
 def as_float32(rows: Any, device: torch.device, first_row: int) -> Tensor:
     """Vectors as float32 on the device.
 
@@ -35,12 +89,13 @@ def as_float32(rows: Any, device: torch.device, first_row: int) -> Tensor:
     tensor = rows if isinstance(rows, Tensor) else _as_tensor(rows)
     if tensor.dtype not in _VECTOR_DTYPES:
         raise ValueError(f"vectors of dtype {tensor.dtype} are not supported: give float32 or uint8")
-    x = tensor.to(device).float()
-    finite = torch.isfinite(x).all(dim=1)
-    if not bool(finite.all()):
-        row = first_row + int((~finite).nonzero()[0])
-        raise ValueError(f"vector {row} holds NaN or infinity (after conversion to float32)")
-    return x
+    if tensor.is_floating_point():
+        # where they are: to ask a GPU about rows from main memory would be to wait for all that it has to do
+        finite = torch.isfinite(tensor.float()).all(dim=1)
+        if not bool(finite.all()):
+            row = first_row + int((~finite).nonzero()[0])
+            raise ValueError(f"vector {row} holds NaN or infinity (after conversion to float32)")
+    return tensor.to(device, non_blocking=True).float()
 
 
 def as_int64(values: Any, device: torch.device, what: str, expected: str) -> Tensor:
@@ -53,16 +108,6 @@ def as_int64(values: Any, device: torch.device, what: str, expected: str) -> Ten
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise ValueError(f"{what} of dtype {tensor.dtype} are refused: expected {expected}")
     return tensor.to(device).to(torch.int64)
-
-
-def check_one_each(list_ids: ArrayLike, what: str, shape: tuple[int, ...]) -> None:
-    """Check that there is one list id for each row of an array of this shape; `what` it is goes into the message.
-
-    Raises:
-        ValueError: another shape.
-    """
-    if tuple(list_ids.shape) != shape[:1]:
-        raise ValueError(f"list_ids of shape {tuple(list_ids.shape)} do not fit {what} of shape {shape}")
 
 
 def check_range(values: Int[Tensor, "rows columns"], limit: int, *, word: str, option: str, first_row: int) -> None:
@@ -87,9 +132,10 @@ def check_range(values: Int[Tensor, "rows columns"], limit: int, *, word: str, o
 
 def _as_tensor(rows: Any) -> Tensor:
     array = np.asarray(rows)
-    if array.dtype.kind not in "uif" or array.dtype.hasobject:
+    if array.dtype.kind not in "uif" or array.dtype.itemsize > 8:
         raise ValueError(
             f"arrays of dtype {array.dtype} are not supported: give float32 or uint8 (codes: uint8 or uint16)"
         )
-    # a copy where torch would warn (read-only maps) or fail (foreign byte order, negative strides)
-    return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+    # a copy where torch would warn (read-only maps) or fail (foreign byte order, negative strides, a second name of C)
+    native = np.dtype(f"{array.dtype.kind}{array.dtype.itemsize}")
+    return torch.from_numpy(np.require(array, native, ["C", "W"]))

@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-import tempfile
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,22 +54,23 @@ def replacing_directory(final: Path) -> Iterator[Path]:
     """
     final = final.resolve()
     final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+    temporary = final.with_name(f".{final.name}.{uuid4().hex[:12]}.tmp")
+    temporary.mkdir()
+    mode = stat.S_IMODE(temporary.stat().st_mode) & 0o666  # of a new file, as the user's umask has it
     try:
-        temporary.chmod(0o755)
         yield temporary
         for path in temporary.rglob("*"):
             if path.is_file():
-                path.chmod(0o644)  # some writers, as of safetensors, keep everyone but the owner out
+                path.chmod(mode)  # some writers, as of safetensors, keep everyone but the owner out
             _fsync(path)
         _fsync(temporary)
-        _replace(temporary, final)
+        replace_directory(temporary, final)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
-def _replace(temporary: Path, final: Path) -> None:
+def replace_directory(temporary: Path, final: Path) -> None:
     """Rename a directory to `final`; one that is there makes room, and comes back if it is not replaced."""
     aside = final.with_name(f".{final.name}.{uuid4().hex[:12]}.old")
     try:

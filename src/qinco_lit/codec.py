@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qinco_lit import codec_folder
-from qinco_lit.arrays import ArrayLike, as_float32, as_int64, check_one_each, check_range
+from qinco_lit.arrays import ArrayLike, Rows, as_float32, as_int64, as_list_ids, as_rows, as_vectors, check_range
 from qinco_lit.quantizers import Quantizer, truncated
 from qinco_lit.quantizers.beam import checked_num_steps
 from qinco_lit.quantizers.precision import precision_for
@@ -26,8 +26,8 @@ _ROWS_PER_THREAD = 2048  # of such a block on a CPU; decoding is fastest from 1,
 class Codec:
     """Vectors (n, dim) to codes (n, num_steps) and back, in bounded memory.
 
-    numpy in gives numpy out, torch in gives torch out (on the codec's device). Codes are uint8, uint16 when
-    codebook_size > 256.
+    numpy (or lists) in gives numpy out, torch in gives torch out (on the codec's device). Codes are uint8, uint16 when
+    codebook_size > 256. A caller's autocast changes nothing. A pickle holds the weights; files of them are smaller.
 
     Args:
         quantizer: a trained model; the codec takes it over and freezes it.
@@ -65,6 +65,13 @@ class Codec:
         precision = precision_for(self._precision, self.device)
         self._tables: Any = self.quantizer.tables(precision, compiled=self._compile)
         self._pairs: Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_tables", "_pairs")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._prepare()
 
     @property
     def dim(self) -> int:
@@ -118,21 +125,20 @@ class Codec:
         self._prepare()
         return self
 
-    @torch.inference_mode()
     def encode(
         self,
-        x: ArrayLike,
+        x: Rows,
         *,
         beam_size: int | None = None,
         num_candidates: int | None = None,
         candidate_budget: int | None = None,
         num_steps: int | None = None,
-        list_ids: ArrayLike | None = None,
+        list_ids: Rows | None = None,
     ) -> Any:
         """Codes (n, num_steps) of raw vectors; from an IVF codec a pair: list ids (n,) int32, and codes.
 
         Args:
-            x: (n, dim), float32 or uint8 (float16, float64 and int8 are converted), array or mapped file.
+            x: (n, dim), float32 or uint8 (float16, float64 and int8 are converted), array, mapped file or lists.
             beam_size: hypotheses kept between steps; None takes the model's.
             num_candidates: codewords pre-selected per hypothesis, 0 for all; None takes the model's.
             candidate_budget: instead, the pairs of hypothesis and codeword tried per step over the whole beam.
@@ -144,30 +150,28 @@ class Codec:
             ValueError: wrong dimension or dtype, NaN or infinity in a row, a search the model cannot do, list ids that
                 are no integers, have the wrong shape, are out of range, or are given to a plain codec.
         """
-        if len(x.shape) != 2 or x.shape[1] != self.dim:
-            raise ValueError(f"vectors of shape {tuple(x.shape)} do not fit this codec: expected (n, {self.dim})")
+        x = as_vectors(x, self.dim)
         search = self.quantizer.search_for(
             beam_size=beam_size, num_candidates=num_candidates, candidate_budget=candidate_budget
         )
-        as_torch = isinstance(x, Tensor)
-        device = self.device if as_torch else torch.device("cpu")
+        device = self.device if (as_torch := isinstance(x, Tensor)) else torch.device("cpu")
         code_dtype = torch.uint8 if self.codebook_size <= 256 else torch.uint16
         wanted = checked_num_steps(num_steps, self.num_steps)
         out = torch.empty((x.shape[0], wanted), dtype=code_dtype, device=device)
         lists = None if self.num_lists is None else torch.empty(x.shape[0], dtype=torch.int32, device=device)
-        if list_ids is not None:
-            if self.num_lists is None:
-                raise ValueError("list_ids are given, but this codec has no lists: only an IVF codec takes them")
-            check_one_each(list_ids, "vectors", tuple(x.shape))
+        if list_ids is not None and self.num_lists is None:
+            raise ValueError("list_ids are given, but this codec has no lists: only an IVF codec takes them")
+        list_ids = None if list_ids is None else as_list_ids(list_ids, "vectors", tuple(x.shape))
         for start, stop in self._blocks(x.shape[0]):
-            codes = self.quantizer.encode(
-                self.quantizer.normalize(as_float32(x[start:stop], self.device, start)),
-                search,
-                num_steps=wanted,
-                list_ids=None if list_ids is None else self._checked_lists(list_ids, start, stop),
-                workspace_bytes=self.workspace_bytes,
-                tables=self._tables,
-            )
+            with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+                codes = self.quantizer.encode(
+                    self.quantizer.normalize(as_float32(x[start:stop], self.device, start)),
+                    search,
+                    num_steps=wanted,
+                    list_ids=None if list_ids is None else self._checked_lists(list_ids, start, stop),
+                    workspace_bytes=self.workspace_bytes,
+                    tables=self._tables,
+                )
             if lists is not None:
                 lists[start:stop] = codes[:, 0]
                 codes = codes[:, 1:]
@@ -178,7 +182,7 @@ class Codec:
         return (lists if as_torch else lists.numpy()), result
 
     @torch.inference_mode(False)
-    def fit_preselector(self, x: ArrayLike) -> None:
+    def fit_preselector(self, x: Rows) -> None:
         """Fit pre-selectors (what `num_candidates` and `candidate_budget` need) to a codec that has none, like QINCo1.
 
         Args:
@@ -187,18 +191,17 @@ class Codec:
         Raises:
             ValueError: as `encode`; no vectors.
         """
-        if len(x.shape) != 2 or x.shape[1] != self.dim or x.shape[0] < 1:
-            shape = tuple(x.shape)
-            raise ValueError(f"vectors of shape {shape} do not fit this codec: expected (n, {self.dim}), n > 0")
+        x = as_vectors(x, self.dim, least=1)
         rows = as_float32(x[0 : x.shape[0]], self.device, 0)
-        normalized = self.quantizer.normalize(rows)
-        list_ids = None if self.num_lists is None else self.quantizer.assign_lists(normalized)  # of whole vectors
-        for part, dims in zip(self.quantizer.parts, self.quantizer.part_slices, strict=True):
-            fit_preselectors(part, normalized[:, dims].contiguous(), list_ids)
+        with torch.autocast(self.device.type, enabled=False):
+            normalized = self.quantizer.normalize(rows)
+            list_ids = None if self.num_lists is None else self.quantizer.assign_lists(normalized)  # of whole vectors
+            for part, dims in zip(self.quantizer.parts, self.quantizer.part_slices, strict=True):
+                fit_preselectors(part, normalized[:, dims].contiguous(), list_ids)
         self.weights_sha256 = self.truncated_from = None  # it is another codec now
         self._prepare()
 
-    def decode(self, codes: ArrayLike, *, list_ids: ArrayLike | None = None) -> Any:
+    def decode(self, codes: Rows, *, list_ids: Rows | None = None) -> Any:
         """Reconstructions (n, dim) float32 in raw space of codes (n, m), for any 1 <= m <= num_steps.
 
         Args:
@@ -208,8 +211,8 @@ class Codec:
         Raises:
             ValueError: codes or list ids that are no integers, have the wrong shape, or are out of range.
         """
-        shape = self._checked_shape(codes, list_ids)
-        as_torch = isinstance(codes, Tensor)
+        codes, list_ids = self._checked_codes(codes, list_ids)
+        shape, as_torch = tuple(codes.shape), isinstance(codes, Tensor)
         out = torch.empty((shape[0], self.dim), device=self.device if as_torch else None)
         # all rows are checked first, so that nothing is decoded from bad codes (any byte is in range of 256)
         if list_ids is not None or self.codebook_size < 256 or codes[0:0].dtype not in (np.uint8, torch.uint8):
@@ -221,10 +224,10 @@ class Codec:
             out[start:stop] = self.quantizer.denormalize(last)
         return out if as_torch else out.numpy()
 
-    def decode_steps(self, codes: ArrayLike, *, list_ids: ArrayLike | None = None) -> Iterator[Any]:
+    def decode_steps(self, codes: Rows, *, list_ids: Rows | None = None) -> Iterator[Any]:
         """Reconstructions (n, dim) in raw space after 1, 2, ..., m codes, in one pass over the steps."""
-        shape = self._checked_shape(codes, list_ids)
-        as_torch = isinstance(codes, Tensor)
+        codes, list_ids = self._checked_codes(codes, list_ids)
+        shape, as_torch = tuple(codes.shape), isinstance(codes, Tensor)
         blocks = list(self._blocks(shape[0]))
         walks = [self._advanced(self._checked_columns(codes, list_ids, start, stop)) for start, stop in blocks]
         for _ in range(shape[1]):
@@ -244,12 +247,12 @@ class Codec:
         if x_hat is not None:
             yield x_hat
         for index in range(0 if pairs is None else 2, columns.shape[1]):
-            with torch.inference_mode():
+            with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
                 x_hat = self.quantizer.advance(index, columns[:, index], x_hat, self._tables)
             if index > 0 or self.num_lists is None:
                 yield x_hat
 
-    def _pairs_for(self, shape: tuple[int, int]) -> Float[Tensor, "pairs dim"] | None:
+    def _pairs_for(self, shape: tuple[int, ...]) -> Float[Tensor, "pairs dim"] | None:
         """Reconstructions of all pairs of first and second code, where there are many times more rows than pairs."""
         num_pairs = self.codebook_size**2
         table_bytes = 4 * num_pairs * self.dim
@@ -264,15 +267,14 @@ class Codec:
             self._pairs = torch.cat(parts)
         return self._pairs
 
-    def _checked_shape(self, codes: ArrayLike, list_ids: ArrayLike | None) -> tuple[int, int]:
-        shape = tuple(codes.shape)
+    def _checked_codes(self, codes: Rows, list_ids: Rows | None) -> tuple[ArrayLike, ArrayLike | None]:
+        rows = as_rows(codes, "codes")
+        shape = tuple(rows.shape)
         if len(shape) != 2 or not 1 <= shape[1] <= self.num_steps:
             raise ValueError(f"codes of shape {shape} do not fit this codec: expected (n, 1 to {self.num_steps})")
         if (list_ids is None) != (self.num_lists is None):
             raise ValueError("an IVF codec decodes codes with their list_ids, and only an IVF codec does")
-        if list_ids is not None:
-            check_one_each(list_ids, "codes", shape)
-        return shape[0], shape[1]
+        return rows, None if list_ids is None else as_list_ids(list_ids, "codes", shape)
 
     def _checked_lists(self, list_ids: ArrayLike, start: int, stop: int) -> Int[Tensor, " rows"]:
         assert self.num_lists is not None

@@ -43,6 +43,13 @@ def write(target: Path, quantizer: Quantizer, truncated_from: Mapping[str, Any] 
     return sha256
 
 
+def check_is_codec(source: Path) -> None:
+    """Raise FileNotFoundError unless the files of a codec are in a folder."""
+    for name in (_CONFIG, _WEIGHTS):
+        if not (source / name).is_file():
+            raise FileNotFoundError(f"no codec in {source}: {name} is missing (train or `qinco import` writes one)")
+
+
 def read(source: Path) -> tuple[Quantizer, dict[str, Any]]:
     """The quantizer of a folder, and its config.json.
 
@@ -50,9 +57,7 @@ def read(source: Path) -> tuple[Quantizer, dict[str, Any]]:
         FileNotFoundError: no codec there.
         ValueError: an unknown format, or weights that do not belong to the config or are damaged.
     """
-    for name in (_CONFIG, _WEIGHTS):
-        if not (source / name).is_file():
-            raise FileNotFoundError(f"no codec in {source}: {name} is missing (train or `qinco import` writes one)")
+    check_is_codec(source)
     try:
         config: dict[str, Any] = json.loads((source / _CONFIG).read_text())
         if config["format"] != _FORMAT or config["version"] != _VERSION:

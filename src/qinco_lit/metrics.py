@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int64, Integer, Shaped
+from jaxtyping import Float, Float32, Float64, Int64, Integer, Shaped, UInt64
 
 
 class SquaredError:
@@ -111,18 +111,40 @@ class NearestSoFar:
 
     `scores` (nq, k) float32, the nearest first: squared L2 ascending, inf where there is none yet; with `largest`
     inner products descending, -inf there. `ids` (nq, k) int64, -1 there. Of equal scores the earlier one comes first.
+    Vectors of one key (above 0) are equal, whatever rounding says: they have the score of the earliest that is kept.
     """
 
     def __init__(self, num_queries: int, k: int, *, largest: bool = False) -> None:
         self._sign = np.float32(-1 if largest else 1)
         self.scores: Float32[np.ndarray, "nq k"] = np.full((num_queries, k), self._sign * np.inf, dtype=np.float32)
         self.ids: Int64[np.ndarray, "nq k"] = np.full((num_queries, k), -1, dtype=np.int64)
+        self._keys: UInt64[np.ndarray, "nq k"] = np.zeros((num_queries, k), dtype=np.uint64)
 
-    def add(self, scores: Float[np.ndarray, "nq n"], ids: Int64[np.ndarray, "nq n"]) -> None:
-        """Take in the nearest of one block, the nearest first: their scores, and their ids in the whole database."""
+    def add(
+        self,
+        scores: Float[np.ndarray, "nq n"],
+        ids: Int64[np.ndarray, "nq n"],
+        keys: UInt64[np.ndarray, "nq n"],
+    ) -> None:
+        """Take in the nearest of one block, the nearest first: their scores, ids in the whole database, and keys."""
         k = self.ids.shape[1]
-        all_scores = np.concatenate([self.scores, scores.astype(np.float32)], axis=1)
         all_ids = np.concatenate([self.ids, ids], axis=1)
+        all_keys = np.concatenate([self._keys, keys], axis=1)
+        all_scores = _of_the_first(np.concatenate([self.scores, scores.astype(np.float32)], axis=1), all_keys)
         order = np.argsort(self._sign * all_scores, axis=1, kind="stable")[:, :k]
         self.scores = np.take_along_axis(all_scores, order, axis=1)
         self.ids = np.take_along_axis(all_ids, order, axis=1)
+        self._keys = np.take_along_axis(all_keys, order, axis=1)
+
+
+def _of_the_first(scores: Float32[np.ndarray, "nq n"], keys: UInt64[np.ndarray, "nq n"]) -> Float32[np.ndarray, "nq n"]:
+    """Scores, but of those with one key that of the first."""
+    order = np.argsort(keys, axis=1, kind="stable")
+    ordered = np.take_along_axis(keys, order, axis=1)
+    begins = np.ones(keys.shape, dtype=bool)
+    begins[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    begin = np.maximum.accumulate(np.where(begins, np.arange(keys.shape[1]), 0), axis=1)
+    shared = np.empty_like(scores)
+    firsts = np.take_along_axis(order, begin, axis=1)
+    np.put_along_axis(shared, order, np.take_along_axis(scores, firsts, axis=1), axis=1)
+    return shared

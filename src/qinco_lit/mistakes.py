@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+from qinco_lit.run_folder import LOCK
+
 
 def users_mistake(error: BaseException) -> BaseException | None:
     """Return what to report when an exception is a user's mistake, None when it is a bug that needs its traceback.
@@ -36,8 +38,9 @@ def remove_if_unused(run_dir: Path, hydra_files: set[str]) -> None:
         return
     shutil.rmtree(run_dir)
     sweep = run_dir.parent
-    if [entry.name for entry in sweep.iterdir()] == ["multirun.yaml"]:
-        (sweep / "multirun.yaml").unlink()
+    if {entry.name for entry in sweep.iterdir()} == {"multirun.yaml", LOCK}:
+        for name in ("multirun.yaml", LOCK):
+            (sweep / name).unlink()
     for folder in run_dir.parents:
         if Path.cwd() not in folder.parents:
             return

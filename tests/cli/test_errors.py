@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 Refused = Callable[..., str]
@@ -47,8 +48,11 @@ Refused = Callable[..., str]
         ("train hydra.run.dri=x", r"unknown option hydra.run.dri \(did you mean dir\?\); choose from: dir"),
         ("train trainer.max_epochs", r"trainer.max_epochs is not of the form KEY=VALUE or GROUP=CHOICE"),
         ("train --epochs 3 model=qinco1", r"unrecognized arguments: --epochs.*"),
-        ("train model.num_steps=[1", r"model.num_steps=\[1\. no viable alternative .*"),
-        ("train model.num_steps=8,16", r"Ambiguous value for argument 'model.num_steps=8,16'.*add --multirun.*"),
+        (
+            "train model.num_steps=[1",
+            r"""model.num_steps=\[1 cannot be read: quote the value, model.num_steps='"\[1"'""",
+        ),
+        ("train model.num_steps=8,16", r"model.num_steps=8,16 could be several values: .*add --multirun.*"),
         ("train -m model=qinco1,qinco3", r"unknown choice model=qinco3 .*"),
         ("train -m model.num_steps=8,16 trainer.max_epoch=1,2", r"unknown option trainer.max_epoch .*"),
         ("train -cn nothing", r"Cannot find primary config 'nothing'.*"),
@@ -134,6 +138,47 @@ def test_one_line(refused: Refused, arguments: str, message: str) -> None:
 def test_wrong_type(refused: Refused, arguments: str, message: str) -> None:
     line = refused(*arguments.split())
     assert re.fullmatch(message, line), line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("train model.codebook_size=1", r"codebook_size=1 must be from 2 to 65536"),
+        ("train model.num_candidates=300", r"num_candidates=300 must be from 0 \(all\) to codebook_size=256"),
+        (
+            "train model=pq_qinco model.num_steps=7",
+            r"num_steps=7 is no multiple of num_parts=2: say part_steps=\[...\]",
+        ),
+        ("train recipe.optimizer=sgd", r"recipe.optimizer='sgd' is unknown: choose from adamw, adam"),
+        ("train -m model.codebook_size=16,1", r"codebook_size=1 must be from 2 to 65536"),
+        ("plan model=qinco2 model.beam_size=0", r"beam_size=0 must be at least 1"),
+        ("plan model=qinco2 num_devices=0", r"num_devices=0: give at least 1"),
+        ("plan model=qinco2 recipe.lr=0", r"recipe.lr=0 must be positive"),
+        ("plan codec=nowhere", r"no codec in nowhere: config.json is missing .*"),
+        ("encode codec=nowhere output=x.h5", r"no codec in nowhere: config.json is missing .*"),
+        ("encode codec=c output=x.npy", r"output=x.npy: codes are written as HDF5, name a file that ends in .h5"),
+        ("encode codec=c output=x.h5 shard_rows=0", r"shard_rows=0: give at least 1"),
+        ("centroids num_lists=9 output=x.bin", r"output=x.bin: centroids are written as npy, .*"),
+        ("centroids num_lists=9 output=x.npy iterations=0", r"iterations=0: give at least 1"),
+    ],
+)
+def test_what_no_data_allow_is_refused_before_they_are_made_or_read(
+    refused: Refused, arguments: str, message: str
+) -> None:
+    line = refused(*arguments.split(), "data=files", "data.train=gone.fvecs")
+    assert re.fullmatch(message, line), line
+
+
+@pytest.mark.parametrize("file", ["train", "database", "queries"])
+@pytest.mark.parametrize("dtype", ["int32", "uint16"])
+def test_files_that_encode_would_refuse_are_refused_by_train(
+    refused: Refused, tmp_path: Path, file: str, dtype: str
+) -> None:
+    for name in ("train", "database", "queries"):
+        np.save(tmp_path / f"{name}.npy", np.ones((40, 4), dtype if name == file else "uint8"))
+    paths = [f"data.{name}={tmp_path}/{name}.npy" for name in ("train", "database", "queries")]
+    line = refused("train", "data=files", "data.num_val=10", *paths, "logger=none")
+    assert line == f"{tmp_path}/{file}.npy: vectors of dtype {dtype} are not supported: give float32 or uint8"
 
 
 def test_missing_codec_and_missing_vectors_leave_no_folder(refused: Refused, tmp_path: Path) -> None:

@@ -170,9 +170,35 @@ def test_resume_restores_the_config_in_the_same_folder(qinco, job, tmp_path):
     assert qinco("train", "resume=a run", "trainer.max_epochs=80").code == 0
     (first, folder), (again, folder_again) = calls
     assert folder_again == folder == tmp_path / "a run"
+    assert first.pop("overwrite") is False  # no option of a run, but of the command that begins it
     assert again == {**first, "resume": "a run", "trainer": {**first["trainer"], "max_epochs": 80}}
     assert saved == {path: path.read_bytes() for path in (tmp_path / "a run" / ".hydra").iterdir()}
     assert [path.name for path in tmp_path.iterdir()] == ["a run"]
+
+
+def test_a_run_is_resumed_from_any_folder_in_the_one_where_it_was_started(qinco, job, tmp_path, monkeypatch):
+    places: list[tuple[Path, str]] = []
+    job(lambda config, run_dir: places.append((Path.cwd(), config["data"]["root"])))
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    assert qinco("train", "data=bigann", "hydra.run.dir=run").code == 0
+    monkeypatch.chdir(tmp_path / "here")
+    assert qinco("train", "resume=../there/run").code == 0
+    monkeypatch.setenv("QINCO_DATA", "mine")
+    assert qinco("train", "resume=../there/run").code == 0
+    there = tmp_path / "there"
+    assert places == [(there, "data/bigann"), (there, "data/bigann"), (there, f"{tmp_path}/here/mine/bigann")]
+    assert Path.cwd() == tmp_path / "here"
+    job(_fail(FileNotFoundError("x.npy: no such file")))
+    assert qinco("train", "resume=../there/run").err == (
+        f"qinco: error: x.npy: no such file (relative paths are meant from {there}, where the run was started)\n"
+    )
+    (there / "run").rename(tmp_path / "run")
+    there.rmdir()
+    job(lambda config, run_dir: places.append((Path.cwd(), "")))
+    assert qinco("train", "resume=../run").code == 0  # moved: where one is
+    assert places[-1][0] == tmp_path / "here"
 
 
 def test_resume_refuses_what_it_cannot_do(qinco, refused, job):

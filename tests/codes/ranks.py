@@ -45,6 +45,8 @@ def _fork(rank: int, num_ranks: int, port: int, options: dict[str, str], folder:
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(num_ranks)}
             torch.set_num_threads(1)
             os.chdir(folder)
+            if rank == 1 and "fault" in options:
+                _fail_by(options["fault"])
             encode(
                 codec_dir=Path(options["codec"]),
                 vectors=open_vectors(options["vectors"]),
@@ -62,6 +64,17 @@ def _fork(rank: int, num_ranks: int, port: int, options: dict[str, str], folder:
         finally:
             errors.flush()
             os._exit(code)
+
+
+def _fail_by(fault: str) -> None:
+    """What ends this rank as it encodes."""
+
+    def encode_block(self: Codec, x: object, **search: object) -> object:
+        if fault == "SIGTERM":
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand more of this")
+
+    Codec.encode = encode_block  # type: ignore[assignment, method-assign]
 
 
 def wait(processes: list[int]) -> list[int]:
@@ -152,6 +165,8 @@ def main(codec: str, vectors: str, folder_name: str) -> None:
     rows[SHARD_ROWS + 7] = np.nan  # in a shard of the second rank
     np.save(folder / "nan.npy", rows)
     results["nan"] = wait(start(2, {**options, "vectors": str(folder / "nan.npy")}, folder / "nan"))
+    for fault in ("memory", "SIGTERM"):
+        results[fault] = wait(start(2, {**options, "fault": fault}, folder / fault))
     (folder / "results.json").write_text(json.dumps(results))
 
 

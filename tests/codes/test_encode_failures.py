@@ -13,8 +13,10 @@ import h5py
 import numpy as np
 import pytest
 
-from qinco_lit.commands import verify
+from qinco_lit.commands import truncate, verify
+from qinco_lit.commands.decode import decode
 from qinco_lit.encoding import module, shards
+from qinco_lit.locks import only_writer
 from qinco_lit.vectors import disk_space, open_codes
 from tests.codes.conftest import NUM_ROWS, SHARD_ROWS, contents
 
@@ -253,3 +255,25 @@ def test_only_failures_of_earlier_runs_are_forgotten(job, tmp_path):
     folder.forget_failure(before=left + 1)
     folder.check_failure()
     folder.forget_failure(before=left + 1)  # nothing is there
+
+
+@pytest.mark.parametrize("command", ["encode", "encode again", "decode", "truncate", "truncate codec"])
+def test_an_output_that_another_process_writes_is_refused_and_nothing_changes(job, codec_dir, tmp_path, command):
+    codes, output = job(), tmp_path / "out"
+    output = {"decode": output.with_suffix(".npy"), "truncate codec": output}.get(command, output.with_suffix(".h5"))
+    cut = argparse.Namespace(path=codec_dir if command == "truncate codec" else codes, num_steps=2, output=output)
+    run = {
+        "encode": lambda: job(output.name),
+        "decode": lambda: decode(codec_dir=codec_dir, codes=codes, output=output, device="cpu"),
+    }.get(command.partition(" again")[0], lambda: truncate.run(cut))
+    if command == "encode again":
+        run()
+    before = contents(tmp_path)
+    with only_writer(output):
+        with pytest.raises(ValueError) as refusal:
+            run()
+        assert contents(tmp_path) == before | {f".{output.name}.lock": b""}
+    assert str(refusal.value) == f"{output}: another process writes it; wait for that one, or name another output"
+    run()
+    assert output.exists()
+    assert not list(tmp_path.glob(".*"))

@@ -2,16 +2,20 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
+import torch
 
+from qinco_lit.codec import Codec
 from qinco_lit.commands import encode as command
-from qinco_lit.encoding import default_shard_rows, module
+from qinco_lit.encoding import default_shard_rows, module, shards
 from qinco_lit.encoding.progress import duration, progress_line
 from qinco_lit.training.environment import environment
 from qinco_lit.vectors import open_codes, open_vectors, write_vectors
 from tests.codes.conftest import NUM_ROWS, SHARD_ROWS, contents, save_codec, save_vectors
+from tests.models import random_quantizer
 
 
 @pytest.fixture
@@ -35,6 +39,28 @@ def test_batch_size_changes_no_byte(job, tmp_path, small_blocks, monkeypatch):
     assert all(result == results[0] for result in results)
     blocks = [64, 64, 64, 64, 44]  # of a shard of 300 rows
     assert given == [[*blocks, *blocks, *blocks, 64, 36]] * 5  # the codec never sees other blocks
+
+
+def test_autocast_around_the_job_changes_no_byte(job, tmp_path):
+    expected = job() and contents(tmp_path)
+    shutil.rmtree(tmp_path / "codes.h5.shards")
+    (tmp_path / "codes.h5").unlink()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        job()
+    assert contents(tmp_path) == expected
+
+
+@pytest.mark.parametrize("lists", [{}, {"num_lists": 5}])
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_a_batch_is_encoded_without_waiting_for_the_device(job, vectors_path, tmp_path, monkeypatch, lists, dtype):
+    vectors, folder = open_vectors(vectors_path), shards.ShardFolder(tmp_path / "x.h5", open_codes(job()).info)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # there is none for tensors without data
+    codec = Codec(random_quantizer(6, num_steps=3, codebook_size=16, hidden_dim=8, **lists), precision="bfloat16")
+    encoding = module.Encoding(codec.to("meta"), vectors, folder, search={}, batch_size=1, num_threads=None)
+    batch = module.Batch(0, torch.from_numpy(vectors[:].astype(dtype)))
+    found = encoding.predict_step(encoding.transfer_batch_to_device(batch, torch.device("meta"), 0))
+    assert found.num_rows == NUM_ROWS
+    assert all(block.device.type == "meta" for block in [*found.codes, *(found.list_ids or [])])
 
 
 @pytest.mark.parametrize("merge", [False, True])
@@ -132,6 +158,10 @@ def test_every_row_of_a_small_input_and_the_ends_of_a_large_one_are_in_its_hash(
         ({"num_threads": 0}, r"num_threads=0: give at least 1"),
         ({"beam_size": 0}, r"beam_size=0 must be at least 1"),
         ({"precision": "double"}, r"precision=double is unknown: choose from .*"),
+        (
+            {"trainer": {"precision": "bf16-true"}},
+            r"trainer.precision=bf16-true: it would round the vectors; give precision=NAME",
+        ),
         ({"name": "codes.npy"}, r"output=.*codes.npy: codes are written as HDF5, name a file that ends in .h5"),
         ({"name": "no/codes.h5"}, r"output=.*codes.h5: the folder .*no does not exist; make it first"),
     ],

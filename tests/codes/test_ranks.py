@@ -86,6 +86,20 @@ def test_the_first_rank_says_what_another_has_found(results, folder):
     assert (folder / "nan" / "rank1.log").read_text() == ""
 
 
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("memory", "rank 1 failed: OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB. and more of this\n"),
+        ("SIGTERM", "rank 1 failed: KeyboardInterrupt: SIGTERM\n"),
+    ],
+)
+def test_the_first_rank_hears_of_whatever_ends_another(results, folder, fault, message):
+    assert results[fault][0] == 2
+    assert (folder / fault / "rank0.log").read_text() == message
+    assert results[fault][1] != 0
+    assert (folder / fault / "rank1.log").read_text() != ""
+
+
 def test_lightning_starts_the_processes(folder, results, codec_dir, tmp_path):
     arguments = ["encode", f"codec={codec_dir}", f"input={folder / 'base.fvecs'}", "output=codes.h5", "shard_rows=500"]
     process = subprocess.run(

@@ -106,6 +106,13 @@ def test_given_ground_truth_is_read(make, tmp_path: Path):
     assert not (tmp_path / "cache").exists()
 
 
+def test_given_ground_truth_may_be_padded_after_the_first_column(make, tmp_path: Path):
+    padded = _neighbours(DATABASE, 10)
+    padded[3, 1:], padded[7, 6:] = -1, -1
+    write_vectors(tmp_path / "padded.ivecs", padded.astype(np.int32))
+    np.testing.assert_array_equal(make(ground_truth_path=str(tmp_path / "padded.ivecs")).ground_truth, padded)
+
+
 def test_computed_ground_truth_is_brute_force_and_kept(make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     np.testing.assert_array_equal(make().ground_truth, _neighbours(DATABASE))
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npy"]
@@ -165,7 +172,15 @@ def test_hdf5_datasets_are_files_too(make, tmp_path: Path):
         ),
         (
             {"ground_truth_path": "{}/far.ivecs"},
-            "far.ivecs: id 300 is outside of the database of 300 rows: give the matching files",
+            "far.ivecs: id 300 of query 3 is outside of the database of 300 rows: give the matching files",
+        ),
+        (
+            {"ground_truth_path": "{}/none.ivecs"},
+            "none.ivecs: id -1 of query 2 is outside of the database of 300 rows: give the matching files",
+        ),
+        (
+            {"ground_truth_path": "{}/below.ivecs"},
+            "below.ivecs: id -2 of query 5 is outside of the database of 300 rows: give the matching files",
         ),
         (
             {"ground_truth_path": "{}/other.fvecs"},
@@ -176,7 +191,10 @@ def test_hdf5_datasets_are_files_too(make, tmp_path: Path):
 def test_mistakes(make, tmp_path: Path, changes: dict[str, object], message: str):
     write_vectors(tmp_path / "other.fvecs", np.zeros((20, 8), np.float32))
     write_vectors(tmp_path / "few.ivecs", np.zeros((3, 5), np.int32))
-    write_vectors(tmp_path / "far.ivecs", np.full((20, 5), 300, np.int32))
+    for name, value, place in (("far", 300, (3, 4)), ("none", -1, (2, 0)), ("below", -2, (5, 1))):
+        truth = np.zeros((20, 5), np.int32)
+        truth[place] = value
+        write_vectors(tmp_path / f"{name}.ivecs", truth)
     filled = {key: value.format(tmp_path) if isinstance(value, str) else value for key, value in changes.items()}
     with pytest.raises(ValueError) as error:
         make(**filled)

@@ -31,7 +31,7 @@ def test_training_and_validation(name: str, mixed: bool, search: str, monkeypatc
         assert loss.device == META
         module.on_validation_epoch_start()
         module.validation_step(_batch(), 0)
-    assert all(value.device == META for value in module._state.values())
+    assert all(value.device == META for value in module.statistics.state_dict().values())
 
 
 @pytest.mark.parametrize("scoring", ["float32", "screened", "bfloat16", "float16"])
@@ -79,7 +79,7 @@ def test_sums_over_ranks_have_no_barrier(dead_codewords: str, one_rank: None, mo
     module = module_on(torch.device("cpu"), random_member("qinco2"), dead_codewords=dead_codewords)
     module.trainer.world_size = 2  # type: ignore[misc]  # of a stand-in
     training_batch(module, torch.ones((ROWS, DIM)), 0)
-    assert (module._state["usage_in_epoch"].sum(1) == ROWS).all()
+    assert (module.statistics.usage_in_epoch.sum(1) == ROWS).all()
 
 
 @pytest.mark.parametrize(

@@ -58,9 +58,7 @@ def test_a_file_system_without_locks_is_told_once(web, recorder, tmp_path, monke
         web.add(file.name, file.name.encode())
     download(files, QUICK, recorder)
     assert list(json.loads((tmp_path / "DOWNLOADS.json").read_text())["files"]) == list("abcdefgh")
-    assert caplog.messages == [
-        f"{tmp_path}: the file system has no locks; do not run two downloads of the same files at once"
-    ]
+    assert caplog.messages == [f"{tmp_path}: the file system has no locks; let no other process work on the same files"]
 
 
 def test_other_faults_of_a_lock_stop(web, fetch, tmp_path, monkeypatch):

@@ -1,5 +1,8 @@
+from typing import Any
+
 import numpy as np
 import pytest
+from jaxtyping import UInt64
 
 from qinco_lit.metrics import (
     CodeCounts,
@@ -88,13 +91,18 @@ def test_codes_beyond_the_codebook_are_refused() -> None:
         CodeCounts(3, 16).add(np.zeros((4, 2), dtype=np.uint8))
 
 
+def _keys(ids: Any) -> UInt64[np.ndarray, "nq n"]:
+    """Of vectors that all differ."""
+    return np.asarray(ids).astype(np.uint64) + np.uint64(1)
+
+
 def test_merged_blocks_equal_one_sort_and_earlier_ids_win_ties() -> None:
     squared_l2 = rng.integers(0, 30, size=(6, 90)).astype(np.float32)  # many ties
     nearest = NearestSoFar(6, 25)
     for start in range(0, 90, 40):
         block = squared_l2[:, start : start + 40]
         order = np.argsort(block, axis=1, kind="stable")[:, :25]
-        nearest.add(np.take_along_axis(block, order, axis=1), order + start)
+        nearest.add(np.take_along_axis(block, order, axis=1), order + start, _keys(order + start))
     np.testing.assert_array_equal(nearest.ids, np.argsort(squared_l2, axis=1, kind="stable")[:, :25])
 
 
@@ -104,18 +112,38 @@ def test_the_largest_are_the_nearest_where_larger_is_better() -> None:
     for start in range(0, 90, 40):
         block = products[:, start : start + 40]
         order = np.argsort(-block, axis=1, kind="stable")[:, :25]
-        nearest.add(np.take_along_axis(block, order, axis=1), order + start)
+        nearest.add(np.take_along_axis(block, order, axis=1), order + start, _keys(order + start))
     expected = np.argsort(-products, axis=1, kind="stable")[:, :25]
     np.testing.assert_array_equal(nearest.ids, expected)
     np.testing.assert_array_equal(nearest.scores, np.take_along_axis(products, expected, axis=1))
     few = NearestSoFar(1, 3, largest=True)
-    few.add(np.array([[-7.0]], dtype=np.float32), np.array([[5]]))
+    few.add(np.array([[-7.0]], dtype=np.float32), np.array([[5]]), _keys([[5]]))
     np.testing.assert_array_equal(few.ids, [[5, -1, -1]])
     np.testing.assert_array_equal(few.scores, [[-7.0, -np.inf, -np.inf]])
 
 
 def test_fewer_vectors_than_asked_leave_places_empty() -> None:
     nearest = NearestSoFar(1, 4)
-    nearest.add(np.array([[1.0, 2.0]], dtype=np.float32), np.array([[5, 3]]))
+    nearest.add(np.array([[1.0, 2.0]], dtype=np.float32), np.array([[5, 3]]), _keys([[5, 3]]))
     np.testing.assert_array_equal(nearest.ids, [[5, 3, -1, -1]])
     np.testing.assert_array_equal(nearest.scores, [[1.0, 2.0, np.inf, np.inf]])
+
+
+@pytest.mark.parametrize("largest", [False, True])
+def test_equal_vectors_are_ordered_by_id_whatever_their_scores_are_rounded_to(largest: bool) -> None:
+    rows = rng.integers(0, 12, size=90)  # many equal ones
+    exact = rng.normal(size=(6, 12))[:, rows].astype(np.float32)
+    rounded = exact * (1 + np.float32(2e-7) * rng.integers(-1, 2, size=exact.shape).astype(np.float32))
+    sign = -1 if largest else 1
+    for block_size in (90, 40, 7):
+        nearest = NearestSoFar(6, 25, largest=largest)
+        for start in range(0, 90, block_size):
+            stop = min(start + block_size, 90)
+            # within a block equal vectors have equal scores; across blocks they have not
+            same = np.stack(
+                [rounded[:, start + np.flatnonzero(rows[start:stop] == row)[0]] for row in rows[start:stop]]
+            )
+            order = np.argsort(sign * same.T, axis=1, kind="stable")[:, :25]
+            keys = rows[start:stop].astype(np.uint64)[order] + np.uint64(1)
+            nearest.add(np.take_along_axis(same.T, order, axis=1), order + start, keys)
+        np.testing.assert_array_equal(nearest.ids, np.argsort(sign * exact, axis=1, kind="stable")[:, :25])

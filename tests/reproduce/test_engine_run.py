@@ -15,8 +15,7 @@ import pytest
 from qinco_lit.commands.reproduce import reproduce
 from qinco_lit.commands.reproducing.engine import Stop
 from qinco_lit.commands.reproducing.process import locked
-from qinco_lit.commands.reproducing.state import TRAINING_LOCK
-from qinco_lit.training.run_folder import LOCK, only_trainer
+from qinco_lit.training.run_folder import only_trainer
 from tests.reproduce.tiny_scale import STUB, commands, engine_of, scale_values
 
 TINY = ["train d/Tiny-8B-s0/train", "evaluate d/Tiny-8B-s0/evaluate"]
@@ -160,7 +159,6 @@ def test_a_training_started_by_hand_counts(output):
     os.utime(folder / "summary.json", (0, 0))  # silent for long
     with only_trainer(folder):
         assert engine_of(output).outcomes()["d/Tiny-8B-s0/train"].reason == "runs now"
-    assert TRAINING_LOCK == LOCK
     (folder / LOCK).touch()  # of a killed training
     assert engine_of(output).outcomes()["d/Tiny-8B-s0/train"].reason == ""
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from qinco_lit.commands.centroids import centroids
+from qinco_lit.locks import only_writer
 from qinco_lit.published.centroids import read_centroids
 from qinco_lit.vectors import open_vectors
 from tests.cli.conftest import qinco, refused  # noqa: F401 (fixtures)
@@ -175,3 +176,9 @@ def test_a_row_with_nan_is_named(qinco, tmp_path: Path):  # noqa: F811
     line = outcome.err.splitlines()[-1]
     assert (outcome.code, [path.name for path in tmp_path.iterdir()]) == (2, ["x.npy"])
     assert line == "qinco: error: training vector 1234 holds NaN or infinity (as float32): repair or remove it"
+
+
+def test_centroids_that_another_process_finds_are_refused(refused, x, tmp_path):  # noqa: F811
+    with only_writer(tmp_path / "c.npy"):
+        line = refused("centroids", "input=x.npy", "num_lists=50", "output=c.npy", "device=cpu")
+    assert line == "c.npy: another process writes it; wait for that one, or name another output"

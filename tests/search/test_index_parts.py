@@ -1,5 +1,7 @@
 """Fits and parts of `qinco index`: one fit for all parts, whoever comes first, and none that is made twice."""
 
+import errno
+import fcntl
 import json
 import shutil
 import threading
@@ -11,7 +13,6 @@ import pytest
 
 from qinco_lit.commands import index as command
 from qinco_lit.commands import index_fit
-from qinco_lit.search.index import work as works
 from qinco_lit.search.index.work import IndexWork
 from tests.search.index_jobs import contents
 
@@ -97,13 +98,13 @@ def test_one_at_a_time_is_alone(tmp_path):
 
 def test_a_file_system_without_locks_is_said(tmp_path, caplog, monkeypatch):
     def no_locks(*_: Any) -> None:
-        raise OSError(works.errno.ENOLCK, "No locks available")
+        raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(works.fcntl, "flock", no_locks)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
     with IndexWork(tmp_path / "x", {"a": 1}).alone():
         pass
     assert caplog.messages == [
-        f"{tmp_path}/x.work cannot be locked: start no other part before the decoders are fitted"
+        f"{tmp_path}/x.work: the file system has no locks; let no other process work on the same files"
     ]
 
 
@@ -138,3 +139,71 @@ def test_a_fit_without_pairwise_is_saved_once(build, tmp_path, monkeypatch):
     assert kept == {"fit"}
     build("two", pairwise=False)
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+def _refused(run, monkeypatch, tmp_path, **other):
+    """Let a second call come while the first one fits; return why that is refused."""
+    lines: list[str] = []
+    fit_decoders = command.fit_decoders
+
+    def meanwhile(*arguments: Any, **options: Any) -> Any:
+        before = contents(tmp_path)
+        with pytest.raises(ValueError) as refusal:
+            run("two", **other)
+        lines.append(str(refusal.value))
+        assert contents(tmp_path) == before
+        return fit_decoders(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "fit_decoders", meanwhile)
+        run("two")
+    return lines
+
+
+@pytest.mark.parametrize("other", [{}, {"parts": 2, "part": 0}, {"num_training": 300}])
+def test_a_second_call_on_the_same_output_is_refused_and_the_first_one_ends(build, tmp_path, monkeypatch, other):
+    build("one")
+    busy = f"{tmp_path}/two: another process writes it; wait for that one, or name another output"
+    assert _refused(build, monkeypatch, tmp_path, **other) == [busy]
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+    assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}
+
+
+def test_the_work_is_not_ended_while_a_part_is_built(build, tmp_path, monkeypatch):
+    build("one")
+    build_part, lines = command._build_part, []
+
+    def meanwhile(*arguments: Any) -> None:
+        monkeypatch.setattr(command, "_build_part", build_part)
+        with pytest.raises(ValueError) as refusal:
+            build("two", parts=2)
+        lines.append(str(refusal.value))
+        build("two", parts=2, part=1)  # another part may be built
+        build_part(*arguments)
+
+    monkeypatch.setattr(command, "_build_part", meanwhile)
+    build("two", parts=2, part=0)
+    assert "another process writes it" in lines[0]
+    monkeypatch.setattr(command, "fill_lists", _stop)
+    build("two", parts=2)
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+def test_a_part_that_another_process_builds_is_waited_for(build, tmp_path, caplog, monkeypatch):
+    build("one", parts=2, part=0)
+    job = json.loads((tmp_path / "one.work" / "job.json").read_text())
+    holds = threading.Event()
+
+    def build_elsewhere() -> None:
+        with IndexWork(tmp_path / "one", job).alone(1, 2):
+            holds.set()
+            while not any("another process" in line for line in caplog.messages):
+                time.sleep(0.01)
+
+    with caplog.at_level("INFO"):
+        elsewhere = threading.Thread(target=build_elsewhere)
+        elsewhere.start()
+        assert holds.wait(10)
+        build("one", parts=2, part=1)
+        elsewhere.join()
+    assert f"another process builds part=1 of parts=2 in {tmp_path}/one.work: waiting for it" in caplog.messages

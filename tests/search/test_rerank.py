@@ -64,6 +64,24 @@ def test_of_equal_scores_the_smaller_id_comes_first() -> None:
         np.testing.assert_array_equal(kept[kept >= 0], np.sort(given[given >= 0]))
 
 
+@pytest.mark.parametrize("inner_product", [False, True])
+def test_of_equal_codes_the_smaller_id_comes_first_whatever_decoding_rounds(inner_product: bool) -> None:
+    x_hat, queries, candidates = shortlists(5)
+    codes = np.concatenate([candidates.codes % 4, candidates.codes], axis=2)  # the first ones of many vectors are equal
+    rng = np.random.default_rng(5)
+
+    def decode(codes: np.ndarray, list_ids: np.ndarray) -> np.ndarray:
+        assert codes.shape[1] == 1
+        noise = rng.integers(-1, 2, size=(len(codes), DIM)).astype(np.float32)
+        return x_hat[codes[:, 0]] * (1 + np.float32(2e-7) * noise)
+
+    found = rerank(queries, candidates._replace(codes=codes), SIZE, decode, inner_product=inner_product, num_steps=1)
+    for kept, read in zip(found.ids, found.codes[..., 0], strict=True):
+        for code in range(4):
+            equal = kept[(kept >= 0) & (read == code)]
+            np.testing.assert_array_equal(equal, np.sort(equal))
+
+
 def test_empty_shortlists() -> None:
     _, queries, candidates = shortlists(3)
     nothing = candidates._replace(ids=np.full_like(candidates.ids, -1))

@@ -1,10 +1,14 @@
 """The searcher against brute force over the same reconstructions; what is defined for odd input."""
 
+import copy
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import faiss
 import numpy as np
 import pytest
+import torch
 
 from qinco_lit import Searcher
 from qinco_lit.search.index.bundle import save
@@ -106,6 +110,41 @@ def test_queries_of_any_dtype_of_vectors() -> None:
     expected = searcher.search(np.float32(whole), 3)
     for dtype in (np.uint8, np.float64, np.float16):
         np.testing.assert_array_equal(searcher.search(whole.astype(dtype), 3)[1], expected[1])
+
+
+def test_lists_of_numbers_are_queries_and_vectors() -> None:
+    given, other = indexed(), indexed()
+    searcher, second = Searcher(given.bundle), Searcher(other.bundle)
+    np.testing.assert_array_equal(searcher.add(given.x[:3].tolist(), [900, 901, 902]), [900, 901, 902])
+    second.add(given.x[:3], np.array([900, 901, 902]))
+    for one, two in zip(searcher.search(given.queries.tolist(), 5), second.search(given.queries, 5), strict=True):
+        np.testing.assert_array_equal(one, two)
+    whole = np.rint(given.queries)
+    np.testing.assert_array_equal(searcher.search(whole.astype(int).tolist(), 5)[1], searcher.search(whole, 5)[1])
+    searcher.add(np.rint(given.x[:3]).astype(int).tolist())
+    with pytest.raises(ValueError, match=r"^queries are no array of numbers: give an array, or lists of one length$"):
+        searcher.search([[1.0] * DIM, [2.0]])
+
+
+def test_autocast_around_a_searcher_changes_nothing() -> None:
+    given, other = indexed(), indexed()
+    searcher, second = Searcher(given.bundle), Searcher(other.bundle)
+    searcher.add(given.x[:50])
+    expected = searcher.search(given.queries, 5, num_pairwise=50)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        second.add(given.x[:50])
+        found = second.search(given.queries, 5, num_pairwise=50)
+    for one, two in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("away", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_searcher_says_how_other_processes_get_it(away: Callable[[Searcher], object]) -> None:
+    with pytest.raises(
+        TypeError, match=r"^a Searcher is not pickled, .*: give processes its folder, .*mmap=True.*$"
+    ) as no:
+        away(Searcher(indexed().bundle))
+    assert "\n" not in str(no.value)
 
 
 def test_cosine_does_not_depend_on_the_length_of_a_query() -> None:

@@ -32,7 +32,7 @@ class WriteState(Callback):
         assert isinstance(module, QuantizerTraining)
         state = {
             "weights": {key: value.clone() for key, value in module.quantizer.state_dict().items()},
-            "usage": module._state["usage_in_epoch"].clone(),
+            "usage": module.statistics.usage_in_epoch.clone(),
             "rows": torch.cat(self.rows) if self.rows else torch.zeros(0),
             "val_mse": trainer.callback_metrics.get("val/mse", torch.zeros(())),
         }

@@ -16,7 +16,7 @@ from qinco_lit.training.module import QuantizerTraining
 def _write_state(module: QuantizerTraining) -> None:
     weights = {name: value.clone() for name, value in module.quantizer.state_dict().items()}
     figures = {name: float(value) for name, value in module.trainer.callback_metrics.items()}
-    state = {"weights": weights, "usage": module._state["usage_in_epoch"], "figures": figures}
+    state = {"weights": weights, "usage": module.statistics.usage_in_epoch, "figures": figures}
     torch.save(state, Path(os.environ["RANKS_FOLDER"]) / f"rank{module.global_rank}.pt")
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 RECIPE: dict[str, Any] = {
     "batch_size": 64,
-    "normalization": "standard",
+    "normalization": "centred",
     "normalization_rows": 1000,
     "initial_codebooks": "kmeans",
     "kmeans_rows": 2000,

@@ -162,7 +162,7 @@ def test_a_part_without_any_difference_is_named(
     write_vectors(tmp_path / "x.npy", x)
     train("run", f"data.train={tmp_path / 'x.npy'}", code=2)
     (line,) = capsys.readouterr().err.splitlines()[-1:]
-    assert "dimensions 0 to 5 (part 0) hold one value in all of the first" in line
+    assert "dimensions 0 to 5 (part 0) are the same in all of the first" in line
     assert line.endswith("training vectors: give other model.part_dims, or opq=true")
 
 
@@ -215,7 +215,7 @@ def test_what_would_be_another_run_is_not_resumed(train: Train, capfd: pytest.Ca
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["model.num_parts=5"], "dim=12 is no multiple of num_parts=5: say part_dims=[...]"),
+        (["model.num_parts=5", "model.num_steps=5"], "dim=12 is no multiple of num_parts=5: say part_dims=[...]"),
         (["model.num_parts=3"], "num_steps=4 is no multiple of num_parts=3: say part_steps=[...]"),
         (["model.part_dims=[8,8]"], "part_dims=[8, 8]: give num_parts=2 numbers from 1 that add up to dim=12"),
         (["model.part_steps=[4,0]"], "part_steps=[4, 0]: give num_parts=2 numbers from 1 that add up to num_steps=4"),

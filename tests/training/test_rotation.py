@@ -47,7 +47,8 @@ def test_the_better_of_two_starts_is_taken() -> None:
     apart = np.random.default_rng(0).standard_normal((300, 16)) * np.geomspace(1, 0.05, 16)
     for x in (_correlated(300), apart.astype(np.float32)):
         random, _ = np.linalg.qr(np.random.default_rng(5).standard_normal((16, 16)))
-        ends = [rotation._trained(x, start, 4, 8, 5) for start in (np.eye(16), random)]
+        centred = np.float32(x - x.mean(0, dtype=np.float64))
+        ends = [rotation._trained(centred, start, 4, 8, 5) for start in (np.eye(16), random)]
         assert ends[0][0] != ends[1][0]
         np.testing.assert_array_equal(opq_rotation(x, [4] * 4, seed=5), min(ends, key=lambda end: end[0])[1])
 

@@ -167,6 +167,8 @@ def test_fewer_batches_are_an_epoch(train: Train) -> None:
         ("trainer.log_every_n_steps=-1", "give at least 0"),
         ("+trainer.limit_train_batches=0", "leaves nothing to train on"),
         ("+trainer.max_steps=x", "expected an integer"),
+        ("+trainer.val_check_interval=0", "give trainer.limit_val_batches=0"),
+        ("trainer.checkpoint_every_s=-1", "give at least 0"),
     ],
 )
 def test_what_a_training_cannot_take_is_refused_in_one_line(
@@ -176,6 +178,16 @@ def test_what_a_training_cannot_take_is_refused_in_one_line(
     [line] = capfd.readouterr().err.splitlines()
     assert line.startswith(f"qinco: error: {option.lstrip('+').partition('=')[0]}")
     assert message in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("option", ["trainer.devices=abc", "trainer.accelerator=tpu", "+trainer.max_time=soon"])
+def test_what_lightning_cannot_take_is_one_line(
+    option: str, small: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *small, option, f"hydra.run.dir={tmp_path / 'run'}"]) == 2
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith("qinco: error: Lightning refuses the options of trainer: ")
     assert not (tmp_path / "run").exists()
 
 

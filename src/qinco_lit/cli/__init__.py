@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 
 from qinco_lit.cli.jobs import raise_mistake, run_job
+from qinco_lit.cli.streams import forgiving_streams
 from qinco_lit.cli.sweeps import UserError
 from qinco_lit.cli.table import JOBS, TOOLS, Job, Tool
 from qinco_lit.mistakes import in_one_line
@@ -31,6 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (default: the process's) and return its exit code: 0, or 2 for a user's mistake."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     os.environ["QINCO_COMMAND"] = shlex.join(["qinco", *arguments])  # for summaries, of processes of the job, too
+    try:
+        with forgiving_streams():
+            return _run(arguments)
+    except OSError as error:  # what was printed did not fit where it was sent
+        return _report(error)
+
+
+def _run(arguments: list[str]) -> int:
     try:
         with _own_logging():
             return _dispatch(arguments)

@@ -3,11 +3,15 @@
 import argparse
 import contextlib
 import logging
+import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from qinco_lit.cli.quoting import explained, quoted
+from qinco_lit.cli.run_folders import UNTYPED, is_first_process, place, recorded
 from qinco_lit.cli.sweeps import (
     FAILED,
     REPORT,
@@ -15,7 +19,6 @@ from qinco_lit.cli.sweeps import (
     UserError,
     check_launcher,
     failure,
-    is_first_process,
     raise_if_missing,
 )
 from qinco_lit.cli.table import JOBS, Job
@@ -23,6 +26,7 @@ from qinco_lit.cli.tracking import is_multirun
 from qinco_lit.commands.checks import NEEDS_PARTS, NO_OPTIONS
 from qinco_lit.mistakes import in_one_line, remove_if_unused, users_mistake
 from qinco_lit.options import unknown, unknown_key
+from qinco_lit.run_folder import TYPED, only_process
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -33,11 +37,28 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONFIG_PATH = "pkg://qinco_lit.conf"
-SAVED_CONFIG = Path(".hydra") / "config.yaml"
+SAVED_CONFIG = Path(TYPED) / "config.yaml"
 # Overrides that make a saved config, which holds no settings of Hydra, run in its folder and leave that as it is.
 _RESUME_SETTINGS = ["hydra/job_logging=qinco", "hydra.job.name=train", "hydra.output_subdir=null"]
 _KEPT = ("seed", "data.metric")  # by a run that is resumed, as its choices of groups
 _SHORT = {"opq": "model.opq"}  # how options may be typed, and what they are, of the jobs that choose a model
+
+
+@dataclass
+class _Start:
+    """What the check of a command line has found and made.
+
+    Attributes:
+        sweep_dir: the folder of a sweep; None: there is one run.
+        keeps_typed: `.hydra` is written.
+        may_be_removed: folders of jobs that have left nothing; one that was there before stays.
+        started_in: where a resumed run was started: its relative paths are meant from there.
+    """
+
+    sweep_dir: Path | None = None
+    keeps_typed: bool = False
+    may_be_removed: bool = False
+    started_in: Path | None = None
 
 
 def raise_mistake(parser: argparse.ArgumentParser, message: str) -> NoReturn:  # noqa: ARG001 (takes a parser's place)
@@ -60,37 +81,56 @@ def run_job(name: str, arguments: list[str]) -> None:
     parser = get_args_parser()
     parser.error = raise_mistake.__get__(parser)  # type: ignore[method-assign]
     args = parser.parse_intermixed_args(arguments)
-    job, resumed = JOBS[name], _prepare(name, args)
+    job, start = JOBS[name], _prepare(name, args)
 
     def task(config: "DictConfig") -> float | None:
-        return _run_task(job, config, keep_folder=resumed)
+        return _run_task(job, config, start, trains=name == "train")
 
-    _run_hydra(args=args, args_parser=parser, task_function=task, config_path=CONFIG_PATH, config_name=name)
+    with contextlib.nullcontext() if start.sweep_dir is None else only_process(start.sweep_dir):
+        _run_hydra(args=args, args_parser=parser, task_function=task, config_path=CONFIG_PATH, config_name=name)
 
 
-def _run_task(job: Job, config: "DictConfig", *, keep_folder: bool) -> float | None:
+def _run_task(job: Job, config: "DictConfig", start: _Start, *, trains: bool) -> float | None:
     from hydra.core.hydra_config import HydraConfig
 
     run_dir = Path((settings := HydraConfig.get()).runtime.output_dir)
     try:
-        value = job.run(_plain(config), run_dir)
+        with (
+            recorded(run_dir, config, trains=trains) if start.keeps_typed else contextlib.nullcontext(),
+            _in_folder(start.started_in),
+        ):
+            value = job.run(_plain(config), run_dir)
         (run_dir / FAILED).unlink(missing_ok=True)
         return value
     except Exception as error:
         mistake = users_mistake(error)
-        own_files = {".hydra", f"{settings.job.name}.log"}
+        own_files = {TYPED, f"{settings.job.name}.log"}
         if is_multirun(settings) and (mistake is None or not _stops_sweep(settings, run_dir, own_files)):
             failure(error, run_dir, settings.job.name)
             return None
         if mistake is None:
             raise
-        if not keep_folder and is_first_process():
+        if start.may_be_removed and is_first_process():
             remove_if_unused(run_dir, own_files)
         raise UserError from mistake
     except KeyboardInterrupt:
         if is_multirun(settings):
             log.warning("the rest of the sweep: the same command with hydra.sweep.dir=%s", settings.sweep.dir)
         raise
+
+
+@contextlib.contextmanager
+def _in_folder(folder: Path | None) -> Iterator[None]:
+    """Be in the folder for the block; a file that is missing then is told with it."""
+    if folder is None or folder == Path.cwd():
+        yield
+        return
+    with contextlib.chdir(folder):
+        try:
+            yield
+        except FileNotFoundError as error:
+            hint = f"relative paths are meant from {folder}, where the run was started"
+            raise FileNotFoundError(f"{in_one_line(error)} ({hint})") from error
 
 
 def _stops_sweep(settings: "HydraConf", run_dir: Path, own_files: set[str]) -> bool:
@@ -102,13 +142,18 @@ def _stops_sweep(settings: "HydraConf", run_dir: Path, own_files: set[str]) -> b
 # --- checking the command line before Hydra makes a folder ----------------------------------------------------------
 
 
-def _prepare(name: str, args: argparse.Namespace) -> bool:
-    """Check the command line; with resume=, point it at that run's saved config and return True. Raises ValueError."""
+def _prepare(name: str, args: argparse.Namespace) -> _Start:
+    """Check the command line and make the folder of the run; with resume=, point it at that run's saved config.
+
+    Raises:
+        ValueError: the user's mistakes.
+        OSError: the folder cannot be made.
+    """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     if args.hydra_help or args.shell_completion:
-        return False
+        return _Start()
     if name in ("train", "plan"):
         if any(override.startswith("codec=") for override in args.overrides):
             for short in _SHORT:
@@ -121,35 +166,50 @@ def _prepare(name: str, args: argparse.Namespace) -> bool:
             raise ValueError(f"{override} is not of the form KEY=VALUE or GROUP=CHOICE")
     try:
         with _open_hydra(name, args) as hydra:
-            resumed = name == "train" and _resume(hydra, args)
-            if not resumed:
-                _check(name, hydra, args)
-        if resumed:
-            with _open_hydra(name, args) as hydra:
-                _check(name, hydra, args)
+            started_in = _resume(hydra, args) if name == "train" else None
+            if started_in is None:
+                return _check(name, hydra, args)
+        with _open_hydra(name, args) as hydra:
+            start = _check(name, hydra, args)
+            start.started_in = started_in
+            return start
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(in_one_line(error)) from error
-    return resumed
+        raise explained(error) from error
 
 
-def _check(name: str, hydra: "Hydra", args: argparse.Namespace) -> None:
+def _check(name: str, hydra: "Hydra", args: argparse.Namespace) -> _Start:
+    from hydra.core.hydra_config import HydraConfig
+
     config_name, overrides = args.config_name or name, _parse(hydra, args.overrides)
     check_launcher(overrides, hydra.config_loader.get_group_options("hydra/launcher"))
     is_run = not (args.help or args.cfg or args.info)
     sweep = _sweep(hydra, config_name, overrides) if is_run else None
     if sweep is None or not (args.multirun or sweep.is_asked_for):
         config = _checked_config(hydra, config_name, args.overrides)
-        if is_run:
-            JOBS[name].check(config)
-        return
+        if not is_run:
+            return _Start()
+        JOBS[name].check(config)
+        return _placed(args, HydraConfig.get(), "run")
     configs = [_checked_config(hydra, config_name, job) for job in sweep.samples()]
     files = [f"-cd {args.config_dir}"] * bool(args.config_dir) + [f"-cn {args.config_name}"] * bool(args.config_name)
     one_job = " ".join(["qinco", name, *files, *["hydra.mode=RUN"] * bool(files)])
     for config in configs:
         JOBS[name].check(config)
         sweep.check_processes(one_job, config)
+        for option in UNTYPED:
+            if config.get(option):
+                raise ValueError(f"{option}=true is for one run: a sweep begins anew in another hydra.sweep.dir")
     sweep.check_folder(lambda job: _checked_config(hydra, config_name, job))
     args.overrides.append(REPORT)
+    return _placed(args, sweep.settings, "sweep")
+
+
+def _placed(args: argparse.Namespace, settings: "HydraConf", group: str) -> _Start:
+    """Make the folder, the last of what may be refused here, and let Hydra write no `.hydra` into it."""
+    found = place(settings, group)
+    args.overrides += [*found.overrides, "hydra.output_subdir=null"]
+    is_sweep, keeps_typed = group == "sweep", settings.output_subdir is not None
+    return _Start(found.folder if is_sweep else None, keeps_typed, may_be_removed=is_sweep or found.is_new)
 
 
 def _sweep(hydra: "Hydra", config_name: str, overrides: list["Override"]) -> Sweep | None:
@@ -191,11 +251,12 @@ def _parse(hydra: "Hydra", overrides: list[str]) -> list["Override"]:
     return OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(overrides)
 
 
-def _resume(hydra: "Hydra", args: argparse.Namespace) -> bool:
+def _resume(hydra: "Hydra", args: argparse.Namespace) -> Path | None:
+    """With resume=, point the command line at that run's saved config; return the folder where it was started."""
     overrides = _parse(hydra, args.overrides)
     folder = next((o.value() for o in overrides if o.key_or_group == "resume"), None)
     if folder is None:
-        return False
+        return None
     from qinco_lit.training.run_log import merged_overrides, read_summary  # Lightning's import takes seconds
 
     saved = Path(str(folder)).absolute() / SAVED_CONFIG
@@ -204,14 +265,30 @@ def _resume(hydra: "Hydra", args: argparse.Namespace) -> bool:
     if not saved.is_file():
         raise ValueError(f"resume={folder} is no run folder: it has no {SAVED_CONFIG}")
     for override in overrides:
+        if override.key_or_group in UNTYPED:
+            raise ValueError(f"resume={folder} goes on with a run, {override.input_line} begins anew: leave one out")
         is_choice = hydra.config_loader.get_group_options(override.key_or_group) and not override.is_hydra_override()
         if is_choice or override.key_or_group in _KEPT:
             raise ValueError(f"resume={folder} keeps the choices of its run; leave out {override.input_line}")
     run_dir = saved.parent.parent
     args.config_dir, args.config_name = str(saved.parent), saved.stem
     earlier = read_summary(run_dir).get("resume_overrides", [])
-    args.overrides = [*_RESUME_SETTINGS, f'hydra.run.dir="{run_dir}"', *merged_overrides(earlier, args.overrides)]
-    return True
+    args.overrides = [
+        *_RESUME_SETTINGS,
+        f"hydra.run.dir={quoted(str(run_dir))}",
+        *merged_overrides(earlier, args.overrides),
+    ]
+    if "QINCO_DATA" in os.environ:  # meant from here
+        os.environ["QINCO_DATA"] = str(Path(os.environ["QINCO_DATA"]).absolute())
+    return _started_in(saved.with_name("hydra.yaml"))
+
+
+def _started_in(settings: Path) -> Path:
+    """The folder where a run was started, of its saved settings of Hydra; this one where that is gone."""
+    from omegaconf import OmegaConf
+
+    known = OmegaConf.select(OmegaConf.load(settings), "hydra.runtime.cwd") if settings.is_file() else None
+    return Path(known) if known is not None and Path(known).is_dir() else Path.cwd()
 
 
 def _checked_config(hydra: "Hydra", config_name: str, overrides: list[str]) -> dict[str, Any]:

@@ -2,14 +2,15 @@
 
 import json
 import logging
-import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qinco_lit.atomic import write_atomically
+from qinco_lit.cli.run_folders import UNTYPED, is_first_process
 from qinco_lit.mistakes import in_one_line, users_mistake
+from qinco_lit.run_folder import TYPED, check_can_be_made, check_unused
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -23,7 +24,7 @@ REPORT = "+hydra.callbacks.qinco_failures._target_=qinco_lit.cli.sweep_report.Re
 # Launchers of Hydra that are packages of their own, and the extra of ours that brings them.
 _PLUGINS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}
 # Of a job's config, what may be another one when its sweep is gone on with.
-_MAY_CHANGE = ("logger", "choices", "resume", "data_dir")
+_MAY_CHANGE = ("logger", "choices", "resume", "data_dir", *UNTYPED)
 
 
 class UserError(BaseException):
@@ -46,7 +47,7 @@ class Sweep:
         config = hydra.compose_config(
             config_name, settings, RunMode.MULTIRUN, with_log_configuration=False, validate_sweep_overrides=False
         )
-        self.settings = config.hydra
+        self.settings, self._config = config.hydra, config
         self.is_asked_for = config.hydra.mode == RunMode.MULTIRUN  # by hydra.mode, in a file or on the command line
         self._hydra, self._overrides = hydra, overrides
 
@@ -95,20 +96,39 @@ class Sweep:
         Args:
             compose: the config of a job, in plain values, from its overrides.
         """
-        from omegaconf import OmegaConf
-
         folder = Path(str(self.settings.sweep.dir))
-        if not (folder / "multirun.yaml").is_file():
+        jobs = self.jobs()
+        folders: list[str] = []
+        for overrides, name in zip(jobs, self._subfolders(jobs), strict=True):
+            if name in folders:
+                numbers = f"{folders.index(name)} and {len(folders)}"
+                raise ValueError(
+                    f"hydra.sweep.subdir={name} is the folder of jobs {numbers} alike: let it tell jobs apart"
+                )
+            folders.append(name)
+            check_can_be_made(folder / name)
+            check_unused(folder / name)
+            if (folder / "multirun.yaml").is_file():
+                _check_typed(folder / name, [word for word in overrides if not word.startswith(("hydra.", "hydra/"))])
+                _check_config(folder / name, overrides, compose)
+
+    def _subfolders(self, jobs: list[list[str]]) -> Iterator[str]:
+        """The names of the folders of jobs: their numbers, unless hydra.sweep.subdir says something else."""
+        from hydra.core.hydra_config import HydraConfig
+        from omegaconf import OmegaConf, open_dict
+
+        named = OmegaConf.to_container(self.settings.sweep, resolve=False)
+        assert isinstance(named, dict)
+        if named["subdir"] == "${hydra.job.num}":
+            yield from map(str, range(len(jobs)))
             return
-        for number, overrides in enumerate(self.jobs()):
-            saved = folder / str(number) / ".hydra" / "overrides.yaml"
-            asked = [override for override in overrides if not override.startswith(("hydra.", "hydra/"))]
-            there = [str(override) for override in OmegaConf.load(saved)] if saved.is_file() else asked
-            if there != asked:
-                earlier = " ".join(override for override in there if override not in asked) or "fewer options"
-                now = " ".join(override for override in asked if override not in there) or "fewer options"
-                raise _another_run(folder / str(number), earlier, now)
-            _check_config(folder / str(number), overrides, compose)
+        for number, overrides in enumerate(jobs):
+            config = self._hydra.config_loader.load_sweep_config(self._config, list(overrides))
+            with open_dict(config):
+                config.hydra.job.id = str(number)
+                config.hydra.job.num = number
+            HydraConfig.instance().set_config(config)
+            yield str(OmegaConf.select(config, "hydra.sweep.subdir"))
 
     def check_processes(self, command: str, config: Mapping[str, Any]) -> None:
         """Refuse jobs that start processes of their own, which would each run the whole sweep. Raises ValueError.
@@ -148,6 +168,18 @@ class Sweep:
             elif key in typed and not key.startswith(("hydra.", "hydra/")):
                 command += f" {shlex.quote(options[0])}"
         return f"{head}{command}{tail}"
+
+
+def _check_typed(run_dir: Path, asked: list[str]) -> None:
+    """Let what was typed for a job that is there be what is typed now. Raises ValueError."""
+    from omegaconf import OmegaConf
+
+    saved = run_dir / TYPED / "overrides.yaml"
+    there = [str(override) for override in OmegaConf.load(saved)] if saved.is_file() else asked
+    if there != asked:
+        earlier = " ".join(override for override in there if override not in asked) or "fewer options"
+        now = " ".join(override for override in asked if override not in there) or "fewer options"
+        raise _another_run(run_dir, earlier, now)
 
 
 def _check_config(run_dir: Path, overrides: list[str], compose: Callable[[list[str]], dict[str, Any]]) -> None:
@@ -255,17 +287,18 @@ class Earlier(NamedTuple):
     has_checkpoint: bool = False
 
 
-def earlier_attempt(run_dir: Path) -> Earlier:
-    """What there is in the folder of a training that the same sweep has started before."""
+def earlier_attempt(run_dir: Path, typed: list[str]) -> Earlier:
+    """What there is in the folder of a training that the same sweep has started before.
+
+    Raises:
+        ValueError: what is there was not `typed`; of jobs that are known beforehand, `Sweep.check_folder` says so.
+    """
     from qinco_lit.training.run_log import read_summary
+
+    _check_typed(run_dir, typed)
 
     summary = read_summary(run_dir)
     if summary.get("state") == "finished":
         log.info("%s is finished: validation MSE %.6g", run_dir, summary["best_val_mse"])
         return Earlier(result=float(summary["best_val_mse"]))
     return Earlier(has_checkpoint=(run_dir / "checkpoints" / "last.ckpt").is_file())
-
-
-def is_first_process() -> bool:
-    """Whether this process is the first, or only one, of its job."""
-    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from qinco_lit.cli.run_folders import UNTYPED, typed_overrides
 from qinco_lit.cli.sweeps import Earlier, earlier_attempt
 from qinco_lit.cli.tracking import describe_run, is_multirun
 from qinco_lit.commands import (
@@ -63,8 +64,12 @@ def _train(config: dict[str, Any], run_dir: Path) -> float | None:
     from qinco_lit.commands.train import train
 
     settings, earlier = HydraConfig.get(), Earlier()
+    typed, overwrite = typed_overrides([str(override) for override in settings.overrides.task]), False
     if is_multirun(settings):  # the same sweep again goes on with its jobs
-        earlier = earlier_attempt(run_dir)
+        earlier = earlier_attempt(run_dir, typed)
+    else:
+        overwrite = bool(config.get("overwrite"))
+    config = {name: value for name, value in config.items() if name not in UNTYPED}
     if earlier.result is not None:
         return earlier.result
     describe_run(config, settings, run_dir)
@@ -78,8 +83,9 @@ def _train(config: dict[str, Any], run_dir: Path) -> float | None:
         seed=config["seed"],
         run_dir=run_dir,
         resume=config["resume"] is not None or earlier.has_checkpoint,
+        overwrite=overwrite,
         config=config,
-        overrides=[] if earlier.has_checkpoint else [str(override) for override in settings.overrides.task],
+        overrides=[] if earlier.has_checkpoint else typed,
     )
     if config["trainer"].get("fast_dev_run") and not is_multirun(settings):
         remove_if_unused(run_dir, {".hydra", f"{settings.job.name}.log"})

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 # Groups whose choice a run is filtered by in the dashboard.
 _TAGGED = ("model", "data", "coarse")
 # Options that say nothing about what a run computes, or where others lie.
-_UNTOLD = ("resume", "data_dir", "cache_dir", "logger", "hydra")
+_UNTOLD = ("resume", "overwrite", "data_dir", "cache_dir", "logger", "hydra")
 _SAVED_CONFIG = "config.json"
 
 

@@ -20,6 +20,7 @@ from qinco_lit.atomic import write_atomically
 from qinco_lit.commands.device import chosen_device
 from qinco_lit.commands.readings import CENTROIDS_FORMAT
 from qinco_lit.encoding.progress import duration, progress_line
+from qinco_lit.locks import only_writer
 from qinco_lit.search.baselines import get_num_threads
 from qinco_lit.search.kmeans.lloyd import KMeans, choose_method, default_rows, train_centroids
 from qinco_lit.search.kmeans.state import StateFile, check_same
@@ -64,11 +65,12 @@ def centroids(
 
     Raises:
         FileNotFoundError: no folder for the output.
-        ValueError: impossible options, an output that belongs to other work, fewer rows than lists, or a row with NaN.
+        ValueError: impossible options, an output that belongs to other work or that another process writes, fewer rows
+            than lists, or a row with NaN.
         OSError: the disk is full; the passes before are kept.
     """
     counts = {"num_lists": num_lists, "iterations": iterations, "max_training_rows": max_training_rows}
-    _check_options(output, {**counts, "num_threads": num_threads}, min_gain)
+    check_options(output, {**counts, "num_threads": num_threads}, min_gain)
     place = chosen_device(device)
     if place.type not in ("cpu", "cuda"):
         raise ValueError(f"device={device}: k-means runs on cpu or cuda")
@@ -80,25 +82,26 @@ def centroids(
         chosen = choose_method(num_lists, num_rows, vectors.shape[1], iterations, place)
     options = KMeans(num_lists, num_rows, chosen, iterations, min_gain, seed)
     facts = _facts(vectors, options, place)
-    state = StateFile(output.with_name(f"{output.name}.state.npz"), facts)
-    if _is_complete(output, facts, state.path):
-        log.info("%s is complete already: %s centroids", output, f"{num_lists:,}")
+    with only_writer(output):
+        state = StateFile(output.with_name(f"{output.name}.state.npz"), facts)
+        if _is_complete(output, facts, state.path):
+            log.info("%s is complete already: %s centroids", output, f"{num_lists:,}")
+            state.remove()
+            return
+        progress = _Progress()
+        try:
+            found, measured = train_centroids(
+                vectors,
+                options,
+                device=place,
+                num_threads=num_threads or get_num_threads(),
+                state=state,
+                watch=progress,
+            )
+        finally:
+            progress.stop()
+        _write(output, found, {"facts": facts, "input_path": vectors.path, "input_unit": vectors.is_unit, **measured})
         state.remove()
-        return
-    progress = _Progress()
-    try:
-        found, measured = train_centroids(
-            vectors,
-            options,
-            device=place,
-            num_threads=num_threads or get_num_threads(),
-            state=state,
-            watch=progress,
-        )
-    finally:
-        progress.stop()
-    _write(output, found, {"facts": facts, "input_path": vectors.path, "input_unit": vectors.is_unit, **measured})
-    state.remove()
 
 
 def _write(output: Path, found: Float32[np.ndarray, "lists dim"], record: dict[str, Any]) -> None:
@@ -157,7 +160,8 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _check_options(output: Path, counts: Mapping[str, int | None], min_gain: float) -> None:
+def check_options(output: Path, counts: Mapping[str, int | None], min_gain: float) -> None:
+    """Raise ValueError or FileNotFoundError for what can be refused without the vectors."""
     for name, value in counts.items():
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: give at least 1")

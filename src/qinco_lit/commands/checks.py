@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from qinco_lit.options import check_arguments
@@ -21,8 +22,8 @@ def check_train(config: Mapping[str, Any]) -> None:
     from qinco_lit.training import Recipe
     from qinco_lit.training.trainer import check_trainer
 
-    types = {"seed": int, "resume": str | None, "data_dir": str}
-    check_arguments("", lambda: None, {name: config[name] for name in types}, extra=types)
+    types = {"seed": int, "resume": str | None, "overwrite": bool, "data_dir": str}
+    check_arguments("", lambda: None, {name: config[name] for name in types if name in config}, extra=types)
     if not 0 <= config["seed"] < 1 << 32:
         raise ValueError(f"seed={config['seed']}: give 0 to {(1 << 32) - 1}")
     _check_data(config["data"])
@@ -32,6 +33,7 @@ def check_train(config: Mapping[str, Any]) -> None:
             raise ValueError("coarse=ivf needs coarse.centroids=FILE.npy: `qinco centroids` writes one")
         check_arguments("coarse", lambda: None, config["coarse"], extra={"centroids": str})
     check_arguments("recipe", Recipe, config["recipe"])
+    Recipe(**config["recipe"])
     check_arguments("trainer", Trainer, config["trainer"], extra={"checkpoint_every_s": float | None})
     check_trainer(config["trainer"], schedule=config["recipe"]["schedule"])
     _check_logger(config.get("logger"))
@@ -57,10 +59,12 @@ def check_centroids(config: Mapping[str, Any]) -> None:
             raise ValueError(f"{what} is required: qinco centroids data=CHOICE num_lists=N output=FILE.npy")
     if (config["input"] is None) == (config.get("data") is None):
         raise ValueError("give either input=FILE, any file of vectors, or data=CHOICE, the training rows of a data set")
-    from qinco_lit.commands.centroids import centroids
+    from qinco_lit.commands.centroids import centroids, check_options
 
     options = {name: value for name, value in config.items() if name != "data"}
     check_arguments("", centroids, options, given=("vectors",), extra={"input": str | None, "data_dir": str})
+    counts = {name: config[name] for name in ("num_lists", "iterations", "max_training_rows", "num_threads")}
+    check_options(Path(config["output"]), counts, config["min_gain"])
     if config["input"] is None:
         _check_data(config["data"])
 
@@ -74,14 +78,18 @@ def check_encode(config: Mapping[str, Any]) -> None:
         raise ValueError("give either input=FILE, any file of vectors, or data=CHOICE, the database of a data set")
     from pytorch_lightning import Trainer
 
-    from qinco_lit.commands.encode import encode
+    from qinco_lit.codec_folder import check_is_codec
+    from qinco_lit.commands.encode import check_counts, check_output, encode
 
     options = {name: value for name, value in config.items() if name not in ("data", "trainer")}
     given, extra = ("codec_dir", "vectors", "trainer"), {"codec": str, "input": str | None, "data_dir": str}
     check_arguments("", encode, options, given=given, extra=extra)
     check_arguments("trainer", Trainer, config["trainer"])
+    check_output(Path(config["output"]))
+    check_counts({name: config[name] for name in ("shard_rows", "batch_size", "num_threads")})
     if config["input"] is None:
         _check_data(config["data"])
+        check_is_codec(Path(config["codec"]))  # before the data are made or read
 
 
 def check_decode(config: Mapping[str, Any]) -> None:
@@ -114,7 +122,8 @@ def check_plan(config: Mapping[str, Any]) -> None:
         raise ValueError("give either codec=DIR, the codec/ folder of a training run, or model=CHOICE, untrained")
     if (config["input"] is None) == (config.get("data") is None):
         raise ValueError("give either input=FILE, any file of vectors, or data=CHOICE, the database of a data set")
-    from qinco_lit.commands.plan import plan
+    from qinco_lit.codec_folder import check_is_codec
+    from qinco_lit.commands.plan import check_options, plan
     from qinco_lit.training import Recipe
 
     options = {name: value for name, value in config.items() if name not in ("data", "model", "recipe", "trainer")}
@@ -123,10 +132,15 @@ def check_plan(config: Mapping[str, Any]) -> None:
     check_arguments("", plan, options, given=given, extra=extra)
     check_arguments("trainer", lambda: None, config["trainer"], extra={"max_epochs": int})
     check_arguments("recipe", Recipe, config["recipe"])
+    Recipe(**config["recipe"])
+    counts = {name: config[name] for name in ("num_rows", "num_devices", "num_threads")}
+    check_options({"max_epochs": config["trainer"]["max_epochs"], **counts}, config["seconds"])
     if config["codec"] is None:
         _check_model(config["model"])
     if config["input"] is None:
         _check_data(config["data"])
+    if config["codec"] is not None:
+        check_is_codec(Path(config["codec"]))
 
 
 def check_reproduce(config: Mapping[str, Any]) -> None:
@@ -164,6 +178,19 @@ def _check_model(options: Mapping[str, Any]) -> None:
     if "num_parts" in options:  # as `build_quantizer` decides; such a model hands the other options to its parts
         own = {name: hint for name, hint in get_type_hints(ProductQINCo.__init__).items() if name in _PART_OPTIONS}
     check_arguments("model", QINCo, options, given=("dim", "num_lists"), extra=own)
+    _check_sizes(options)
+
+
+def _check_sizes(options: Mapping[str, Any]) -> None:
+    """Refuse what no vectors allow; whether the sizes suit the data is known when these are open."""
+    import torch
+
+    from qinco_lit.quantizers import build_quantizer
+
+    dims = options.get("part_dims")
+    dim = sum(dims) if dims and None not in dims else options.get("num_parts") or 1
+    with torch.device("meta"):
+        build_quantizer(dim, **options)
 
 
 def _check_logger(options: Mapping[str, Any] | None, *, has_codec: bool = True) -> None:

@@ -13,7 +13,9 @@ from qinco_lit.codec import Codec
 from qinco_lit.commands.device import chosen_device
 from qinco_lit.commands.encode import original_sha256, read_config
 from qinco_lit.encoding.progress import duration, progress_line
+from qinco_lit.locks import only_writer
 from qinco_lit.vectors import CodeStore, VectorWriter, open_codes
+from qinco_lit.vectors.layout import split_path
 from qinco_lit.vectors.read_ahead import read_ahead
 
 log = logging.getLogger(__name__)
@@ -47,7 +49,8 @@ def decode(
 
     Raises:
         FileNotFoundError: no codec, or no store.
-        ValueError: a store of another codec, an incomplete store, steps or rows that it does not have.
+        ValueError: a store of another codec, an incomplete store, steps or rows that it does not have, or another
+            process writes the output.
         OSError: the disk is full.
     """
     store = open_codes(codes)
@@ -71,6 +74,7 @@ def decode(
     began = shown = time.monotonic()
     total = last - start
     with (
+        only_writer(split_path(output).file),
         VectorWriter(output, dim=codec.dim, dtype=np.float32, num_rows=total) as writer,
         # the thread decodes, this one writes
         closing(read_ahead(decoded, range(start, last, batch_size))) as batches,

@@ -3,11 +3,11 @@
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pytorch_lightning import Trainer
 
 from qinco_lit.atomic import write_atomically
@@ -17,15 +17,16 @@ from qinco_lit.encoding import Encoding, ShardFolder, default_shard_rows
 from qinco_lit.encoding.progress import Progress, duration
 from qinco_lit.encoding.shards import OtherRankFailedError, finished_store, folder_of
 from qinco_lit.encoding.writer import WriteShards
+from qinco_lit.locks import only_writer
 from qinco_lit.training.environment import environment
 from qinco_lit.training.trainer import quiet_lightning
 from qinco_lit.vectors import VectorFile
 from qinco_lit.vectors.code_info import CodeInfo, input_facts
 from qinco_lit.vectors.layout import HDF5_SUFFIXES
+from qinco_lit.vectors.vector_dtypes import check_vector_dtype
 
 log = logging.getLogger(__name__)
 
-_DTYPES = ("uint8", "int8", "float16", "float32", "float64")
 _POLL_S = 0.2  # between looks at whether the other ranks have finished
 
 
@@ -68,46 +69,68 @@ def encode(
 
     Raises:
         FileNotFoundError: no codec, or no folder for the output.
-        ValueError: impossible options, an output that belongs to other work, vectors that do not fit or hold NaN.
+        ValueError: impossible options, an output that belongs to other work or that another process writes, vectors
+            that do not fit or hold NaN.
         OSError: the disk is full; finished shards are kept.
     """
     began = time.time()
     search = {"beam_size": beam_size, "num_candidates": num_candidates, "candidate_budget": candidate_budget}
     check_output(output)
-    _check_counts({"shard_rows": shard_rows, "batch_size": batch_size, "num_threads": num_threads})
+    check_counts({"shard_rows": shard_rows, "batch_size": batch_size, "num_threads": num_threads})
     quiet_lightning()
     fitter = _trainer(trainer)
     codec = Codec.load(codec_dir, device=fitter.strategy.root_device, precision=precision)
     _check_vectors(vectors, codec, codec_dir)
     steps = _checked_num_steps(num_steps, codec, codec_dir)
-    folder = ShardFolder.open(output)
-    store = finished_store(output)
-    found = {path: work.info for path, work in {output: store, folder_of(output): folder}.items() if work is not None}
-    rows = shard_rows or next((known.shard_rows for known in found.values()), default_shard_rows(len(vectors)))
-    info = _info(codec, codec_dir, vectors, search, steps, packed, rows)
-    for path, known in found.items():
-        check_same(path, known, info)
-    if store is not None and not (store.is_virtual and merge):
+    with only_writer(output) if fitter.is_global_zero else nullcontext():  # the first rank holds it for all
+        folder = ShardFolder.open(output)
+        store = finished_store(output)
+        found = {
+            path: work.info for path, work in {output: store, folder_of(output): folder}.items() if work is not None
+        }
+        rows = shard_rows or next((known.shard_rows for known in found.values()), default_shard_rows(len(vectors)))
+        info = _info(codec, codec_dir, vectors, search, steps, packed, rows)
+        for path, known in found.items():
+            check_same(path, known, info)
+        if store is not None and not (store.is_virtual and merge):
+            if fitter.is_global_zero:
+                if folder is not None and not store.is_virtual:
+                    folder.remove()  # a merge was killed at its very end
+                log.info("%s is complete already: %s rows", output, f"{len(store):,}")
+            return
+        folder = folder or ShardFolder(output, info)
+        folder.create()  # by every rank: another one may be the first
         if fitter.is_global_zero:
-            if folder is not None and not store.is_virtual:
-                folder.remove()  # a merge was killed at its very end
-            log.info("%s is complete already: %s rows", output, f"{len(store):,}")
-        return
-    folder = folder or ShardFolder(output, info)
-    folder.create()  # by every rank: another one may be the first
-    if fitter.is_global_zero:
-        folder.forget_failure(before=began)
-    centroids = codec.coarse_centroids
-    module = Encoding(
-        codec,
-        vectors,
-        folder,
-        search={**search, "num_steps": steps},
-        batch_size=batch_size,
-        num_threads=num_threads,
-        assign_lists=None if centroids is None else list_assigner(centroids, vectors, codec.device),
-    )
-    _run(fitter, module, folder, codec_dir, merge=merge)
+            folder.forget_failure(before=began)
+        with _heard(folder, fitter):
+            centroids = codec.coarse_centroids
+            module = Encoding(
+                codec,
+                vectors,
+                folder,
+                search={**search, "num_steps": steps},
+                batch_size=batch_size,
+                num_threads=num_threads,
+                assign_lists=None if centroids is None else list_assigner(centroids, vectors, codec.device),
+            )
+            _run(fitter, module, folder, codec_dir, merge=merge)
+
+
+@contextmanager
+def _heard(folder: ShardFolder, fitter: Trainer) -> Iterator[None]:
+    """Tell the other ranks of whatever ends this one: the first waits for their shards, however long they take."""
+    try:
+        yield
+    except OtherRankFailedError as failure:
+        if fitter.is_global_zero:
+            raise ValueError(str(failure)) from None
+    except (ValueError, OSError) as error:
+        folder.report_failure(fitter.global_rank, error)
+        if fitter.is_global_zero:  # it says the mistakes of all
+            raise
+    except BaseException as error:
+        folder.report_failure(fitter.global_rank, error)
+        raise
 
 
 def _run(fitter: Trainer, module: Encoding, folder: ShardFolder, codec_dir: Path, *, merge: bool) -> None:
@@ -118,15 +141,6 @@ def _run(fitter: Trainer, module: Encoding, folder: ShardFolder, codec_dir: Path
         fitter.predict(module, return_predictions=False)
         if fitter.is_global_zero:
             _wait(folder, progress)
-    except OtherRankFailedError as failure:
-        if fitter.is_global_zero:
-            raise ValueError(str(failure)) from None
-        return
-    except (ValueError, OSError) as error:
-        folder.report_failure(fitter.global_rank, error)
-        if fitter.is_global_zero:
-            raise
-        return  # the first rank says it
     finally:
         progress.stop()
     if fitter.is_global_zero:
@@ -164,6 +178,8 @@ def _wait(folder: ShardFolder, progress: Progress) -> None:
 
 
 def _trainer(options: Mapping[str, Any]) -> Trainer:
+    if str(options.get("precision", "32-true")) not in ("32-true", "32"):
+        raise ValueError(f"trainer.precision={options['precision']}: it would round the vectors; give precision=NAME")
     return Trainer(
         **options,
         logger=False,
@@ -230,7 +246,8 @@ def check_output(output: Path, *, option: str = "output=") -> None:
         raise FileNotFoundError(f"{option}{output}: the folder {output.parent} does not exist; make it first")
 
 
-def _check_counts(counts: Mapping[str, int | None]) -> None:
+def check_counts(counts: Mapping[str, int | None]) -> None:
+    """Raise ValueError for a number, named as the user does, that is given and below 1."""
     for name, value in counts.items():
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: give at least 1")
@@ -245,7 +262,4 @@ def _checked_num_steps(num_steps: int | None, codec: Codec, codec_dir: Path) -> 
 def _check_vectors(vectors: VectorFile, codec: Codec, codec_dir: Path) -> None:
     if vectors.shape[1] != codec.dim:
         raise ValueError(f"{codec_dir} encodes vectors of dimension {codec.dim}, {vectors.path} has {vectors.shape[1]}")
-    if vectors.dtype.name not in _DTYPES:
-        raise ValueError(
-            f"{vectors.path}: vectors of dtype {np.dtype(vectors.dtype)} are not supported: give float32 or uint8"
-        )
+    check_vector_dtype(vectors.dtype, vectors.path)

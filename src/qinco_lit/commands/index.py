@@ -14,6 +14,7 @@ from qinco_lit.commands.index_inputs import Inputs, job_of, open_inputs, pairwis
 from qinco_lit.commands.index_progress import lines_of_progress, say_what_is_missing
 from qinco_lit.commands.training_codes import CodedRows, encoded_rows
 from qinco_lit.encoding.progress import duration
+from qinco_lit.locks import only_writer
 from qinco_lit.reports.index import index_table
 from qinco_lit.search.index import bundle as bundles
 from qinco_lit.search.index.faiss_index import list_sizes
@@ -78,7 +79,8 @@ def index(
 
     Raises:
         FileNotFoundError: no codec, no store, or a file of the data set is missing.
-        ValueError: inputs that do not belong together, impossible options, bad vectors or ids.
+        ValueError: inputs that do not belong together, impossible options, bad vectors or ids, or another process
+            works on the output.
         OSError: the disk is full; what is finished is kept.
     """
     _check_options(output, num_training, parts, part, num_threads, num_tables, num_list_codes, pairwise_dtype)
@@ -86,21 +88,24 @@ def index(
     inputs = open_inputs(codec_dir, codes, data, num_steps, num_training, training_codes, ids, chosen)
     options = pairwise_options(inputs.codec, inputs.num_training, pairwise, num_tables, num_list_codes, pairwise_dtype)
     job = job_of(inputs, options, on_disk)
-    if _is_complete(output, job):
-        return None
-    warn_of_other_searches(inputs)
-    work = IndexWork(output, job)
-    with threads(num_threads):
-        fit = work.fit(inputs.codec.codebook_size)
-        if fit is None:
-            with work.alone():  # parts that are started together share what the first of them fits
-                fit = _fit(inputs, work, options, chosen, num_threads)
-        for number in range(parts) if part is None else [part]:
-            _build_part(inputs, work, fit, number, parts)
-        if part is not None:
-            say_what_is_missing(work, part, parts)
+    # parts may be built side by side, but not beside what ends the work and removes its folder
+    with only_writer(output, shared=part is not None):
+        if _is_complete(output, job):
             return None
-        return _finish(inputs, work, fit, job, output, parts, on_disk)
+        warn_of_other_searches(inputs)
+        work = IndexWork(output, job)
+        with threads(num_threads):
+            fit = work.fit(inputs.codec.codebook_size)
+            if fit is None:
+                with work.alone():  # parts that are started together share what the first of them fits
+                    fit = _fit(inputs, work, options, chosen, num_threads)
+            for number in range(parts) if part is None else [part]:
+                with work.alone(number, parts):
+                    _build_part(inputs, work, fit, number, parts)
+            if part is not None:
+                say_what_is_missing(work, part, parts)
+                return None
+            return _finish(inputs, work, fit, job, output, parts, on_disk)
 
 
 def _is_complete(output: Path, job: dict[str, Any]) -> bool:

@@ -10,6 +10,7 @@ from jaxtyping import Integer, Shaped
 
 from qinco_lit.metrics import CodeCounts, NearestSoFar, SquaredError, recall_at
 from qinco_lit.vectors import exact_neighbours
+from qinco_lit.vectors.distinct_rows import distinct_rows, row_keys
 from qinco_lit.vectors.metric import Metric, comparison
 
 RECALL_AT = (1, 10, 100)
@@ -140,22 +141,22 @@ class Meter:
         self._encode_s += encoded - began
         self._num_rows += len(x)
         self._counts.add(codes[:, -self._quantizer.num_steps :])
-        self._search(self._quantizer.num_steps, x_hat, start)
+        self._search(self._quantizer.num_steps, codes, x_hat, start)
         for place, prefix in enumerate(self._quantizer.decode_steps(codes)):
             if place == len(self._errors):
                 self._errors.append(SquaredError())
             self._errors[place].add(x, prefix)
             if place + 1 < self._quantizer.num_steps:
-                self._search(place + 1, prefix, start)
+                self._search(place + 1, codes, prefix, start)
 
     def figures(self) -> dict[str, Any]:
         """Figures of all rows so far, at all codes.
 
         `mse` (mean over vectors, sum over dimensions, raw space), `mse_per_step` (the same after 1..num_steps codes,
         None where prefixes cannot be decoded), `recall_at_1/10/100` (share of queries whose true neighbour is among the
-        first k by exact search in the reconstructions, by squared L2 or, for ip and cosine, by inner product; None
-        without queries), per step `entropy_bits` and the `unused_share` of codewords, `encode_vectors_per_s`,
-        `decode_vectors_per_s`.
+        first k by exact search in the reconstructions, by squared L2 or, for ip and cosine, by inner product; equal
+        codes are equally near, and of equally near vectors the earlier counts as nearer; None without queries), per
+        step `entropy_bits` and the `unused_share` of codewords, `encode_vectors_per_s`, `decode_vectors_per_s`.
         """
         mse_per_step = [error.mean for error in self._errors]
         num_steps = self._quantizer.num_steps
@@ -173,12 +174,20 @@ class Meter:
         """`mse` and `recall_at_1/10/100` of the first `num_steps` codes, one of `prefixes`, of the same encoding."""
         return {"mse": self._errors[num_steps - 1].mean, **self._recalls(num_steps)}
 
-    def _search(self, num_steps: int, x_hat: Shaped[np.ndarray, "n dim"], start: int) -> None:
+    def _search(
+        self,
+        num_steps: int,
+        codes: Integer[np.ndarray, "n columns"],
+        x_hat: Shaped[np.ndarray, "n dim"],
+        start: int,
+    ) -> None:
         queries, nearest = self._test_set.queries, self._nearest.get(num_steps)
         if queries is not None and nearest is not None:
+            read = codes[:, : codes.shape[1] - self._quantizer.num_steps + num_steps]
+            first, place = distinct_rows(read)
             num_found = min(max(RECALL_AT), len(x_hat))
-            scores, ids = exact_neighbours(queries, x_hat, num_found, metric=self._compared_by)
-            nearest.add(scores, ids + start)
+            scores, ids = exact_neighbours(queries, x_hat[first[place]], num_found, metric=self._compared_by)
+            nearest.add(scores, ids + start, row_keys(read)[ids])
 
     def _recalls(self, num_steps: int) -> dict[str, float | None]:
         nearest, truth = self._nearest.get(num_steps), self._test_set.ground_truth

@@ -30,6 +30,7 @@ from qinco_lit.training.trainer import quiet_lightning
 from qinco_lit.vectors import VectorFile
 from qinco_lit.vectors.data_facts import DataFacts
 from qinco_lit.vectors.layout import split_path
+from qinco_lit.vectors.vector_dtypes import check_vector_dtype
 
 SCHEMA_VERSION = 2
 _EPOCH_SIZE = 10_000_000  # of a file without a training configuration: that of conf/data
@@ -79,11 +80,7 @@ def plan(
         ValueError: impossible options, a codec of another dimension than the data, a data set of unknown size.
     """
     counts = {"max_epochs": max_epochs, "num_rows": num_rows, "num_devices": num_devices, "num_threads": num_threads}
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: give at least 1")
-    if not seconds > 0:
-        raise ValueError(f"seconds={seconds}: give more than 0")
+    check_options(counts, seconds)
     num_database = num_rows or data.num_database
     if not num_database:
         raise ValueError(f"data set {data.name}: how many vectors it has is not known; give num_rows=N")
@@ -135,8 +132,22 @@ def plan(
     return record
 
 
+def check_options(counts: Mapping[str, int | None], seconds: float) -> None:
+    """Raise ValueError for what can be refused without the data."""
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: give at least 1")
+    if not seconds > 0:
+        raise ValueError(f"seconds={seconds}: give more than 0")
+
+
 def facts_of_file(vectors: VectorFile) -> DataFacts:
-    """What a file of vectors says of the data set that it is; training would take the same vectors."""
+    """What a file of vectors says of the data set that it is; training would take the same vectors.
+
+    Raises:
+        ValueError: a dtype that is none of vectors.
+    """
+    check_vector_dtype(vectors.dtype, vectors.path)
     return DataFacts(
         name=vectors.path,
         dim=vectors.shape[1],

@@ -29,7 +29,7 @@ from qinco_lit.training.measured import measured
 from qinco_lit.training.module import QuantizerTraining
 from qinco_lit.training.progress import Reporter
 from qinco_lit.training.recipe import Recipe
-from qinco_lit.training.run_folder import only_trainer
+from qinco_lit.training.run_folder import check_folder, only_trainer
 from qinco_lit.training.run_log import JsonLinesLogger, RunRecord, read_summary
 from qinco_lit.training.start import InitialCodebooks
 from qinco_lit.training.trainer import make_trainer, quiet_lightning, seconds_between
@@ -51,6 +51,7 @@ def train(
     seed: int,
     run_dir: Path,
     resume: bool,
+    overwrite: bool = False,
     config: Mapping[str, Any],
     overrides: Sequence[str],
 ) -> float:
@@ -66,10 +67,11 @@ def train(
         seed: of weights and order.
         run_dir: where everything is written.
         resume: go on from `run_dir/checkpoints/last.ckpt`, or from the beginning where there is none yet.
+        overwrite: begin anew where a training is finished or could go on; what it has made is removed.
         config, overrides: the resolved configuration and what the user typed, for the record.
 
     Raises:
-        ValueError, FileNotFoundError: the user's mistakes, in one line.
+        ValueError, FileNotFoundError: the user's mistakes, in one line; a folder that is not free among them.
         KeyboardInterrupt: SIGINT or SIGTERM; the checkpoint to resume from is written.
     """
     last = run_dir / "checkpoints" / "last.ckpt"
@@ -85,6 +87,7 @@ def train(
     shown = Reporter(show=bool(trainer.get("enable_progress_bar", True)))
     # `kept` is the last of all, so that it keeps the state the others have reached
     fitter = make_trainer(trainer, run_dir=run_dir, logger=reports, callbacks=[shown, best, kept])
+    check_folder(run_dir, resume=resume, overwrite=overwrite)
     module = _module(data, model, centroids_path, typed_recipe, seed, fitter.strategy.root_device)
     if fitter.fast_dev_run:  # type: ignore[attr-defined]
         try:
@@ -94,7 +97,7 @@ def train(
         log.info("fast_dev_run: training and validation went through; nothing is kept")
         return math.nan
     facts: dict[str, Any] = {"seed": seed, "parameters": _num_parameters(module.quantizer), "reason": None}
-    with only_trainer(run_dir):  # everything before may be refused
+    with only_trainer(run_dir, resume=resume, overwrite=overwrite):  # everything before may be refused
         codec_artifact = False
         if logger is not None and fitter.is_global_zero:
             options = {name: value for name, value in logger.items() if name != "log_codec"}
@@ -166,7 +169,12 @@ def _fit(job: _Job, record: RunRecord, run_dir: Path, checkpoint: Path | None, *
     finally:
         if fitter.is_global_zero:
             done = {"epochs": fitter.current_epoch, "steps": fitter.global_step, "best_val_mse": job.best.mse}
-            record.end(state, {**done, **measured(run_dir / "metrics.jsonl"), "reason": reason})
+            try:
+                record.end(state, {**done, **measured(run_dir / "metrics.jsonl"), "reason": reason})
+            except OSError as error:  # not instead of what has ended the training
+                if reason is None:
+                    raise
+                log.warning("%s", in_one_line(error))
         finish_wandb(fitter.loggers, state=state, summary=_wandb_summary(run_dir))
     if fitter.is_global_zero:
         told = "not validated" if job.best.mse is None else f"validation MSE {job.best.mse:.6g}"
@@ -237,7 +245,12 @@ def _rotation(
     x = check_rows(rows[chosen].float(), chosen)
     log.info("OPQ: a rotation for parts of %s dimensions, on %d vectors", ", ".join(map(str, part_dims)), len(x))
     if centroids is not None:
-        near = assign_lists(x) if assign_lists else nearest_codeword(x.to(device), centroids.to(device)).cpu()
+        middle = centroids.mean(0)  # a matrix product compares vectors far from the origin badly
+        near = (
+            assign_lists(x)
+            if assign_lists
+            else nearest_codeword((x - middle).to(device), (centroids - middle).to(device)).cpu()
+        )
         x = x - centroids[near]
     return torch.from_numpy(opq_rotation(x.numpy(), part_dims, seed=seed))
 

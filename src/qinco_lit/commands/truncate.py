@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qinco_lit.locks import only_writer
+
 if TYPE_CHECKING:
     from qinco_lit.vectors import CodeStore
 
@@ -35,7 +37,8 @@ def run(options: argparse.Namespace) -> None:
 
     Raises:
         FileNotFoundError: no such store or codec, no folder for the output.
-        ValueError: an output that exists and is not this work, steps that there are not, a damaged store.
+        ValueError: an output that exists and is not this work or that another process writes, steps that there are
+            not, a damaged store.
         OSError: the disk is full; finished shards are kept.
     """
     source, num_steps, output = options.path, options.num_steps, options.output
@@ -43,9 +46,10 @@ def run(options: argparse.Namespace) -> None:
         raise FileNotFoundError(f"{source}: no such store of codes or codec folder")
     if not output.parent.is_dir():
         raise FileNotFoundError(f"--output {output}: the folder {output.parent} does not exist; make it first")
-    if output.is_dir() or (output.exists() and (source.is_dir() or output.samefile(source))):
-        raise ValueError(f"--output {output} exists: name another one")
-    (truncate_codec if source.is_dir() else truncate_codes)(source, num_steps, output)
+    with only_writer(output):
+        if output.is_dir() or (output.exists() and (source.is_dir() or output.samefile(source))):
+            raise ValueError(f"--output {output} exists: name another one")
+        (truncate_codec if source.is_dir() else truncate_codes)(source, num_steps, output)
 
 
 def truncate_codec(source: Path, num_steps: int, output: Path) -> None:

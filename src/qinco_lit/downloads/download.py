@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 from qinco_lit.downloads.faults import Interrupted
-from qinco_lit.downloads.lock import locked
 from qinco_lit.downloads.manifest import MANIFEST, Entry, Manifest, now
 from qinco_lit.downloads.part import became, state_path
 from qinco_lit.downloads.progress import Progress
@@ -16,6 +15,7 @@ from qinco_lit.downloads.room import check_room, full_disk_told
 from qinco_lit.downloads.sources import Remote, Source, open_source
 from qinco_lit.downloads.transfer import Run, Settings, probe, transfer
 from qinco_lit.downloads.unpack import sha256, unpack
+from qinco_lit.locks import locked
 
 _FIRST_TRIES = 3  # while the user waits for the first sign of life
 _STOP_S = 3.0
@@ -38,9 +38,8 @@ def download(files: Sequence[RemoteFile], settings: Settings, progress: Progress
     with contextlib.ExitStack() as locks:
         for file in missing:
             try:
-                locks.enter_context(locked(file.lock))
-            except BlockingIOError:
-                raise ValueError(f"{file.path} is being downloaded by another process") from None
+                busy = f"{file.path} is being downloaded by another process"
+                locks.enter_context(locked(file.lock, busy=busy))
             except OSError as error:
                 raise _unusable(file, error) from error
         # another process may have brought some meanwhile

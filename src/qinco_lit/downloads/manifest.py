@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qinco_lit.atomic import write_atomically
-from qinco_lit.downloads.lock import locked
+from qinco_lit.locks import locked
 
 MANIFEST = "DOWNLOADS.json"
 _SCHEMA_VERSION = 1
@@ -66,7 +66,8 @@ class Manifest:
 
     def record(self, name: str, entry: Entry) -> None:
         """Add an entry or replace it."""
-        with _RECORDING, locked(self.path.with_name(f".{MANIFEST}.lock"), wait=True):
+        busy = f"another process writes {self.path}: waiting for it"
+        with _RECORDING, locked(self.path.with_name(f".{MANIFEST}.lock"), busy=busy, wait=True):
             files = self._read() | {name: asdict(entry)}
             content = {"schema_version": _SCHEMA_VERSION, "files": dict(sorted(files.items()))}
             write_atomically(self.path, json.dumps(content, indent=2) + "\n")

@@ -46,7 +46,7 @@ class Part:
         self.segments = _cut(remote, segment_bytes) if segments is None else segments
         path.parent.mkdir(parents=True, exist_ok=True)
         self._state_path.unlink(missing_ok=True) if self.is_new else None
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | (os.O_TRUNC if self.is_new else 0), 0o644)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | (os.O_TRUNC if self.is_new else 0), 0o666)
 
     @property
     def num_done(self) -> int:

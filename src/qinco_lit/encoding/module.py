@@ -33,10 +33,21 @@ class Batch(NamedTuple):
 
 
 class EncodedBatch(NamedTuple):
-    """The codes of a batch, as they go into the shard's file."""
+    """The codes of a batch on the codec's device, where they may not have been computed yet."""
 
     shard: int
-    rows: StoredRows
+    codes: list[Integer[Tensor, "block steps"]]
+    list_ids: list[Integer[Tensor, " block"]] | None
+
+    @property
+    def num_rows(self) -> int:
+        """Vectors of the batch."""
+        return sum(len(block) for block in self.codes)
+
+    def stored(self, info: CodeInfo) -> StoredRows:
+        """Wait for the device; what goes into the shard's file."""
+        list_ids = None if self.list_ids is None else _in_one(self.list_ids)
+        return StoredRows(info.stored(_in_one(self.codes)), list_ids)
 
 
 class ShardLoader:
@@ -119,6 +130,10 @@ class Encoding(LightningModule):
         on_gpu = self.codec.device.type == "cuda"
         return ShardLoader(self.vectors, self.folder.info, self.shards, self._batch_size, pin_memory=on_gpu)
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
+        """Leave the rows to the codec, which checks them in main memory: of a GPU it would have to await the answer."""
+        return batch
+
     def on_predict_start(self) -> None:
         """Let SIGTERM stop the work as Ctrl-C does, where Lightning would only make a note of it."""
         if self._num_threads is not None:
@@ -126,13 +141,11 @@ class Encoding(LightningModule):
         signal.signal(signal.SIGTERM, _interrupt)
 
     def predict_step(self, batch: Batch) -> EncodedBatch:
-        """Encode a batch, block by block."""
+        """Encode a batch, block by block; a GPU is not waited for, so that it has the next batch when this one ends."""
         blocks = [self._encode(x) for x in torch.split(batch.x, BLOCK_ROWS)]
         if self.codec.num_lists is None:
-            codes, list_ids = _in_one(blocks), None
-        else:
-            codes, list_ids = _in_one([codes for _, codes in blocks]), _in_one([ids for ids, _ in blocks])
-        return EncodedBatch(batch.shard, StoredRows(self.folder.info.stored(codes), list_ids))
+            return EncodedBatch(batch.shard, blocks, None)
+        return EncodedBatch(batch.shard, [codes for _, codes in blocks], [list_ids for list_ids, _ in blocks])
 
     def _encode(self, x: Shaped[Tensor, "block dim"]) -> Any:
         list_ids = None if self._assign_lists is None else self._assign_lists(x)

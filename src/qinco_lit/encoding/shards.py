@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from qinco_lit.atomic import replacing, write_atomically
+from qinco_lit.mistakes import in_one_line, users_mistake
 from qinco_lit.vectors.code_info import CodeInfo, RowsDigest, StoredRows
 from qinco_lit.vectors.code_store import CodeStore, check_shard_file, open_codes, shard_name
 from qinco_lit.vectors.code_writer import CodeWriter, ShardRecord, virtual_store
@@ -203,9 +204,13 @@ class ShardFolder:
 
     def report_failure(self, rank: int, error: BaseException) -> None:
         """Tell the other ranks that this one has failed, unless one has before."""
+        message = str(error)
+        if users_mistake(error) is None:
+            cause = error.__context__ if isinstance(error, SystemExit) and error.__context__ else error  # Lightning's
+            message = f"rank {rank} failed: {type(cause).__name__}: {in_one_line(cause)}"
         if not self._failure_file.exists():
             with suppress(OSError):  # a disk so full that not even this fits: the error itself is what counts
-                write_atomically(self._failure_file, json.dumps({"rank": rank, "message": str(error)}) + "\n")
+                write_atomically(self._failure_file, json.dumps({"rank": rank, "message": message}) + "\n")
 
     def check_failure(self) -> None:
         """Raise OtherRankFailedError with the message of a rank that has failed."""

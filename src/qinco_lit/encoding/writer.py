@@ -52,7 +52,7 @@ class WriteShards(Callback):
         if not trainer.is_global_zero and os.getppid() != self._parent:
             raise ChildProcessError(f"rank {trainer.global_rank} stops: the process that started it is gone")
         if trainer.is_global_zero:
-            self._progress.advance(len(outputs.rows.codes))
+            self._progress.advance(outputs.num_rows)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Wait until all is written."""
@@ -92,5 +92,5 @@ class WriteShards(Callback):
                     if batch is None:
                         raise _AbandonedError
                     assert batch.shard == shard
-                    writer.append(batch.rows)
-                    start += len(batch.rows.codes)
+                    writer.append(batch.stored(self._folder.info))
+                    start += batch.num_rows

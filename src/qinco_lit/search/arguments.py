@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from qinco_lit.arrays import as_vector_rows
+
 _MIN_SHORTLIST = 100
 _MIN_EF_SEARCH = 64
 
@@ -100,7 +102,7 @@ def as_matrix(rows: Any, dim: int, *, what: str, owner: str) -> Shaped[np.ndarra
         # numpy has no bfloat16
         array = (rows.float() if rows.dtype == torch.bfloat16 else rows).detach().cpu().numpy() if real else None
     else:
-        array = np.asarray(rows)
+        array = np.asarray(as_vector_rows(rows, what))
         dtype, real = array.dtype, array.dtype.kind in "fiu"
     if array is None or not real:
         raise ValueError(f"{what} of dtype {dtype} are not supported: give float32 or uint8")

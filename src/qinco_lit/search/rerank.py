@@ -8,6 +8,7 @@ from jaxtyping import Float, Float32, Int32, Integer
 from torch import Tensor
 
 from qinco_lit.search.scan import Candidates
+from qinco_lit.vectors.distinct_rows import distinct_rows
 
 # codes and list ids to reconstructions in raw space
 Decode = Callable[[Integer[np.ndarray, "n steps"], Int32[np.ndarray, " n"]], Float32[np.ndarray, "n dim"]]
@@ -22,11 +23,12 @@ def rerank(
     decode: Decode,
     *,
     inner_product: bool,
+    num_steps: int | None = None,
 ) -> Candidates:
     """The `size` best candidates of each query by squared L2 to (or inner product with) what `decode` gives.
 
-    A vector that is on several shortlists of the batch is decoded once. Scores are exact in float32: differences are
-    squared, not expanded. Those that float32 cannot hold are infinite.
+    Vectors of equal codes, and one that is on several shortlists of the batch, are decoded once. Scores are exact in
+    float32: differences are squared, not expanded. Those that float32 cannot hold are infinite.
 
     Args:
         queries: raw space.
@@ -34,10 +36,12 @@ def rerank(
         size: at least 1, at most that of the shortlists.
         decode: reconstructions of vectors by their codes and list ids.
         inner_product: whether larger is better.
+        num_steps: codes that are decoded, the first ones; None: all.
     """
     taken = candidates.ids >= 0
-    _, first, place = np.unique(candidates.ids[taken], return_index=True, return_inverse=True)
-    x_hat = torch.from_numpy(decode(candidates.codes[taken][first], candidates.list_ids[taken][first]))
+    codes, list_ids = candidates.codes[taken][:, :num_steps], candidates.list_ids[taken]
+    first, place = distinct_rows(np.column_stack([list_ids, codes]))
+    x_hat = torch.from_numpy(decode(codes[first], list_ids[first]))
     worst = -np.inf if inner_product else np.inf
     scores = np.full(candidates.ids.shape, worst, dtype=np.float32)
     scores[taken] = _scores(queries, x_hat, taken, place, inner_product=inner_product)

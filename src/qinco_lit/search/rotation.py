@@ -39,6 +39,7 @@ def opq_rotation(
         ValueError: fewer than two vectors.
     """
     rows, dim = x.shape
+    x = np.float32(x - x.mean(0, dtype=np.float64))  # faiss sums in float32: far from the origin that is a poor mean
     if rows < 2:
         raise ValueError(f"model.opq=true with {rows} training vectors: a rotation needs at least 2")
     bits = min(_MOST_BITS, rows.bit_length() - 1)
@@ -52,7 +53,7 @@ def opq_rotation(
 def _trained(
     x: Float32[np.ndarray, "rows dim"], start: Float[np.ndarray, "dim dim"], num_pieces: int, bits: int, seed: int
 ) -> tuple[float, Float32[np.ndarray, "dim dim"]]:
-    """The squared error of the product quantizer that a start ends with, and the rotation."""
+    """The squared error of the product quantizer that a start ends with, and the rotation; `x` is centred."""
     dim = len(start)
     pieces = faiss.ProductQuantizer(dim, num_pieces, bits)
     pieces.cp.seed = seed & 0x7FFFFFFF
@@ -65,7 +66,6 @@ def _trained(
     # the nearest orthogonal matrix: faiss' is one up to the rounding of float32
     left, _, right = np.linalg.svd(faiss.vector_to_array(opq.A).reshape(dim, dim).astype(np.float64))
     rotation = np.asarray(left @ right, dtype=np.float32)
-    # about zero, as OPQ moves vectors before it rotates them
-    y = (x - x.mean(0)) @ rotation.T
+    y = x @ rotation.T
     decoded = pieces.decode(pieces.compute_codes(y))  # type: ignore[call-arg, func-returns-value]  # as in C++
     return float(np.square(y - decoded).sum(dtype=np.float64)), rotation

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NoReturn
 
 import faiss
 import numpy as np
@@ -17,25 +17,11 @@ from qinco_lit.search.plain_scan import PlainScan
 from qinco_lit.search.rerank import Decode, rerank
 from qinco_lit.search.scan import AdditiveScan, Candidates, centroids_of
 from qinco_lit.search.threads import threads
+from qinco_lit.search.trace import SearchTrace, Stage, joined, padded
 from qinco_lit.vectors.unit_rows import unit_rows
 
 _BATCH_QUERIES = 1024  # whose shortlists share decoded vectors
 _MIN_SCREENED = 256  # candidates in a batch; fewer are decoded faster in float32 at once
-
-
-class Stage(NamedTuple):
-    """The ranking of one stage of a search, and the seconds it took; `additive` includes the search for the lists."""
-
-    ids: Int64[np.ndarray, "queries size"]
-    seconds: float
-
-
-class SearchTrace(NamedTuple):
-    """Result of a search with the results of its stages: additive, pairwise (where it is used), decode."""
-
-    distances: Float32[np.ndarray, "queries k"]
-    ids: Int64[np.ndarray, "queries k"]
-    stages: dict[str, Stage]
 
 
 class Searcher:
@@ -93,6 +79,12 @@ class Searcher:
 
     def __len__(self) -> int:
         return len(self._scan)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Searcher is not pickled, its lists may be larger than the memory: give processes its folder, and let "
+            "each call Searcher.load(DIR, mmap=True), which shares them"
+        )
 
     @property
     def dim(self) -> int:
@@ -205,9 +197,9 @@ class Searcher:
                 self._search(x[start : start + _BATCH_QUERIES], parameters)
                 for start in range(0, max(1, len(x)), _BATCH_QUERIES)
             ]
-        trace = parts[0] if len(parts) == 1 else _joined(parts)
+        trace = parts[0] if len(parts) == 1 else joined(parts)
         missing = k - parameters.k
-        return _padded(trace, missing, np.inf if self.metric == "l2" else -np.inf) if missing else trace
+        return padded(trace, missing, np.inf if self.metric == "l2" else -np.inf) if missing else trace
 
     def _queries(self, queries: Any) -> Float32[np.ndarray, "queries dim"]:
         with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinity
@@ -229,25 +221,20 @@ class Searcher:
         finalists = k + k // 8 + 2  # of 10,000 queries for 10 results, this left out none (benchmarks/RESULTS.md)
         # the rough pass costs half of an exact one
         if self._rough is not None and found.ids.size >= _MIN_SCREENED and 2 * finalists <= found.ids.shape[1]:
-            found = self._rerank(queries, found, finalists, self._decoding(self._rough, num_steps))
-        found = self._rerank(queries, found, k, self._decoding(self._decoder, num_steps))
+            found = self._rerank(queries, found, finalists, _decoding(self._rough), num_steps)
+        found = self._rerank(queries, found, k, _decoding(self._decoder), num_steps)
         stages["decode"] = Stage(found.ids, time.perf_counter() - began)
         return SearchTrace(found.scores, found.ids, stages)
 
     def _rerank(
-        self, queries: Float[np.ndarray, "queries dim"], found: Candidates, size: int, decode: Decode
+        self,
+        queries: Float[np.ndarray, "queries dim"],
+        found: Candidates,
+        size: int,
+        decode: Decode,
+        num_steps: int | None = None,
     ) -> Candidates:
-        return rerank(queries, found, size, decode, inner_product=self.metric != "l2")
-
-    @staticmethod
-    def _decoding(codec: Codec, num_steps: int) -> Decode:
-        def decode(
-            codes: Integer[np.ndarray, "n steps"], list_ids: Int32[np.ndarray, " n"]
-        ) -> Float32[np.ndarray, "n dim"]:
-            x_hat: Float32[np.ndarray, "n dim"] = codec.decode(codes[:, :num_steps], list_ids=list_ids)
-            return x_hat
-
-        return decode
+        return rerank(queries, found, size, decode, inner_product=self.metric != "l2", num_steps=num_steps)
 
     def _pairwise(
         self, codes: Integer[np.ndarray, "n steps"], list_ids: Int32[np.ndarray, " n"]
@@ -327,21 +314,11 @@ class Searcher:
         return self._known_ids
 
 
-def _padded(trace: SearchTrace, missing: int, worst: float) -> SearchTrace:
-    """Columns without a vector after the others."""
-    columns = ((0, 0), (0, missing))
-    ids = np.pad(trace.ids, columns, constant_values=-1)
-    distances = np.pad(trace.distances, columns, constant_values=worst)
-    return SearchTrace(distances, ids, {**trace.stages, "decode": trace.stages["decode"]._replace(ids=ids)})
+def _decoding(codec: Codec) -> Decode:
+    def decode(
+        codes: Integer[np.ndarray, "n steps"], list_ids: Int32[np.ndarray, " n"]
+    ) -> Float32[np.ndarray, "n dim"]:
+        x_hat: Float32[np.ndarray, "n dim"] = codec.decode(codes, list_ids=list_ids)
+        return x_hat
 
-
-def _joined(parts: list[SearchTrace]) -> SearchTrace:
-    stages = {
-        name: Stage(
-            np.concatenate([part.stages[name].ids for part in parts]),
-            sum(part.stages[name].seconds for part in parts),
-        )
-        for name in parts[0].stages
-    }
-    distances, ids = (np.concatenate([getattr(part, field) for part in parts]) for field in ("distances", "ids"))
-    return SearchTrace(distances, ids, stages)
+    return decode

@@ -95,7 +95,8 @@ class LastCheckpoint(Callback):
 
     def _of_any_rank(self, trainer: Trainer) -> int:
         flag = torch.tensor(self._signal, device=trainer.strategy.root_device)
-        return signal.SIGTERM if int(trainer.strategy.reduce(flag, reduce_op="sum")) else 0
+        torch.distributed.all_reduce(flag)
+        return signal.SIGTERM if int(flag) else 0
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Save the state that a longer training would go on from."""

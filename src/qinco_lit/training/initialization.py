@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
 from qinco_lit.quantizers import QINCo
@@ -13,6 +13,9 @@ from qinco_lit.quantizers.kmeans import residual_kmeans
 from qinco_lit.quantizers.network import CodewordNetwork
 
 log = logging.getLogger(__name__)
+
+_ROWS_PER_SUM = 8_192  # as float64
+_ZERO = torch.zeros((), dtype=torch.float64)
 
 
 def check_rows(
@@ -33,23 +36,39 @@ def check_rows(
 def set_normalization(quantizer: QINCo, x: Float[Tensor, "rows dim"], kind: str) -> None:
     """Fill data_mean and data_std from raw training vectors.
 
-    `standard` (QINCo2): mean per dimension and one standard deviation over all entries (ddof 0). `minmax` (QINCo1):
-    the range of all entries goes to [-1, 1]; the shift is one scalar. `none`: mean 0, std 1.
+    `centred`: mean per dimension and one standard deviation (ddof 0) of what they leave, so that a constant added to a
+    dimension changes nothing. `standard` (QINCo2): the same mean, and the standard deviation over all entries as they
+    are. `minmax` (QINCo1): the range of all entries goes to [-1, 1]; the shift is one scalar. `none`: mean 0, std 1.
+    All are computed in float64.
 
     Raises:
         ValueError: NaN or infinity, or vectors that are all the same.
     """
     check_rows(x)
-    if float(x.max()) == float(x.min()):
+    if all_the_same(x):
         raise ValueError(f"the first {len(x)} training vectors are all the same: there is nothing to quantize")
+    mean = _mean_of(x)
     if kind == "none":
-        mean, std = torch.zeros_like(x[0]), torch.ones_like(x[0, 0])
-    elif kind == "standard":
-        mean, std = x.mean(0), x.std(correction=0)
+        mean, std = torch.zeros_like(mean), torch.ones(())
+    elif kind in ("centred", "standard"):
+        around = mean if kind == "centred" else mean.mean()
+        std = _mean_of(x, around).mean().sqrt()
     else:
-        mean, std = ((x.max() + x.min()) / 2).expand(x.shape[1]), (x.max() - x.min()) / 2
+        low, high = x.min().double(), x.max().double()
+        mean, std = ((high + low) / 2).expand_as(mean), (high - low) / 2
     quantizer.data_mean.copy_(mean)
     quantizer.data_std.copy_(std)
+
+
+def _mean_of(x: Float[Tensor, "rows dim"], around: Float64[Tensor, "..."] | None = None) -> Float64[Tensor, " dim"]:
+    """Mean of each dimension, or of its squared differences from `around`, in float64; some rows at a time."""
+    blocks = (block.double() for block in torch.split(x, _ROWS_PER_SUM))
+    return sum(((each if around is None else (each - around).square()).sum(0) for each in blocks), _ZERO) / len(x)
+
+
+def all_the_same(x: Float[Tensor, "rows dim"]) -> bool:
+    """Whether no vector differs from another."""
+    return bool((x == x[0]).all())
 
 
 @torch.no_grad()

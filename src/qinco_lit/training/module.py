@@ -16,13 +16,12 @@ from qinco_lit.arrays import AssignLists
 from qinco_lit.metrics import entropy_bits
 from qinco_lit.quantizers import Quantizer
 from qinco_lit.quantizers.precision import precision_for
-from qinco_lit.training.dead_codewords import count_codes, redraw_dead, split_dead, target_statistics
+from qinco_lit.training.codeword_statistics import CodewordStatistics
 from qinco_lit.training.recipe import Recipe
 from qinco_lit.training.schedule import cosine_factor
 from qinco_lit.training.start import InitialCodebooks, TrainRotation, initialize
 
 _SEARCH = ("num_candidates", "beam_size", "search", "candidate_budget")  # of a model: may change when it is resumed
-_TARGET_MOMENTUM = 0.1  # of the running target statistics that dead codewords are redrawn from (algorithm.md)
 
 
 class QuantizerTraining(LightningModule):
@@ -67,15 +66,10 @@ class QuantizerTraining(LightningModule):
         self._coarse = [name for name in quantizer.state_dict() if name.endswith("coarse_centroids")]
         # DDP would send them at every forward
         self._ddp_params_and_buffers_to_ignore = [f"quantizer.{name}" for name in self._coarse]
-        shape = (quantizer.num_steps, quantizer.codebook_size)
-        # plain tensors, equal on every rank: as buffers, DDP would overwrite them at every forward
-        self._state = {
-            "usage_since_split": torch.zeros(shape, dtype=torch.int64),
-            "usage_in_epoch": torch.zeros(shape, dtype=torch.int64),
-            "target_mean": torch.zeros(quantizer.num_steps, quantizer.dim),
-            "target_std": torch.ones(quantizer.num_steps, quantizer.dim),
-            "train_error": torch.zeros(2, dtype=torch.float64),  # sum of squared errors and rows since the last report
-        }
+        self.statistics = CodewordStatistics(
+            quantizer, dead_codewords=recipe.dead_codewords, seed=seed, sum_over_ranks=self._sum
+        )
+        self._train_error = torch.zeros(2, dtype=torch.float64)  # sum of squared errors and rows since the last report
         # figures of the last validation (raw space, sum over dimensions; bits)
         self.validation: dict[str, float] = {}
         self._validated_in_epoch = False
@@ -90,7 +84,8 @@ class QuantizerTraining(LightningModule):
     def setup(self, stage: str) -> None:
         """Initialise the model on rank 0 from the training set and give every rank the result."""
         device = self.trainer.strategy.root_device
-        self._state = {name: value.to(device) for name, value in self._state.items()}
+        self.statistics.to(device)
+        self._train_error = self._train_error.to(device)
         if stage != "fit" or self.trainer.ckpt_path is not None:
             return
         if self.trainer.is_global_zero:
@@ -164,24 +159,10 @@ class QuantizerTraining(LightningModule):
         if (batch_idx == 0 and self.current_epoch > 0) or (
             early and batch_idx > 0 and batch_idx % recipe.split_every_batches == 0
         ):
-            self._revive_dead_codewords(whole_epoch=batch_idx == 0)
+            step, ended = self.trainer.global_step, batch_idx == 0
+            self.statistics.revive(self._optimizer(), step=step, whole_epoch=ended)
         if batch_idx == 0:
-            self._state["usage_in_epoch"].zero_()
-
-    def _revive_dead_codewords(self, *, whole_epoch: bool) -> None:
-        state, quantizer = self._state, self.quantizer
-        pieces = zip(quantizer.parts, quantizer.part_slices, quantizer.part_columns, strict=True)
-        for number, (part, dims, columns) in enumerate(pieces):
-            # of 64 bits, for seeds up to the largest
-            generator = torch.Generator().manual_seed(
-                ((self.seed + number) % (1 << 32) << 32) + self.trainer.global_step
-            )
-            if self.recipe.dead_codewords == "split":
-                split_dead(part, state["usage_since_split"][columns], self._optimizer(), generator)
-            elif self.recipe.dead_codewords == "redraw" and whole_epoch:
-                mean, std = state["target_mean"][columns, dims], state["target_std"][columns, dims]
-                redraw_dead(part, state["usage_in_epoch"][columns], mean, std, generator)
-        state["usage_since_split"].zero_()
+            self.statistics.usage_in_epoch.zero_()
 
     def training_step(self, batch: Shaped[Tensor, "batch dim"], batch_idx: int) -> Tensor:
         """One batch of raw vectors: find codes, then the loss along them."""
@@ -190,7 +171,9 @@ class QuantizerTraining(LightningModule):
         codes = self.quantizer.encode(x, list_ids=self._lists(batch, x), tables=tables)
         losses = self.quantizer(x, codes)
         loss: Tensor = losses.reconstruction.sum() + losses.preselector.sum()
-        self._count(x, codes, losses.mse)
+        self.statistics.add(x, codes, world_size=self.trainer.world_size)
+        rows = torch.ones((), device=x.device, dtype=torch.float64) * len(x)
+        self._train_error += torch.stack([losses.mse * rows, rows])
         # reading the loss waits for a GPU: there it is checked at every report and checkpoint instead
         if self.device.type == "cpu" and not bool(torch.isfinite(loss)):
             raise ValueError(self._not_finite(batch, batch_idx))
@@ -205,32 +188,6 @@ class QuantizerTraining(LightningModule):
     @torch.no_grad()
     def _tables(self, precision: str) -> Any:
         return self.quantizer.tables(precision_for(precision, self.device), compiled=self.recipe.compile_search)
-
-    def _count(self, x: Tensor, codes: Int[Tensor, "batch columns"], mse: Tensor) -> None:
-        usage = self._sum(self._code_counts(codes))
-        self._state["usage_since_split"] += usage
-        self._state["usage_in_epoch"] += usage
-        rows = torch.ones((), device=x.device, dtype=torch.float64) * len(x)
-        self._state["train_error"] += torch.stack([mse * rows, rows])
-        if self.recipe.dead_codewords == "redraw":
-            for name, value in zip(("target_mean", "target_std"), self._target_statistics(x, codes), strict=True):
-                self._state[name].lerp_(self._mean(value), _TARGET_MOMENTUM)
-
-    def _target_statistics(self, x: Tensor, codes: Int[Tensor, "batch columns"]) -> tuple[Tensor, Tensor]:
-        """Of every column of codes; dimensions that its part does not have keep what they had."""
-        quantizer = self.quantizer
-        mean, std = self._state["target_mean"].clone(), self._state["target_std"].clone()
-        own = quantizer.part_codes(codes)
-        for part, dims, columns, codes_of in zip(
-            quantizer.parts, quantizer.part_slices, quantizer.part_columns, own, strict=True
-        ):
-            found = target_statistics(part, x[:, dims].contiguous(), codes_of)
-            for column, own_mean, own_std in zip(columns, *found, strict=True):  # a list as an index waits for a GPU
-                mean[column, dims], std[column, dims] = own_mean, own_std
-        return mean, std
-
-    def _code_counts(self, columns: Int[Tensor, "batch columns"]) -> Int[Tensor, "steps codebook"]:
-        return count_codes(columns[:, -self.quantizer.num_steps :], self.quantizer.codebook_size)
 
     def _not_finite(self, batch: Tensor, batch_idx: int) -> str:
         bad = (~torch.isfinite(batch.float()).all(1)).nonzero().flatten().tolist()
@@ -251,15 +208,15 @@ class QuantizerTraining(LightningModule):
     def train_report(self) -> dict[str, float]:
         """MSE (raw space, sum over dimensions) of the training vectors since `forget_train_error`; learning rate."""
         self._check_error()
-        squared, rows = self._state["train_error"].tolist()
+        squared, rows = self._train_error.tolist()
         return {"train/mse": squared / max(rows, 1.0), "lr": float(self._optimizer().param_groups[0]["lr"])}
 
     def forget_train_error(self) -> None:
         """Begin the sums of `train_report` anew."""
-        self._state["train_error"].zero_()
+        self._train_error.zero_()
 
     def _check_error(self) -> None:
-        if not bool(torch.isfinite(self._state["train_error"]).all()):
+        if not bool(torch.isfinite(self._train_error).all()):
             raise ValueError(
                 f"the loss became NaN or infinite before step {self.trainer.global_step}: look for NaN in the training "
                 f"vectors, lower recipe.lr (now {self.recipe.lr:g}) or set recipe.clip_value"
@@ -267,7 +224,7 @@ class QuantizerTraining(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Report how many codewords no training vector chose in this epoch; lower the rate of a plateau."""
-        self._report({"train/dead_codewords": float((self._state["usage_in_epoch"] == 0).sum())})
+        self._report({"train/dead_codewords": float((self.statistics.usage_in_epoch == 0).sum())})
         if self._plateau is not None and self._validated_in_epoch:
             self._plateau.step(self.validation["val/mse"])
         self._validated_in_epoch = False
@@ -285,7 +242,7 @@ class QuantizerTraining(LightningModule):
         """Clear the sums."""
         self._validation_tables = self._tables("auto")
         self._validation = torch.zeros(self.quantizer.num_columns + 1, dtype=torch.float64, device=self.device)
-        self._validation_usage = torch.zeros_like(self._state["usage_in_epoch"])
+        self._validation_usage = torch.zeros_like(self.statistics.usage_in_epoch)
 
     def validation_step(self, batch: Shaped[Tensor, "batch dim"], batch_idx: int) -> None:  # noqa: ARG002
         """Add a batch's squared errors after every column of codes and its code counts."""
@@ -295,7 +252,7 @@ class QuantizerTraining(LightningModule):
             errors = [self.quantizer.raw_squared_error(x_hat, x) for x_hat in self.quantizer.reconstructions(codes)]
         rows = torch.ones((), device=x.device, dtype=torch.float64) * len(x)
         self._validation += torch.cat([torch.stack(errors), rows[None]])
-        self._validation_usage += self._code_counts(codes)
+        self._validation_usage += self.statistics.counts(codes)
 
     def on_validation_epoch_end(self) -> None:
         """MSE (raw space, sum over dimensions) of every prefix and entropy of the codes, over all ranks.
@@ -324,7 +281,8 @@ class QuantizerTraining(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the codeword statistics and what the model is; a diverged model is not worth keeping."""
         self._check_error()
-        checkpoint["codeword_statistics"] = {name: value.cpu() for name, value in self._state.items()}
+        checkpoint["codeword_statistics"] = {name: value.cpu() for name, value in self.statistics.state_dict().items()}
+        checkpoint["train_error"] = self._train_error.cpu()
         checkpoint["validation"] = {"figures": self.validation, "in_epoch": self._validated_in_epoch}
         if self._plateau is not None:
             checkpoint["plateau"] = self._plateau.state_dict()
@@ -357,8 +315,9 @@ class QuantizerTraining(LightningModule):
             there, here = then.get(name), now.get(name)
             if there != here and name not in _SEARCH:
                 raise ValueError(f"cannot resume: the checkpoint's model has {name}={there}, this run's {name}={here}")
-        device = self._state["train_error"].device
-        self._state = {name: value.to(device) for name, value in checkpoint["codeword_statistics"].items()}
+        device = self._train_error.device
+        self.statistics.load_state_dict(checkpoint["codeword_statistics"], device)
+        self._train_error = checkpoint["train_error"].to(device)
         if self._centroids is None:
             return
         if checkpoint["centroids_sha256"] != self._centroids_sha256:
@@ -380,6 +339,3 @@ class QuantizerTraining(LightningModule):
         total = value.clone()
         torch.distributed.all_reduce(total)
         return total
-
-    def _mean(self, value: Tensor) -> Tensor:
-        return self._sum(value) / self.trainer.world_size

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from qinco_lit.quantizers.precision import PRECISIONS
 
 _CHOICES = {
-    "normalization": ("standard", "minmax", "none"),
+    "normalization": ("centred", "standard", "minmax", "none"),
     "initial_codebooks": ("kmeans", "faiss_rq"),
     "network_init": ("paper", "exact", "linear"),
     "optimizer": ("adamw", "adam"),
@@ -21,8 +21,9 @@ class Recipe:
 
     Attributes:
         batch_size: vectors per batch and process.
-        normalization: `standard` (mean per dimension, one std), `minmax` (to [-1, 1], no mean; QINCo1) or `none` (the
-            vectors as they are; for ablations).
+        normalization: `centred` (mean per dimension, one std of what that leaves), `standard` (the std is that of the
+            vectors as they are, which offsets of dimensions make larger; QINCo2), `minmax` (to [-1, 1], no mean;
+            QINCo1) or `none` (the vectors as they are; for ablations).
         normalization_rows: training vectors that the normalisation is computed from.
         initial_codebooks: `kmeans` (greedy residual k-means) or `faiss_rq` (faiss' residual quantizer; QINCo1).
         kmeans_rows, kmeans_iterations: its data and Lloyd iterations per step; without any, codebooks are uniform noise

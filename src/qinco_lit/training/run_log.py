@@ -13,6 +13,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from qinco_lit.atomic import naming, write_atomically
 from qinco_lit.training.environment import environment
 
+_ROOM, _ROOM_BYTES = ".room", 64 << 10
 _ENVIRONMENT = ("git_revision", "versions", "hardware", "arithmetic")  # of environment(), what changes numbers
 
 
@@ -61,6 +62,8 @@ class JsonLinesLogger(Logger):
 class RunRecord:
     """What a run folder says of its training: config.json, and summary.json from the start to the end.
 
+    A little room on the disk is held until the end, so that a training which fills the rest can still say so.
+
     Of a resumed run nothing changes before its training goes on, because until then it may be refused. Overrides that
     were given with `resume=` are kept for the next one.
 
@@ -99,6 +102,7 @@ class RunRecord:
     def begin(self) -> None:
         """The training starts, or goes on."""
         self._begun = True
+        write_atomically(self._run_dir / _ROOM, bytes(_ROOM_BYTES))
         write_atomically(self._run_dir / "config.json", json.dumps(self._config, indent=2) + "\n")
         write_summary(self._run_dir, state="running", **self._values)
 
@@ -106,6 +110,7 @@ class RunRecord:
         """It has ended: finished, interrupted or failed. What is None or empty of the results is not known."""
         if not self._begun and state != "finished":
             return
+        (self._run_dir / _ROOM).unlink(missing_ok=True)
         wall_s = round(self._earlier_s + time.time() - self._started, 1)
         known = {name: value for name, value in results.items() if value not in (None, {})}
         write_summary(self._run_dir, state=state, wall_s=wall_s, **known)

@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from qinco_lit.quantizers import ProductQINCo, QINCo, Quantizer
-from qinco_lit.training.initialization import check_rows, init_networks, set_codebooks, set_normalization
+from qinco_lit.training.initialization import (
+    all_the_same,
+    check_rows,
+    init_networks,
+    set_codebooks,
+    set_normalization,
+)
 from qinco_lit.training.recipe import Recipe
 
 # what the steps have to code (training rows, less their centroids), in normalised space and on the device, to one
@@ -77,11 +83,11 @@ def initialize(
 
 def _check_parts(quantizer: Quantizer, y: Tensor) -> None:
     """Refuse a part that sees the same in all vectors, unless they are all the same as a whole."""
-    if float(y.max()) == float(y.min()):
+    if all_the_same(y):
         return  # `set_normalization` says it
     for number, dims in enumerate(quantizer.part_slices):
-        if float(y[:, dims].max()) == float(y[:, dims].min()):
+        if all_the_same(y[:, dims]):
             raise ValueError(
-                f"dimensions {dims.start} to {dims.stop - 1} (part {number}) hold one value in all of the first "
+                f"dimensions {dims.start} to {dims.stop - 1} (part {number}) are the same in all of the first "
                 f"{len(y)} training vectors: give other model.part_dims, or opq=true"
             )

@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins import MixedPrecision
 from pytorch_lightning.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 
+from qinco_lit.mistakes import in_one_line
 from qinco_lit.quantizers.precision import has_fast_bfloat16
 
 _FLOAT32, _BFLOAT16, _FLOAT16 = "32-true", "bf16-mixed", "16-mixed"
@@ -37,7 +38,7 @@ _PROFILERS: dict[str, type[Profiler]] = {
 _DEFAULTS = {"num_sanity_val_steps": 0, "enable_model_summary": False}
 _AT_LEAST = {
     "max_steps": 1, "accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "log_every_n_steps": 0,
-    "num_sanity_val_steps": -1, "limit_train_batches": 0,
+    "num_sanity_val_steps": -1, "limit_train_batches": 0, "min_epochs": 0, "min_steps": 0, "checkpoint_every_s": 0,
 }  # fmt: skip
 
 
@@ -68,6 +69,8 @@ def check_trainer(options: Mapping[str, Any], *, schedule: str) -> None:
         value = options.get(name)
         if value is not None and value < least and not (name == "max_steps" and value == -1):
             raise ValueError(f"trainer.{name}={value}: give at least {least}")
+    if options.get("val_check_interval", 1) == 0:
+        raise ValueError("trainer.val_check_interval=0: for no validation give trainer.limit_val_batches=0")
     epochs = options.get("max_epochs")
     if epochs is None or epochs < 1:
         raise ValueError(f"trainer.max_epochs={epochs}: give at least 1, the learning rate's schedule needs an end")
@@ -83,20 +86,25 @@ def check_trainer(options: Mapping[str, Any], *, schedule: str) -> None:
 def make_trainer(
     options: Mapping[str, Any], *, run_dir: Path, logger: Logger, callbacks: Sequence[Callback]
 ) -> Trainer:
-    """The Trainer of a training, from options that `check_trainer` let pass; a profile goes to the run folder."""
+    """The Trainer of a training, from options that `check_trainer` let pass; a profile goes to the run folder.
+
+    Raises:
+        ValueError: Lightning cannot make one, as of devices that are not there.
+    """
     given = {**_DEFAULTS, **options}
     given.pop("checkpoint_every_s", None)
     given.pop("enable_progress_bar", None)  # `Reporter` is it
     if given.get("profiler") is not None:  # into a file: Lightning says it in its log, which is quiet
         given["profiler"] = _PROFILERS[given["profiler"]](dirpath=run_dir, filename="profile")
-    return Trainer(
-        **given | _precision(given.get("precision"), str(given.get("accelerator"))),
-        logger=logger,
-        callbacks=list(callbacks),
-        enable_checkpointing=False,  # Lightning's own: `callbacks` write ours
-        enable_progress_bar=False,
-        use_distributed_sampler=False,
-    )
+    given |= _precision(given.get("precision"), str(given.get("accelerator")))
+    ours: dict[str, Any] = {
+        "logger": logger, "callbacks": list(callbacks), "enable_progress_bar": False, "use_distributed_sampler": False,
+        "enable_checkpointing": False,  # Lightning's own: `callbacks` write ours
+    }  # fmt: skip
+    try:
+        return Trainer(**given, **ours)
+    except Exception as error:  # of many kinds, for values of the right type that it knows no use for
+        raise ValueError(f"Lightning refuses the options of trainer: {in_one_line(error)}") from error
 
 
 def _precision(given: str | int | None, accelerator: str) -> dict[str, Any]:

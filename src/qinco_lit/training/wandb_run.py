@@ -1,6 +1,7 @@
 """One W&B run per job, offline unless asked otherwise, never prompting."""
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -47,6 +48,7 @@ def start_wandb(
     """
     import wandb
 
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it says so each time that W&B's service cannot be reached
     earlier = _identity(run_dir)
     filed: dict[str, Any] = {"id": earlier.get("id") or uuid4().hex[:8], "project": project, "entity": entity}
     if in_wandb_sweep():

@@ -29,7 +29,7 @@ def locked(folder: Path) -> Iterator[int | None]:
     The task's process inherits the lock, so that it is held as long as that runs, also when its parent was killed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,8 +1,6 @@
 """In which state a task's folder is: done, to be continued, made with other options, or untouched."""
 
-import fcntl
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +8,12 @@ from typing import Any, Literal
 
 from qinco_lit.atomic import write_atomically
 from qinco_lit.commands.reproducing.tasks import OUTPUT, Task
+from qinco_lit.locks import is_held
+from qinco_lit.run_folder import LOCK, TYPED
 
 RECORD = "task.json"
 # Options that change where and how something runs, not what comes out.
 _INDIFFERENT = ("hydra", "logger", "resume", "data_dir", "cache_dir", "device", "num_threads")
-
-# Of training.run_folder, whose import takes seconds.
-TRAINING_LOCK = ".lock"
 
 Found = Literal["done", "changed", "continue", "start"]
 
@@ -67,19 +64,7 @@ def status_of(task: Task, needs: list[Task], output: Path) -> Status:
 
 def trains_by_hand(folder: Path) -> bool:
     """Tell whether a training holds this folder; False where the file system knows no locks."""
-    try:
-        descriptor = os.open(folder / TRAINING_LOCK, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return False
+    return is_held(folder / LOCK)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -114,7 +99,7 @@ def _finished_at(task: Task, output: Path) -> float:
 
 def _recorded_options(folder: Path, summary: dict[str, Any] | None) -> dict[str, str] | None:
     """Options by key: as typed, of a run folder; else as the engine noted them."""
-    typed = _typed_overrides(folder / ".hydra" / "overrides.yaml")
+    typed = _typed_overrides(folder / TYPED / "overrides.yaml")
     if typed is None:
         command = (read_json(folder / RECORD) or {}).get("command")
         typed = [str(word) for word in command[1:]] if isinstance(command, list) else None

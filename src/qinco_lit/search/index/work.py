@@ -1,12 +1,9 @@
 """The work folder of an index that is being built: what the job is, the decoders, the parts of the lists."""
 
-import errno
-import fcntl
 import json
-import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +12,13 @@ from uuid import uuid4
 import faiss
 
 from qinco_lit.atomic import replacing_directory, write_atomically
+from qinco_lit.locks import locked
 from qinco_lit.search.decoders.additive import AdditiveDecoder
 from qinco_lit.search.decoders.pairwise import PairwiseDecoder
 from qinco_lit.search.index.faiss_index import Index, additive_codebooks
 from qinco_lit.search.index.lists import faiss_file_errors, write_lists
 
-log = logging.getLogger(__name__)
-
-_JOB, _LOCK, _EMPTY, _REPORT, _PAIRWISE = "job.json", "lock", "empty.faiss", "report.json", "pairwise"
+_JOB, _EMPTY, _REPORT, _PAIRWISE = "job.json", "empty.faiss", "report.json", "pairwise"
 _FIT, _FIRST_FIT = "fit", "additive"  # with all decoders, and before the pairwise one
 _ID = "id.txt"  # of a fit: parts made with another one are made again
 
@@ -70,20 +66,13 @@ class IndexWork:
             raise ValueError(f"{self.folder} exists and is no work folder of an index: name another output=")
         write_atomically(file, json.dumps(job, indent=2) + "\n")
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Wait until no other process is inside such a block, and keep them out; a killed one is out."""
-        with (self.folder / _LOCK).open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                log.info("another process fits the decoders in %s: waiting for it", self.folder)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError as error:
-                if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                    raise
-                log.warning("%s cannot be locked: start no other part before the decoders are fitted", self.folder)
-            yield
+    def alone(self, part: int | None = None, parts: int = 1) -> AbstractContextManager[None]:
+        """Wait until no other process fits the decoders, or builds a part, inside such a block; keep them out."""
+        what = "fits the decoders" if part is None else f"builds part={part} of parts={parts}"
+        name = "fit" if part is None else self.part_file(part, parts).stem
+        return locked(
+            self.folder / f"{name}.lock", busy=f"another process {what} in {self.folder}: waiting for it", wait=True
+        )
 
     def fit(self, codebook_size: int, *, first: bool = False) -> Fit | None:
         """Return the decoders, or the first of them; None where they are not fitted yet."""

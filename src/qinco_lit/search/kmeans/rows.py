@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from qinco_lit.vectors.read_ahead import read_ahead
+from qinco_lit.vectors.vector_dtypes import check_vector_dtype
 
 # Rows that are assigned together, whatever reads them: the result depends on it through rounding only.
 BLOCK_ROWS = 16_384
@@ -42,8 +43,7 @@ class TrainingRows:
     def __init__(
         self, vectors: VectorRows, max_rows: int, *, origin: Float32[np.ndarray, " dim"] | None = None
     ) -> None:
-        if np.dtype(vectors.dtype).kind not in "uif":
-            raise ValueError(f"vectors of dtype {vectors.dtype} are not supported: give float32 or uint8")
+        check_vector_dtype(np.dtype(vectors.dtype), getattr(vectors, "path", None))
         self._vectors = vectors
         total, self.dim = (int(size) for size in vectors.shape)
         self.num_rows = min(max_rows, total)

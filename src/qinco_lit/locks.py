@@ -1,0 +1,108 @@
+"""One process at a time: locks that a killed process cannot leave behind."""
+
+import contextlib
+import errno
+import fcntl
+import functools
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # some network file systems
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, busy: str, wait: bool = False, shared: bool = False) -> Iterator[None]:
+    """Hold the lock file for the block; it is removed afterwards. Where the file system has no locks, go on without.
+
+    Args:
+        path: of the lock file; its folder is made when needed.
+        busy: where another process holds it, the error; with `wait`, what is logged before this one waits.
+        wait: until it is free.
+        shared: with others that share it.
+
+    Raises:
+        ValueError: another process holds it, and `wait` is false.
+        OSError: the file cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = _acquire(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, busy, wait=wait)
+    try:
+        yield
+    finally:
+        # removed while it is held alone, or it could be the next one's
+        if not shared or _try(descriptor, fcntl.LOCK_EX):
+            path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def only_writer(output: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold what a command writes for the block, by the lock `.NAME.lock` beside it.
+
+    Raises:
+        ValueError: another process writes it.
+        FileNotFoundError: there is no folder for it.
+    """
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"{output}: the folder {output.parent} does not exist; make it first")
+    with locked(
+        output.with_name(f".{output.name}.lock"),
+        busy=f"{output}: another process writes it; wait for that one, or name another output",
+        shared=shared,
+    ):
+        yield
+
+
+def is_held(path: Path) -> bool:
+    """Tell whether a process holds this lock file; False where the file system knows no locks."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return not _try(descriptor, fcntl.LOCK_SH)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _acquire(path: Path, kind: int, busy: str, *, wait: bool) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # less what the user's umask takes
+        try:
+            try:
+                if not _try(descriptor, kind):
+                    if not wait:
+                        raise ValueError(busy)
+                    _log.info(busy)
+                    fcntl.flock(descriptor, kind)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                _say_unlocked(path.parent)
+                return descriptor
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # the holder before removed the file while we waited
+
+
+def _try(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@functools.cache
+def _say_unlocked(folder: Path) -> None:
+    _log.warning(f"{folder}: the file system has no locks; let no other process work on the same files")
