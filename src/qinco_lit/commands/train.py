@@ -87,8 +87,6 @@ def train(
     shown = Reporter(show=bool(trainer.get("enable_progress_bar", True)))
     # `kept` is the last of all, so that it keeps the state the others have reached
     fitter = make_trainer(trainer, run_dir=run_dir, logger=reports, callbacks=[shown, best, kept])
-    if fitter.strategy.root_device.type == "cuda":
-        torch.cuda.init()  # type: ignore[no-untyped-call]  # the record names the GPUs that are in use
     check_folder(run_dir, resume=resume, overwrite=overwrite)
     module = _module(data, model, centroids_path, typed_recipe, seed, fitter.strategy.root_device)
     if fitter.fast_dev_run:  # type: ignore[attr-defined]

@@ -35,8 +35,7 @@ def environment() -> dict[str, Any]:
     """Command, versions, git revision, hardware and arithmetic of this process, as plain values for a summary.
 
     `command` is what was typed; the same for all jobs of a sweep. `git_revision` is None for a package that is not run
-    from its own checkout, and ends in `+` where the source has uncommitted changes. Threads are those of now. GPUs are
-    named where the process uses them.
+    from its own checkout, and ends in `+` where the source has uncommitted changes. Threads are those of now.
     """
     return {
         "command": os.environ.get(COMMAND_VARIABLE) or shlex.join(sys.argv),
@@ -50,7 +49,7 @@ def environment() -> dict[str, Any]:
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "amx_bfloat16": cpu_has_amx_bfloat16(),
             "torch_threads": torch.get_num_threads(),
-            "gpus": _gpus(),
+            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         },
         "arithmetic": {
             "deterministic": torch.are_deterministic_algorithms_enabled(),
@@ -99,12 +98,6 @@ def _versions() -> dict[str, str | None]:
     if torch.version.cuda is not None:
         versions |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}  # type: ignore[no-untyped-call]
     return versions
-
-
-def _gpus() -> list[str]:
-    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        return []  # to ask for names would open a context, for a job that runs on the CPU
-    return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
 
 
 @cache
