@@ -109,8 +109,8 @@ def test_centroids_stay_what_they_are_and_out_of_checkpoints(
     train: Train, centroids_path: Path, dead_codewords: str
 ) -> None:
     # of 200 codewords many are dead: what gives them work must not take a list's centroid for one of them
-    options = ["model.codebook_size=200", "recipe.kmeans_split_empty=false", "trainer.max_epochs=2"]
-    run_dir = train("run", f"recipe.dead_codewords={dead_codewords}", *options)
+    options = ["model.codebook_size=200", "recipe.kmeans_split_empty=false", "recipe.split_every_batches=0"]
+    run_dir = train("run", f"recipe.dead_codewords={dead_codewords}", "trainer.max_epochs=2", *options)
     quantizer = Codec.load(run_dir / "codec").quantizer
     expected = quantizer.normalize(torch.from_numpy(np.load(centroids_path)))
     assert torch.equal(quantizer.coarse_centroids, expected)
