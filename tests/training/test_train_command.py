@@ -1,6 +1,8 @@
 """`qinco train`, whole: what it writes, that it learns, and what stops it."""
 
+import contextlib
 import json
+import logging
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,6 +12,7 @@ import torch
 
 from qinco_lit.cli import main
 from qinco_lit.codec import Codec
+from qinco_lit.training.run_log import JsonLinesLogger
 from qinco_lit.vectors import open_vectors, write_vectors
 from tests.training.conftest import clustered
 
@@ -145,6 +148,28 @@ def test_full_disk_keeps_the_checkpoint_before(
     assert torch.load(last, weights_only=True)["epoch"] == 1  # before the second epoch
     assert [path.name for path in last.parent.glob("*.tmp")] == []
     assert main(["train", f"resume={run_dir}", "trainer.max_epochs=3"]) == 0  # space was made: it goes on
+
+
+def test_a_full_disk_under_the_reports_ends_a_training_that_can_go_on(
+    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_dir, full = tmp_path / "run", Path("/dev/full")
+    monkeypatch.setattr("qinco_lit.commands.train.JsonLinesLogger", lambda _: JsonLinesLogger(full))
+    logs = logging.FileHandler(full)
+    logging.getLogger().addHandler(logs)
+    try:
+        assert main(["train", *small, "trainer.max_epochs=2", f"hydra.run.dir={run_dir}"]) == 2
+    finally:
+        logging.getLogger().removeHandler(logs)
+        with contextlib.suppress(OSError):
+            logs.close()
+    printed = capfd.readouterr().err
+    assert printed.splitlines()[-1] == f"qinco: error: [Errno 28] No space left on device: '{full}'"
+    assert "Traceback" not in printed
+    assert json.loads((run_dir / "summary.json").read_text())["state"] == "failed"
+    assert {path.name for path in run_dir.iterdir() if path.name.startswith(".")} == {".hydra"}  # no room is held now
+    monkeypatch.undo()
+    assert main(["train", f"resume={run_dir}"]) == 0
 
 
 def test_training_without_an_end_is_refused(

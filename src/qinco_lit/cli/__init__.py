@@ -54,16 +54,22 @@ def _run(arguments: list[str]) -> int:
 
 @contextlib.contextmanager
 def _own_logging() -> Iterator[None]:
-    """Give the root logger back as it was: Hydra leaves its handlers, one of them on the log file of the last run."""
+    """Give the root logger back as it was: Hydra leaves its handlers, one of them on the log file of the last run.
+
+    A log that cannot be written, as on a full disk, ends nothing, and is no reason for a traceback at every line.
+    """
     root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    handlers, level, told = list(root.handlers), root.level, logging.raiseExceptions
+    logging.raiseExceptions = False
     try:
         yield
     finally:
         for handler in [handler for handler in root.handlers if handler not in handlers]:
-            handler.close()
+            with contextlib.suppress(OSError):
+                handler.close()
         root.handlers[:] = handlers
         root.setLevel(level)
+        logging.raiseExceptions = told
 
 
 def _dispatch(arguments: list[str]) -> int:
