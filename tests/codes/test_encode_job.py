@@ -55,6 +55,7 @@ def test_autocast_around_the_job_changes_no_byte(job, tmp_path):
 def test_a_batch_is_encoded_without_waiting_for_the_device(job, vectors_path, tmp_path, monkeypatch, lists, dtype):
     vectors, folder = open_vectors(vectors_path), shards.ShardFolder(tmp_path / "x.h5", open_codes(job()).info)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # there is none for tensors without data
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)
     codec = Codec(random_quantizer(6, num_steps=3, codebook_size=16, hidden_dim=8, **lists), precision="bfloat16")
     encoding = module.Encoding(codec.to("meta"), vectors, folder, search={}, batch_size=1, num_threads=None)
     batch = module.Batch(0, torch.from_numpy(vectors[:].astype(dtype)))
