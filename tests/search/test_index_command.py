@@ -331,7 +331,7 @@ def test_out_of_room_or_killed_the_same_command_finishes(build, inputs, tmp_path
     [error] = [line for line in killed.stderr.splitlines() if line.startswith("qinco: error:")]
     assert error.startswith("qinco: error: [Errno 27] out")
     assert "File too large" in error
-    assert {path.name for path in tmp_path.iterdir()} == {"one", "out.work"}
+    assert {path.name for path in tmp_path.iterdir()} == {"one", "out.work", ".out.lock"}
     with caplog.at_level("INFO"):
         build("out", parts=2)
     assert "part=1 is complete already" in caplog.messages

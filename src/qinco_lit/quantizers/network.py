@@ -150,10 +150,6 @@ def _matrices(layers: nn.ModuleList) -> tuple[Tensor, ...]:
 
 
 def _relu_(x: Tensor) -> Tensor:
-    if torch.compiler.is_compiling():
-        # in place, before a product that accumulates in place, torch.compile reads memory that nobody has written
-        # (torch 2.13, CPUs without AVX-512)
-        return x.relu()
     if x.element_size() == 2 and not x.requires_grad:
         # the sign of a half-precision float is the sign of its bits: four times as fast as a ReLU that converts
         x.view(torch.int16).clamp_(min=0)
