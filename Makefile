@@ -75,7 +75,7 @@ sweep: $(installed) ## run the jobs of sweeps/NAME.yaml and compare them: NAME=b
 	if test -d "$(sweep_dir)"; then $(bin)/qinco compare $(sweep_dir); fi; exit $$status
 
 .PHONY: test
-test: $(installed) ## run the tests (12 minutes on 2 cores with AMX, up to 40 on others)
+test: $(installed) ## run the tests (12 minutes on 2 cores with AMX, 25 and more on others)
 	@$(bin)/pytest -q
 
 .PHONY: lint
