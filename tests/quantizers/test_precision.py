@@ -107,7 +107,7 @@ _COMPILED = """
 import sys
 import torch
 import torch._inductor.config
-# not ATEN_CPU_CAPABILITY=avx2: with it torch 2.13 compiles for AVX-512 all the same, half of it, and computes nonsense
+# not ATEN_CPU_CAPABILITY=avx2: on a CPU with AVX-512 what torch 2.13 compiles under it computes nonsense
 torch._inductor.config.cpp.simdlen = int(sys.argv[1])
 from qinco_lit.quantizers.precision import precision_for
 from tests.models import random_quantizer
