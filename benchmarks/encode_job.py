@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from qinco_lit import Codec
-from qinco_lit.commands.encode import encode
+from qinco_lit.encoding.encode_file import encode
 from qinco_lit.encoding.module import BLOCK_ROWS
 from qinco_lit.vectors import open_codes, open_vectors, write_vectors
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from datamodules.vector_data_module import VectorDataModule
+from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.vectors import VectorWriter
 
 DIM, BATCH_SIZE, NUM_VAL = 128, 1024, 10_000

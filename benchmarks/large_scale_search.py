@@ -23,7 +23,7 @@ from qinco_lit import Searcher
 from qinco_lit.metrics import recall_at
 from qinco_lit.search.index.bundle import load
 from qinco_lit.search.plain_scan import PlainScan
-from qinco_lit.search.threads import threads
+from qinco_lit.threads import threads
 from qinco_lit.vectors import exact_neighbours, open_codes
 
 SEARCHES: tuple[Mapping[str, int], ...] = (

@@ -13,7 +13,7 @@ from qinco_lit.vectors.data_facts import DataFacts, DataFile
 from qinco_lit.vectors.metric import Metric
 
 if TYPE_CHECKING:
-    from datamodules.vector_data_module import VectorDataModule
+    from qinco_lit.data.data_module import VectorDataModule
 else:
     VectorDataModule = Any  # imported by what opens a set: the facts need not wait for torch
 
@@ -193,7 +193,7 @@ def open_dataset(
         ValueError: no such data set or size.
         FileNotFoundError: a file is missing; the message names it and the command that brings it.
     """
-    from datamodules.vector_data_module import VectorDataModule
+    from qinco_lit.data.data_module import VectorDataModule
 
     dataset, files = _found(name, size)
     truth = files.ground_truth if metric == "l2" else None

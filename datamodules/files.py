@@ -1,6 +1,6 @@
 """`data=files`: a user's own vectors."""
 
-from datamodules.vector_data_module import VectorDataModule
+from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.vectors.metric import Metric
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from datamodules.photo_build import build_photo_sift, photo_sift_folder
-from datamodules.vector_data_module import VectorDataModule
+from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.vectors.metric import Metric
 
 

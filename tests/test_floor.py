@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from qinco_lit.environment import environment
 from qinco_lit.quantizers.precision import cpu_has_amx_bfloat16, has_fast_bfloat16, precision_for
-from qinco_lit.training.environment import environment
 
 ROOT = Path(__file__).parents[1]
 

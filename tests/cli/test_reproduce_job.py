@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 from qinco_lit.cli.jobs import _checked_config, _open_hydra
 from qinco_lit.cli.table import JOBS
-from qinco_lit.commands.reproducing.scale import SECTIONS, read_scale
-from qinco_lit.commands.reproducing.tasks import Task, expand
+from qinco_lit.reproducing.scale import SECTIONS, read_scale
+from qinco_lit.reproducing.tasks import Task, expand
 
 CONF = Path(__file__).parents[2] / "conf"
 STUB = Path(__file__).parents[1] / "reproduce" / "stub_qinco.py"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from qinco_lit.codec import Codec
-from qinco_lit.commands.encode import encode
+from qinco_lit.encoding.encode_file import encode
 from qinco_lit.vectors import open_vectors, write_vectors
 from tests.models import random_quantizer
 

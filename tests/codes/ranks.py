@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from qinco_lit.codec import Codec
-from qinco_lit.commands.encode import encode
+from qinco_lit.encoding.encode_file import encode
 from qinco_lit.vectors import open_vectors
 
 SHARD_ROWS, NUM_KILLS = 500, 8

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qinco_lit.codec import Codec
-from qinco_lit.commands.decode import decode
+from qinco_lit.encoding.decode_file import decode
 from qinco_lit.vectors import open_codes, open_vectors
 from tests.codes.conftest import contents, save_codec
 

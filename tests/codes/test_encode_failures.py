@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from qinco_lit.commands import truncate, verify
-from qinco_lit.commands.decode import decode
 from qinco_lit.encoding import module, shards
+from qinco_lit.encoding.decode_file import decode
 from qinco_lit.locks import only_writer
 from qinco_lit.vectors import disk_space, open_codes
 from tests.codes.conftest import NUM_ROWS, SHARD_ROWS, contents

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from qinco_lit.codec import Codec
-from qinco_lit.commands import encode as command
 from qinco_lit.encoding import default_shard_rows, module, shards
+from qinco_lit.encoding import encode_file as command
 from qinco_lit.encoding.progress import duration, progress_line
-from qinco_lit.training.environment import environment
+from qinco_lit.environment import environment
 from qinco_lit.vectors import open_codes, open_vectors, write_vectors
 from tests.codes.conftest import NUM_ROWS, SHARD_ROWS, contents, save_codec, save_vectors
 from tests.models import random_quantizer

@@ -12,8 +12,8 @@ import torch
 from qinco_lit.cli import main
 from qinco_lit.codec import Codec
 from qinco_lit.commands import truncate
-from qinco_lit.commands.decode import check_codec, decode
-from qinco_lit.commands.encode import codec_sha256, original_sha256
+from qinco_lit.encoding.decode_file import check_codec, decode
+from qinco_lit.encoding.encode_file import codec_sha256, original_sha256
 from qinco_lit.quantizers import build_quantizer
 from qinco_lit.vectors import open_codes, open_vectors
 from tests.codes.conftest import DIM, contents, save_codec

@@ -7,7 +7,7 @@ from pathlib import Path
 SCRIPT = """
 import resource, sys, time
 from itertools import islice
-from datamodules.loader import StreamLoader
+from qinco_lit.data.loader import StreamLoader
 from qinco_lit.vectors import open_vectors
 
 def resident_mib():

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import loader as loader_module
-from datamodules.loader import SequentialLoader, StreamLoader, read_ahead
+from qinco_lit.data import loader as loader_module
+from qinco_lit.data.loader import SequentialLoader, StreamLoader, read_ahead
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import ground_truth as ground_truth_module
 from datamodules.files import open_files
-from datamodules.vector_data_module import VectorDataModule
+from qinco_lit.data import ground_truth as ground_truth_module
+from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.vectors import write_vectors
 from qinco_lit.vectors.unit_rows import unit_rows
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from datamodules.order import StreamOrder
+from qinco_lit.data.order import StreamOrder
 
 
 def _epoch(order: StreamOrder, epoch: int, rank: int) -> np.ndarray:

@@ -10,8 +10,8 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 
-from datamodules import loader as loader_module
-from datamodules.vector_data_module import VectorDataModule
+from qinco_lit.data import loader as loader_module
+from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.vectors import write_vectors
 
 NUM_BATCHES, NUM_EPOCHS = 12, 3

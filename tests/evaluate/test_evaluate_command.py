@@ -12,7 +12,7 @@ from jaxtyping import Float32, UInt8
 
 from qinco_lit.codec import Codec
 from qinco_lit.commands import evaluate as command
-from qinco_lit.commands.measure import TestSet, measure
+from qinco_lit.evaluation.measure import TestSet, measure
 from tests.evaluate.conftest import CODEBOOK, DIM, NEAREST, STEPS, Data, neighbours
 
 FIGURES = ("mse", "mse_per_step", "recall_at_1", "recall_at_10", "recall_at_100", "entropy_bits", "unused_share")

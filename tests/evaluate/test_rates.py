@@ -10,9 +10,9 @@ import pytest
 from rich.progress import Progress
 
 from qinco_lit.codec import Codec
-from qinco_lit.commands.codec_quantizer import CodecQuantizer
-from qinco_lit.commands.measure import RECALL_AT, Meter, TestSet, blocks
-from qinco_lit.commands.rate_curve import Dedicated, measure_rates
+from qinco_lit.evaluation.codec_quantizer import CodecQuantizer
+from qinco_lit.evaluation.measure import RECALL_AT, Meter, TestSet, blocks
+from qinco_lit.evaluation.rate_curve import Dedicated, measure_rates
 from qinco_lit.quantizers import ProductQINCo
 from tests.cli.conftest import Qinco, qinco, refused
 from tests.decoding import decode_distinct

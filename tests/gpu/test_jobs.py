@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.vector_data_module import VectorDataModule
 from qinco_lit.codec import Codec
+from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.vectors import open_codes, write_vectors
 from tests.training.conftest import SMALL, clustered
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from qinco_lit.codec import Codec
-from qinco_lit.commands.plan_figures import doublings, memory_of_a_process, shards, sizes_on_disk, times
-from qinco_lit.commands.plan_rates import Rates, Searched
-from qinco_lit.commands.rates import Timing
 from qinco_lit.encoding import ShardFolder, default_shard_rows
+from qinco_lit.planning.figures import doublings, memory_of_a_process, shards, sizes_on_disk, times
+from qinco_lit.planning.measurements import Rates, Searched
+from qinco_lit.planning.throughput import Timing
 from qinco_lit.quantizers.beam import Search
 from qinco_lit.vectors.code_info import CodeInfo, StoredRows
 from tests.models import random_quantizer

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from qinco_lit.commands import rates
-from qinco_lit.commands.rates import MIN_REPEATS, TrainingSteps, Work, time_by_turns
+from qinco_lit.planning import throughput as rates
+from qinco_lit.planning.throughput import MIN_REPEATS, TrainingSteps, Work, time_by_turns
 from qinco_lit.training.recipe import Recipe
 from tests.models import random_quantizer
 from tests.training.recipes import RECIPE

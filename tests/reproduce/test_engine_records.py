@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from qinco_lit.commands.reproducing.engine import Stop
-from qinco_lit.commands.reproducing.records import collect
-from qinco_lit.commands.reproducing.results import write_results
+from qinco_lit.reproducing.engine import Stop
+from qinco_lit.reproducing.records import collect
+from qinco_lit.reproducing.results import write_results
 from tests.reproduce.tiny_scale import engine_of
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from qinco_lit.commands.reproduce import reproduce
-from qinco_lit.commands.reproducing.engine import Stop
-from qinco_lit.commands.reproducing.process import locked
+from qinco_lit.reproducing.engine import Stop
+from qinco_lit.reproducing.process import locked
 from qinco_lit.run_folder import LOCK
 from qinco_lit.training.run_folder import only_trainer
 from tests.reproduce.tiny_scale import STUB, commands, engine_of, scale_values
@@ -239,7 +239,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from tests.reproduce.tiny_scale import engine_of
-from qinco_lit.commands.reproducing.engine import Stop
+from qinco_lit.reproducing.engine import Stop
 engine_of(Path(sys.argv[1])).run(Stop())
 """
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from qinco_lit.commands.reproducing.engine import Stop
-from qinco_lit.commands.reproducing.slurm import SlurmOptions, submit
+from qinco_lit.reproducing.engine import Stop
+from qinco_lit.reproducing.slurm import SlurmOptions, submit
 from tests.reproduce.tiny_scale import commands, engine_of
 
 _SBATCH = """#!/bin/bash

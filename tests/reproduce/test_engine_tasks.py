@@ -2,9 +2,9 @@
 
 import pytest
 
-from qinco_lit.commands.reproducing.choose import choose
-from qinco_lit.commands.reproducing.scale import read_scale
-from qinco_lit.commands.reproducing.tasks import by_cost
+from qinco_lit.reproducing.choose import choose
+from qinco_lit.reproducing.scale import read_scale
+from qinco_lit.reproducing.tasks import by_cost
 from tests.reproduce.tiny_scale import scale_values, tasks_of
 
 
@@ -30,7 +30,7 @@ def test_rates_data_sets_and_repeated_options():
     values["datasets"]["e"] = {"options": ["data=y"], "relative_cost": 3.0}
     values["methods"]["Tiny"]["train_on"] = {"e": ["model.num_blocks=12"]}
     values["main"] |= {"datasets": ["e"], "methods": ["Tiny"], "num_bytes": [16]}
-    from qinco_lit.commands.reproducing.tasks import expand
+    from qinco_lit.reproducing.tasks import expand
 
     tasks = _named(expand(read_scale(values)))
     trained = tasks["e/Tiny-16B-s0/train"]

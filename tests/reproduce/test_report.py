@@ -9,8 +9,6 @@ from urllib.parse import unquote
 import pytest
 from omegaconf import OmegaConf
 
-from qinco_lit.commands.reproducing.scale import read_scale
-from qinco_lit.commands.reproducing.tasks import expand
 from qinco_lit.reports.iclr import write_report
 from qinco_lit.reports.iclr.figures import section_chart
 from qinco_lit.reports.iclr.markdown import markdown_report
@@ -19,6 +17,8 @@ from qinco_lit.reports.iclr.report import report_blocks
 from qinco_lit.reports.iclr.sections import BASE
 from qinco_lit.reports.iclr.studies import study_points
 from qinco_lit.reports.page import Block, Details, Heading, Paragraph, TableBlock
+from qinco_lit.reproducing.scale import read_scale
+from qinco_lit.reproducing.tasks import expand
 from tests.reproduce.report_results import record, results, task, text
 
 

@@ -5,10 +5,10 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from qinco_lit.commands.reproducing.choose import choose
-from qinco_lit.commands.reproducing.engine import Engine
-from qinco_lit.commands.reproducing.scale import read_scale
-from qinco_lit.commands.reproducing.tasks import Task, expand
+from qinco_lit.reproducing.choose import choose
+from qinco_lit.reproducing.engine import Engine
+from qinco_lit.reproducing.scale import read_scale
+from qinco_lit.reproducing.tasks import Task, expand
 
 STUB = (sys.executable, "-S", "-E", str(Path(__file__).with_name("stub_qinco.py")))
 

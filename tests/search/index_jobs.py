@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from datamodules.vector_data_module import VectorDataModule
-from qinco_lit.commands.encode import encode
+from qinco_lit.data.data_module import VectorDataModule
+from qinco_lit.encoding.encode_file import encode
 from qinco_lit.vectors import VectorFile, open_vectors
 
 ROWS, TRAIN, VAL = 700, 900, 100

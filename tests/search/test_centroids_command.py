@@ -19,7 +19,7 @@ from tests.cli.conftest import qinco, refused  # noqa: F401 (fixtures)
 # A pass of this job takes long enough to be killed in.
 _SLOW = """
 import sys, time
-from qinco_lit.search.kmeans import update
+from qinco_lit.coarse.kmeans import update
 from qinco_lit import cli
 add = update.ListSums.add
 update.ListSums.add = lambda self, x, lists: (time.sleep(0.02), add(self, x, lists))

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamodules.vector_data_module import VectorDataModule
 from qinco_lit.commands import centroids as command
 from qinco_lit.commands.centroids import centroids
-from qinco_lit.commands.readings import check_centroids_reading
+from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.vectors import open_vectors
+from qinco_lit.vectors.readings import check_centroids_reading
 from tests.cli.conftest import qinco, refused  # noqa: F401 (fixtures)
 
 DATA = ["data=files", "data.train=x.npy", "data.num_val=100"]

@@ -6,9 +6,9 @@ import faiss
 import numpy as np
 import pytest
 
-from qinco_lit.search import coarse
-from qinco_lit.search.coarse import EXACT_LISTS, MAX_EXCESS, ListAssigner, hnsw_index
-from qinco_lit.search.threads import threads
+from qinco_lit.coarse import list_assigner as coarse
+from qinco_lit.coarse.list_assigner import EXACT_LISTS, MAX_EXCESS, ListAssigner, hnsw_index
+from qinco_lit.threads import threads
 
 
 def normal(rows: int, dim: int, seed: int = 0) -> np.ndarray:

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from qinco_lit.search.kmeans import rows as kmeans_rows
-from qinco_lit.search.kmeans import start as kmeans_start
-from qinco_lit.search.kmeans import state as state_module
-from qinco_lit.search.kmeans.lloyd import KMeans, choose_method, default_rows, train_centroids
-from qinco_lit.search.kmeans.nearest import ExactNearest, GroupedNearest
-from qinco_lit.search.kmeans.rows import TrainingRows
-from qinco_lit.search.kmeans.start import cluster, quotas, random_rows
-from qinco_lit.search.kmeans.state import StateFile
+from qinco_lit.coarse.kmeans import rows as kmeans_rows
+from qinco_lit.coarse.kmeans import start as kmeans_start
+from qinco_lit.coarse.kmeans import state as state_module
+from qinco_lit.coarse.kmeans.lloyd import KMeans, choose_method, default_rows, train_centroids
+from qinco_lit.coarse.kmeans.nearest import ExactNearest, GroupedNearest
+from qinco_lit.coarse.kmeans.rows import TrainingRows
+from qinco_lit.coarse.kmeans.start import cluster, quotas, random_rows
+from qinco_lit.coarse.kmeans.state import StateFile
 from qinco_lit.vectors import open_vectors
 
 CPU = torch.device("cpu")
@@ -284,8 +284,8 @@ def test_brute_force_where_it_takes_minutes():
 _MEMORY = """
 import re, sys
 import numpy as np, torch
-from qinco_lit.search.kmeans import rows as kmeans_rows
-from qinco_lit.search.kmeans.lloyd import KMeans, train_centroids
+from qinco_lit.coarse.kmeans import rows as kmeans_rows
+from qinco_lit.coarse.kmeans.lloyd import KMeans, train_centroids
 from qinco_lit.vectors import open_vectors
 
 kmeans_rows.BLOCK_ROWS = 1_024  # what is in flight is little then, and the smaller file has many blocks, too

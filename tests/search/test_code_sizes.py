@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from qinco_lit import Searcher
-from qinco_lit.commands.index_fit import more_vectors
-from qinco_lit.commands.index_inputs import pairwise_options
+from qinco_lit.search.build.fit import more_vectors
+from qinco_lit.search.build.inputs import pairwise_options
 from qinco_lit.search.decoders.additive import AdditiveDecoder
 from qinco_lit.search.decoders.pairwise import PairwiseDecoder, tables_too_large
 from qinco_lit.search.index.bundle import load, save

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from jaxtyping import Float32
 
+from qinco_lit.coarse.list_assigner import hnsw_index
 from qinco_lit.metrics import recall_at
-from qinco_lit.search.coarse import hnsw_index
 from qinco_lit.search.points import faiss_engine_cache, faiss_engines
 from qinco_lit.search.points.engines import Engine, SearcherEngine, check_ids, default_grid
 from qinco_lit.search.points.faiss_engine_cache import EngineBuilder

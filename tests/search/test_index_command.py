@@ -208,7 +208,7 @@ def test_a_job_that_stops_goes_on_where_it_was(build, tmp_path, monkeypatch, at)
 
     before = {}
     with monkeypatch.context() as patch:
-        where = {"save": bundles, "remove_work": sys.modules["qinco_lit.search.index.work"]}.get(at, command)
+        where = {"save": bundles, "remove_work": sys.modules["qinco_lit.search.build.work"]}.get(at, command)
         build_part = command._build_part
         if at == "_build_part":  # in the second part
 

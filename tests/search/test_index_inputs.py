@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from qinco_lit.commands.index_fit import more_vectors
+from qinco_lit.search.build.fit import more_vectors
 from qinco_lit.search.index.bundle import load
 from qinco_lit.vectors import open_codes, open_vectors
 from qinco_lit.vectors.unit_rows import unit_rows

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from datamodules.vector_data_module import VectorDataModule
 from qinco_lit.commands.train import _initial_codebooks, _rotation
+from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.quantizers import build_quantizer
 from qinco_lit.training import Recipe
 from qinco_lit.training.module import QuantizerTraining

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from qinco_lit.cli import main
-from qinco_lit.training.environment import environment, git_revision
+from qinco_lit.environment import environment, git_revision
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "src/qinco_lit"

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from qinco_lit.cli import main
+from qinco_lit.coarse import list_assigner as coarse
 from qinco_lit.codec import Codec
 from qinco_lit.commands.train import _initial_codebooks
 from qinco_lit.quantizers.kmeans import nearest_codeword, residual_kmeans
-from qinco_lit.search import coarse
 from qinco_lit.training import Recipe
 from qinco_lit.training.dead_codewords import target_statistics
 from qinco_lit.training.module import QuantizerTraining

@@ -9,15 +9,15 @@ import pytest
 import torch
 from pytorch_lightning import Trainer
 
-from datamodules.vector_data_module import VectorDataModule
 from qinco_lit.codec import Codec
 from qinco_lit.commands.train import _initial_codebooks, _rotation, quiet_lightning
+from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.metrics import mean_squared_error
 from qinco_lit.quantizers import QINCo, build_quantizer
-from qinco_lit.search.rotation import opq_rotation
 from qinco_lit.training import Recipe
 from qinco_lit.training.initialization import set_normalization
 from qinco_lit.training.module import QuantizerTraining
+from qinco_lit.training.opq import opq_rotation
 from qinco_lit.vectors import write_vectors
 from tests.training.conftest import clustered
 from tests.training.recipes import RECIPE

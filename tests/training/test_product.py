@@ -12,10 +12,10 @@ import pytest
 import torch
 from pytorch_lightning import Trainer
 
-from datamodules.vector_data_module import VectorDataModule
 from qinco_lit.cli import main
 from qinco_lit.codec import Codec
 from qinco_lit.commands.train import _initial_codebooks
+from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.quantizers import ProductQINCo, QINCo, Quantizer
 from qinco_lit.training import Recipe
 from qinco_lit.training.module import QuantizerTraining

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from qinco_lit.cli import main
-from qinco_lit.search.residual_codebooks import residual_codebooks
-from qinco_lit.training.environment import environment
+from qinco_lit.environment import environment
+from qinco_lit.training.faiss_codebooks import residual_codebooks
 from qinco_lit.vectors import open_vectors
 from tests.training.conftest import Start, clustered
 

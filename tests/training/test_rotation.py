@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from qinco_lit.commands.train import _rotation
-from qinco_lit.search import rotation
-from qinco_lit.search.rotation import opq_rotation, some_rows
+from qinco_lit.training import opq as rotation
+from qinco_lit.training.opq import opq_rotation, some_rows
 
 
 def _correlated(rows: int, dim: int = 16, shift: float = 0.0) -> np.ndarray:

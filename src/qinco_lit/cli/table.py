@@ -126,7 +126,7 @@ def _centroids(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (
 
 
 def _encode(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all of it goes to output=)
-    from qinco_lit.commands.encode import encode
+    from qinco_lit.encoding.encode_file import encode
     from qinco_lit.vectors import open_vectors
 
     if config["input"] is not None:
@@ -142,7 +142,7 @@ def _encode(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all
 
 
 def _decode(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all of it goes to output=)
-    from qinco_lit.commands.decode import decode
+    from qinco_lit.encoding.decode_file import decode
 
     options = {name: value for name, value in config.items() if name not in ("codec", "codes", "output")}
     decode(codec_dir=Path(config["codec"]), codes=Path(config["codes"]), output=Path(config["output"]), **options)

@@ -17,16 +17,16 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
 from qinco_lit.atomic import write_atomically
-from qinco_lit.commands.device import chosen_device
-from qinco_lit.commands.readings import CENTROIDS_FORMAT
+from qinco_lit.coarse.kmeans.lloyd import KMeans, choose_method, default_rows, train_centroids
+from qinco_lit.coarse.kmeans.state import StateFile, check_same
+from qinco_lit.devices import chosen_device
 from qinco_lit.encoding.progress import duration, progress_line
+from qinco_lit.environment import environment
 from qinco_lit.locks import only_writer
 from qinco_lit.search.baselines import get_num_threads
-from qinco_lit.search.kmeans.lloyd import KMeans, choose_method, default_rows, train_centroids
-from qinco_lit.search.kmeans.state import StateFile, check_same
-from qinco_lit.training.environment import environment
 from qinco_lit.vectors import VectorFile, write_vectors
 from qinco_lit.vectors.code_info import input_facts
+from qinco_lit.vectors.readings import CENTROIDS_FORMAT
 
 log = logging.getLogger(__name__)
 

@@ -79,7 +79,7 @@ def check_encode(config: Mapping[str, Any]) -> None:
     from pytorch_lightning import Trainer
 
     from qinco_lit.codec_folder import check_is_codec
-    from qinco_lit.commands.encode import check_counts, check_output, encode
+    from qinco_lit.encoding.encode_file import check_counts, check_output, encode
 
     options = {name: value for name, value in config.items() if name not in ("data", "trainer")}
     given, extra = ("codec_dir", "vectors", "trainer"), {"codec": str, "input": str | None, "data_dir": str}
@@ -97,7 +97,7 @@ def check_decode(config: Mapping[str, Any]) -> None:
     for name, what in {"codec": "codec=DIR", "codes": "codes=FILE.h5", "output": "output=FILE"}.items():
         if config[name] is None:
             raise ValueError(f"{what} is required: qinco decode codec=DIR codes=FILE.h5 output=FILE.fvecs")
-    from qinco_lit.commands.decode import decode
+    from qinco_lit.encoding.decode_file import decode
 
     check_arguments("", decode, config, given=("codec_dir",), extra={"codec": str})
 
@@ -146,10 +146,10 @@ def check_plan(config: Mapping[str, Any]) -> None:
 def check_reproduce(config: Mapping[str, Any]) -> None:
     """Check the options of `qinco reproduce` (plain nested values) against their receivers. Raises ValueError."""
     from qinco_lit.commands.reproduce import check_launcher, reproduce
-    from qinco_lit.commands.reproducing.choose import choose
-    from qinco_lit.commands.reproducing.scale import read_scale
-    from qinco_lit.commands.reproducing.slurm import SlurmOptions
-    from qinco_lit.commands.reproducing.tasks import expand
+    from qinco_lit.reproducing.choose import choose
+    from qinco_lit.reproducing.scale import read_scale
+    from qinco_lit.reproducing.slurm import SlurmOptions
+    from qinco_lit.reproducing.tasks import expand
 
     given = ("scale_name", "find_missing", "environment", "overrides", "program")
     check_arguments("", reproduce, config, given=given, extra={"data_dir": str})

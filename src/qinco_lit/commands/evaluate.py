@@ -13,12 +13,13 @@ from rich.progress import Progress
 
 from qinco_lit.atomic import write_atomically
 from qinco_lit.codec import Codec
-from qinco_lit.commands.codec_quantizer import CodecQuantizer
-from qinco_lit.commands.device import chosen_device
-from qinco_lit.commands.measure import TestSet, measure
 from qinco_lit.commands.measuring import num_threads_in_use, progress_bar
-from qinco_lit.commands.rate_curve import Rate, check_rate, chosen_rates, load_dedicated, measure_rates
 from qinco_lit.commands.wandb_tables import send_evaluation, track
+from qinco_lit.devices import chosen_device
+from qinco_lit.environment import environment
+from qinco_lit.evaluation.codec_quantizer import CodecQuantizer
+from qinco_lit.evaluation.measure import TestSet, measure
+from qinco_lit.evaluation.rate_curve import Rate, check_rate, chosen_rates, load_dedicated, measure_rates
 from qinco_lit.options import unknown
 from qinco_lit.reports.rate_curve import rates_figure
 from qinco_lit.reports.rate_distortion import figure_bytes, rate_distortion_figure
@@ -26,8 +27,7 @@ from qinco_lit.reports.rate_table import rates_markdown, rates_notes, rates_tabl
 from qinco_lit.reports.tables import markdown_table, rich_table, table_notes
 from qinco_lit.search import baselines as faiss_baselines
 from qinco_lit.search.baseline_cache import fingerprint, trained_baseline
-from qinco_lit.search.threads import threads
-from qinco_lit.training.environment import environment
+from qinco_lit.threads import threads
 
 SCHEMA_VERSION = 4
 # Of what `measure` returns: results of baselines that are kept from earlier evaluations hold it.

@@ -8,20 +8,20 @@ from typing import Any
 
 from rich.console import Console
 
-from qinco_lit.commands.device import chosen_device
-from qinco_lit.commands.index_fit import fit_decoders
-from qinco_lit.commands.index_inputs import Inputs, job_of, open_inputs, pairwise_options, warn_of_other_searches
-from qinco_lit.commands.index_progress import lines_of_progress, say_what_is_missing
-from qinco_lit.commands.training_codes import CodedRows, encoded_rows
+from qinco_lit.devices import chosen_device
 from qinco_lit.encoding.progress import duration
+from qinco_lit.environment import environment
 from qinco_lit.locks import only_writer
 from qinco_lit.reports.index import index_table
+from qinco_lit.search.build.fit import fit_decoders
+from qinco_lit.search.build.inputs import Inputs, job_of, open_inputs, pairwise_options, warn_of_other_searches
+from qinco_lit.search.build.progress import lines_of_progress, say_what_is_missing
+from qinco_lit.search.build.training_codes import CodedRows, encoded_rows
+from qinco_lit.search.build.work import Fit, IndexWork, remove_work
 from qinco_lit.search.index import bundle as bundles
 from qinco_lit.search.index.faiss_index import list_sizes
 from qinco_lit.search.index.lists import fill_lists, merge_in_memory, merge_on_disk
-from qinco_lit.search.index.work import Fit, IndexWork, remove_work
-from qinco_lit.search.threads import threads
-from qinco_lit.training.environment import environment
+from qinco_lit.threads import threads
 
 log = logging.getLogger(__name__)
 

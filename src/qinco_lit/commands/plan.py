@@ -16,14 +16,14 @@ from rich.console import Console
 
 from qinco_lit.atomic import write_atomically
 from qinco_lit.codec import Codec
-from qinco_lit.commands.device import chosen_device
-from qinco_lit.commands.plan_figures import doublings, memory_of_a_process, shards, sizes_on_disk, times
-from qinco_lit.commands.plan_rates import measure_rates
+from qinco_lit.devices import chosen_device
 from qinco_lit.encoding.module import BLOCK_ROWS
+from qinco_lit.environment import environment
+from qinco_lit.planning.figures import doublings, memory_of_a_process, shards, sizes_on_disk, times
+from qinco_lit.planning.measurements import measure_rates
 from qinco_lit.quantizers import build_quantizer
 from qinco_lit.reports.plan import markdown_report, notes, rich_tables
-from qinco_lit.search.threads import threads
-from qinco_lit.training.environment import environment
+from qinco_lit.threads import threads
 from qinco_lit.training.initialization import init_networks, set_codebooks
 from qinco_lit.training.recipe import Recipe
 from qinco_lit.training.trainer import quiet_lightning

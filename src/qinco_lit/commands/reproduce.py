@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qinco_lit.commands.reproducing.choose import choose
-from qinco_lit.commands.reproducing.engine import Engine, Stop
-from qinco_lit.commands.reproducing.listing import counted, failures, listed, typed_data_dir
-from qinco_lit.commands.reproducing.process import QINCO
-from qinco_lit.commands.reproducing.results import write_results
-from qinco_lit.commands.reproducing.scale import DatasetSpec, Scale, read_scale
-from qinco_lit.commands.reproducing.slurm import SlurmOptions, submit
-from qinco_lit.commands.reproducing.tasks import expand
 from qinco_lit.options import unknown
+from qinco_lit.reproducing.choose import choose
+from qinco_lit.reproducing.engine import Engine, Stop
+from qinco_lit.reproducing.listing import counted, failures, listed, typed_data_dir
+from qinco_lit.reproducing.process import QINCO
+from qinco_lit.reproducing.results import write_results
+from qinco_lit.reproducing.scale import DatasetSpec, Scale, read_scale
+from qinco_lit.reproducing.slurm import SlurmOptions, submit
+from qinco_lit.reproducing.tasks import expand
 
 log = logging.getLogger(__name__)
 

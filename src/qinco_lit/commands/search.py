@@ -20,6 +20,7 @@ from qinco_lit.commands.search_inputs import (
 )
 from qinco_lit.commands.search_output import write_results
 from qinco_lit.commands.wandb_tables import send_search, track
+from qinco_lit.environment import environment
 from qinco_lit.options import unknown
 from qinco_lit.reports.search import rich_tables, search_notes
 from qinco_lit.search.points.engines import Engine, SearcherEngine, check_ids
@@ -28,8 +29,7 @@ from qinco_lit.search.points.faiss_engines import METHODS
 from qinco_lit.search.points.file import PointFile
 from qinco_lit.search.points.operating_points import OperatingPoint, candidates, explore, fastest_with, pareto_front
 from qinco_lit.search.points.timing import Timing, measure_point
-from qinco_lit.search.threads import threads
-from qinco_lit.training.environment import environment
+from qinco_lit.threads import threads
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,8 @@ from pytorch_lightning.callbacks import LambdaCallback
 from torch import Tensor
 
 from qinco_lit.arrays import AssignLists
+from qinco_lit.coarse.assignment import list_assigner
 from qinco_lit.codec import Codec
-from qinco_lit.commands.lists import list_assigner
-from qinco_lit.commands.readings import check_centroids_reading
 from qinco_lit.mistakes import in_one_line
 from qinco_lit.published import read_centroids
 from qinco_lit.quantizers import QINCo, Quantizer, build_quantizer
@@ -34,6 +33,7 @@ from qinco_lit.training.run_log import JsonLinesLogger, RunRecord, read_summary
 from qinco_lit.training.start import InitialCodebooks
 from qinco_lit.training.trainer import make_trainer, quiet_lightning, seconds_between
 from qinco_lit.training.wandb_run import finish_wandb, in_wandb_sweep, log_codec, start_wandb, wandb_id
+from qinco_lit.vectors.readings import check_centroids_reading
 
 log = logging.getLogger(__name__)
 
@@ -239,7 +239,7 @@ def _rotation(
     device: torch.device,
 ) -> Float[Tensor, "dim dim"]:
     """OPQ of raw training vectors, or of what their centroids leave of them."""
-    from qinco_lit.search.rotation import opq_rotation, some_rows
+    from qinco_lit.training.opq import opq_rotation, some_rows
 
     chosen = some_rows(len(rows), seed)
     x = check_rows(rows[chosen].float(), chosen)
@@ -257,7 +257,7 @@ def _rotation(
 
 def _initial_codebooks(recipe: Recipe) -> InitialCodebooks:
     def from_faiss(quantizer: QINCo, x: Tensor, generator: torch.Generator) -> Iterable[Tensor]:
-        from qinco_lit.search.residual_codebooks import residual_codebooks
+        from qinco_lit.training.faiss_codebooks import residual_codebooks
 
         seed = int(torch.randint(1 << 31, (), generator=generator))
         codebooks = residual_codebooks(x.cpu().numpy(), quantizer.num_steps, quantizer.codebook_size, seed=seed)

@@ -70,7 +70,7 @@ def truncate_codes(source: Path, num_steps: int, output: Path) -> None:
     Rows go from shard to shard in flat memory. Each shard of the source is compared with its checksum as it is read;
     what an earlier call has finished is kept, and a store that is complete stays as it is.
     """
-    from qinco_lit.commands.encode import check_output, check_same
+    from qinco_lit.encoding.encode_file import check_output, check_same
     from qinco_lit.encoding.progress import Progress, duration
     from qinco_lit.encoding.shards import ShardFolder, folder_of
     from qinco_lit.vectors import open_codes
@@ -149,7 +149,7 @@ def _write_record(output: Path, source: Path, store: dict[str, object], seconds:
     `seconds` is None when the call that wrote the store was killed before it could say.
     """
     from qinco_lit.atomic import write_atomically
-    from qinco_lit.training.environment import environment
+    from qinco_lit.environment import environment
 
     record = {
         "format": "qinco_lit truncate",

@@ -16,8 +16,8 @@ from qinco_lit.search.moving import as_ids, checked_new_ids, in_blocks, next_ids
 from qinco_lit.search.plain_scan import PlainScan
 from qinco_lit.search.rerank import Decode, rerank
 from qinco_lit.search.scan import AdditiveScan, Candidates, centroids_of
-from qinco_lit.search.threads import threads
 from qinco_lit.search.trace import SearchTrace, Stage, joined, padded
+from qinco_lit.threads import threads
 from qinco_lit.vectors.unit_rows import unit_rows
 
 _BATCH_QUERIES = 1024  # whose shortlists share decoded vectors

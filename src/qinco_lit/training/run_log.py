@@ -11,7 +11,7 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from qinco_lit.atomic import naming, write_atomically
-from qinco_lit.training.environment import environment
+from qinco_lit.environment import environment
 
 _ROOM, _ROOM_BYTES = ".room", 64 << 10
 _ENVIRONMENT = ("git_revision", "versions", "hardware", "arithmetic")  # of environment(), what changes numbers

@@ -18,8 +18,8 @@ from safetensors.numpy import load_file
 from safetensors.numpy import save as safetensors_bytes
 
 from qinco_lit.atomic import replacing_directory
+from qinco_lit.coarse.list_assigner import EXACT_LISTS, ListAssigner
 from qinco_lit.codec import Codec
-from qinco_lit.search.coarse import EXACT_LISTS, ListAssigner
 from qinco_lit.search.decoders.additive import AdditiveDecoder
 from qinco_lit.search.decoders.pairwise import PairwiseDecoder
 from qinco_lit.search.index.faiss_index import Index, Lists, additive_codebooks, is_mapped

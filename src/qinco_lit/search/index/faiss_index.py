@@ -12,7 +12,7 @@ import numpy as np
 from faiss.contrib.inspect_tools import get_additive_quantizer_codebooks
 from jaxtyping import Float32, Int64, Integer, UInt8
 
-from qinco_lit.search.coarse import hnsw_index
+from qinco_lit.coarse.list_assigner import hnsw_index
 from qinco_lit.vectors.metric import Metric, comparison
 
 Index = Any  # faiss.IndexIVFResidualQuantizer; faiss' stubs lack most of what is used of it

@@ -15,9 +15,9 @@ import faiss
 import numpy as np
 from jaxtyping import Float32, Shaped
 
+from qinco_lit.coarse.list_assigner import EXACT_LISTS, hnsw_index
 from qinco_lit.search.baselines import CODEBOOK_SIZE
 from qinco_lit.search.baselines import SETTINGS as QUANTIZER_SETTINGS
-from qinco_lit.search.coarse import EXACT_LISTS, hnsw_index
 from qinco_lit.search.points.engines import Effort, EngineResult
 from qinco_lit.search.scan import ivf_parameters
 from qinco_lit.vectors.metric import Metric

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qinco_lit.atomic import write_atomically
-from qinco_lit.commands.reproducing.engine import Engine
-from qinco_lit.commands.reproducing.state import RECORD, read_json, write_record
-from qinco_lit.commands.reproducing.tasks import Task, by_cost, path_option
+from qinco_lit.reproducing.engine import Engine
+from qinco_lit.reproducing.state import RECORD, read_json, write_record
+from qinco_lit.reproducing.tasks import Task, by_cost, path_option
 
 log = logging.getLogger(__name__)
 

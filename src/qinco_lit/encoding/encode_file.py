@@ -11,14 +11,14 @@ from typing import Any
 from pytorch_lightning import Trainer
 
 from qinco_lit.atomic import write_atomically
+from qinco_lit.coarse.assignment import list_assigner
 from qinco_lit.codec import Codec
-from qinco_lit.commands.lists import list_assigner
 from qinco_lit.encoding import Encoding, ShardFolder, default_shard_rows
 from qinco_lit.encoding.progress import Progress, duration
 from qinco_lit.encoding.shards import OtherRankFailedError, finished_store, folder_of
 from qinco_lit.encoding.writer import WriteShards
+from qinco_lit.environment import environment
 from qinco_lit.locks import only_writer
-from qinco_lit.training.environment import environment
 from qinco_lit.training.trainer import quiet_lightning
 from qinco_lit.vectors import VectorFile
 from qinco_lit.vectors.code_info import CodeInfo, input_facts

@@ -84,7 +84,7 @@ def git_revision(package: Path) -> str | None:
 
 @cache  # of a process, which has loaded the source by now
 def _own_revision() -> str | None:
-    return git_revision(Path(__file__).resolve().parents[1])
+    return git_revision(Path(__file__).resolve().parent)
 
 
 @cache

@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64, Integer, Shaped
 
 from qinco_lit.codec import Codec
-from qinco_lit.commands.encode import encode
-from qinco_lit.commands.first_codes import FirstCodes
-from qinco_lit.commands.readings import check_reading
+from qinco_lit.encoding.encode_file import encode
+from qinco_lit.search.build.first_codes import FirstCodes
 from qinco_lit.vectors import CodeStore, VectorFile, open_codes, open_vectors, write_vectors
 from qinco_lit.vectors.code_info import CodeInfo, starts_file
+from qinco_lit.vectors.readings import check_reading
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qinco_lit.atomic import write_atomically
-from qinco_lit.commands.reproducing.tasks import OUTPUT, Task
 from qinco_lit.locks import is_held
+from qinco_lit.reproducing.tasks import OUTPUT, Task
 from qinco_lit.run_folder import LOCK, TYPED
 
 RECORD = "task.json"

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from datamodules.order import StreamOrder
+from qinco_lit.data.order import StreamOrder
 from qinco_lit.vectors.read_ahead import read_ahead
 
 WINDOW_BYTES = 32 * 2**20  # rows shuffled together; up to three windows are in memory: consumed, ready, being read

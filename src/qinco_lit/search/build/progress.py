@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from qinco_lit.encoding.progress import progress_line
-from qinco_lit.search.index.work import IndexWork
+from qinco_lit.search.build.work import IndexWork
 
 log = logging.getLogger(__name__)
 

@@ -9,14 +9,14 @@ import numpy as np
 from jaxtyping import Float32
 
 from qinco_lit.codec import Codec
-from qinco_lit.commands.decode import check_codec
-from qinco_lit.commands.first_codes import FirstCodes
-from qinco_lit.commands.readings import check_reading
-from qinco_lit.commands.training_codes import given_rows, sample_sha256, store_sha256
-from qinco_lit.commands.user_ids import UserIds
+from qinco_lit.encoding.decode_file import check_codec
+from qinco_lit.search.build.first_codes import FirstCodes
+from qinco_lit.search.build.training_codes import given_rows, sample_sha256, store_sha256
+from qinco_lit.search.build.user_ids import UserIds
 from qinco_lit.search.decoders.pairwise import tables_too_large
 from qinco_lit.vectors import CodeStore, open_codes
 from qinco_lit.vectors.metric import Metric
+from qinco_lit.vectors.readings import check_reading
 
 log = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ import numpy as np
 from jaxtyping import Float32, Int32, Integer
 
 from qinco_lit.codec import Codec
-from qinco_lit.commands.first_codes import FirstCodes
-from qinco_lit.commands.training_codes import CodedRows
+from qinco_lit.search.build.first_codes import FirstCodes
+from qinco_lit.search.build.training_codes import CodedRows
+from qinco_lit.search.build.work import Fit
 from qinco_lit.search.decoders.additive import AdditiveDecoder, AdditiveFit
 from qinco_lit.search.decoders.pairwise import PairwiseDecoder, fit_pairwise
 from qinco_lit.search.index.faiss_index import NormRange, empty_index
 from qinco_lit.search.index.lists import list_populations
-from qinco_lit.search.index.work import Fit
 from qinco_lit.vectors.metric import Metric
 
 log = logging.getLogger(__name__)

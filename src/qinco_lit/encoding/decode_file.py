@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float32
 
 from qinco_lit.codec import Codec
-from qinco_lit.commands.device import chosen_device
-from qinco_lit.commands.encode import original_sha256, read_config
+from qinco_lit.devices import chosen_device
+from qinco_lit.encoding.encode_file import original_sha256, read_config
 from qinco_lit.encoding.progress import duration, progress_line
 from qinco_lit.locks import only_writer
 from qinco_lit.vectors import CodeStore, VectorWriter, open_codes

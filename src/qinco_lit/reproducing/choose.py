@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from qinco_lit.commands.reproducing.scale import SECTIONS
-from qinco_lit.commands.reproducing.tasks import Task, with_needs
 from qinco_lit.options import unknown
+from qinco_lit.reproducing.scale import SECTIONS
+from qinco_lit.reproducing.tasks import Task, with_needs
 
 
 def choose(tasks: Sequence[Task], words: Collection[str]) -> set[str]:

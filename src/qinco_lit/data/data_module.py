@@ -4,8 +4,8 @@ import numpy as np
 import pytorch_lightning as pl
 from jaxtyping import Int64
 
-from datamodules.ground_truth import exact_ground_truth, read_ground_truth
-from datamodules.loader import SequentialLoader, StreamLoader
+from qinco_lit.data.ground_truth import exact_ground_truth, read_ground_truth
+from qinco_lit.data.loader import SequentialLoader, StreamLoader
 from qinco_lit.vectors import VectorFile, open_vectors
 from qinco_lit.vectors.metric import METRICS, Metric
 from qinco_lit.vectors.vector_dtypes import check_vector_dtype

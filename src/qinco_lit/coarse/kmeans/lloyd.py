@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from qinco_lit.search.kmeans.nearest import ExactNearest, GroupedNearest, Nearest, squared_l2
-from qinco_lit.search.kmeans.rows import TrainingRows, VectorRows
-from qinco_lit.search.kmeans.start import (
+from qinco_lit.coarse.kmeans.nearest import ExactNearest, GroupedNearest, Nearest, squared_l2
+from qinco_lit.coarse.kmeans.rows import TrainingRows, VectorRows
+from qinco_lit.coarse.kmeans.start import (
     START_ROWS_PER_LIST,
     GroupedStart,
     group_centres,
     num_groups,
     random_rows,
 )
-from qinco_lit.search.kmeans.state import Progress, StateFile
-from qinco_lit.search.kmeans.update import ListSums
-from qinco_lit.search.kmeans.workers import Unwatched, Watch, Workers
+from qinco_lit.coarse.kmeans.state import Progress, StateFile
+from qinco_lit.coarse.kmeans.update import ListSums
+from qinco_lit.coarse.kmeans.workers import Unwatched, Watch, Workers
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ def list_assigner(centroids: Float32[np.ndarray, "lists dim"], rows: Any, device
         rows: (n, dim) of the file whose vectors are assigned.
         device: of the model.
     """
-    from qinco_lit.search.coarse import EXACT_LISTS, ListAssigner
+    from qinco_lit.coarse.list_assigner import EXACT_LISTS, ListAssigner
 
     if device.type != "cpu" or len(centroids) <= EXACT_LISTS:
         return None

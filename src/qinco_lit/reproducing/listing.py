@@ -5,8 +5,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from qinco_lit.commands.reproducing.engine import Outcome, in_words
-from qinco_lit.commands.reproducing.tasks import Task, by_cost
+from qinco_lit.reproducing.engine import Outcome, in_words
+from qinco_lit.reproducing.tasks import Task, by_cost
 
 _STATES = {
     "done": "done",

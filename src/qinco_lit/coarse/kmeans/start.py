@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 
-from qinco_lit.search.kmeans.nearest import ExactNearest
-from qinco_lit.search.kmeans.rows import TrainingRows
-from qinco_lit.search.kmeans.update import ListSums
-from qinco_lit.search.kmeans.workers import Watch, Workers
+from qinco_lit.coarse.kmeans.nearest import ExactNearest
+from qinco_lit.coarse.kmeans.rows import TrainingRows
+from qinco_lit.coarse.kmeans.update import ListSums
+from qinco_lit.coarse.kmeans.workers import Watch, Workers
 
 # Rows per list that the groups are clustered with: the iterations over all rows that follow improve on it.
 START_ROWS_PER_LIST = 32

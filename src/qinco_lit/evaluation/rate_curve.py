@@ -9,8 +9,8 @@ import numpy as np
 from rich.progress import Progress
 
 from qinco_lit.codec import Codec
-from qinco_lit.commands.codec_quantizer import CodecQuantizer
-from qinco_lit.commands.measure import Meter, TestSet, blocks
+from qinco_lit.evaluation.codec_quantizer import CodecQuantizer
+from qinco_lit.evaluation.measure import Meter, TestSet, blocks
 
 Rate = Literal["all"] | Sequence[int]
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from qinco_lit.codec import Codec
-from qinco_lit.commands.plan_rates import Rates, Searched
-from qinco_lit.commands.rates import Timing
 from qinco_lit.encoding import default_shard_rows
 from qinco_lit.encoding.module import BLOCK_ROWS
+from qinco_lit.planning.measurements import Rates, Searched
+from qinco_lit.planning.throughput import Timing
 from qinco_lit.quantizers.beam import Search
 from qinco_lit.quantizers.precision import precision_for
 from qinco_lit.vectors.code_packing import packed_bytes

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from qinco_lit.commands.reproducing.state import RECORD, read_json, write_record
-from qinco_lit.commands.reproducing.tasks import Task
+from qinco_lit.reproducing.state import RECORD, read_json, write_record
+from qinco_lit.reproducing.tasks import Task
 
 QINCO = (sys.executable, "-m", "qinco_lit.cli")
 LOG = "task.log"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from qinco_lit.atomic import write_atomically
-from qinco_lit.commands.reproducing.engine import Outcome
-from qinco_lit.commands.reproducing.records import collect, revision
-from qinco_lit.commands.reproducing.tasks import Task
+from qinco_lit.reproducing.engine import Outcome
+from qinco_lit.reproducing.records import collect, revision
+from qinco_lit.reproducing.tasks import Task
 
 RESULTS = "results.json"
 
@@ -34,8 +34,8 @@ def write_results(
         hardware: that the estimated costs are for.
         data_dir: what commands begin with, of `typed_data_dir`.
     """
+    from qinco_lit.environment import environment
     from qinco_lit.reports.iclr import write_report
-    from qinco_lit.training.environment import environment
 
     done = [task for task in tasks if outcomes[task.name].state == "done"]
     results = {

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qinco_lit.commands.reproducing.state import read_json
-from qinco_lit.commands.reproducing.tasks import Task
+from qinco_lit.reproducing.state import read_json
+from qinco_lit.reproducing.tasks import Task
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
-from qinco_lit.commands.reproducing.process import LOG, QINCO, is_locked, last_line, locked, run_process
-from qinco_lit.commands.reproducing.state import RECORD, Status, read_json, status_of, trains_by_hand
-from qinco_lit.commands.reproducing.tasks import Task, by_cost, path_option
+from qinco_lit.reproducing.process import LOG, QINCO, is_locked, last_line, locked, run_process
+from qinco_lit.reproducing.state import RECORD, Status, read_json, status_of, trains_by_hand
+from qinco_lit.reproducing.tasks import Task, by_cost, path_option
 
 log = logging.getLogger(__name__)
 

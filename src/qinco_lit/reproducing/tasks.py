@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from qinco_lit.commands.reproducing.scale import DatasetSpec, Scale, SearchSpec, VariantSpec
+from qinco_lit.reproducing.scale import DatasetSpec, Scale, SearchSpec, VariantSpec
 
 # Stands in commands for the folder of all tasks, so that they mean the same when that is moved.
 OUTPUT = "OUTPUT"

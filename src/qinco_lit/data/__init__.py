@@ -1,0 +1,1 @@
+"""Vectors as training batches, a database, queries and their true neighbours."""

@@ -1,0 +1,1 @@
+"""What a codec is worth: error, recall, the rate curve, baselines."""
