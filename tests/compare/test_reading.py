@@ -8,9 +8,16 @@ from pathlib import Path
 import pytest
 
 from qinco_lit.commands import evaluate, search
-from qinco_lit.reports.compare.differences import differences, value_text
-from qinco_lit.reports.compare.folders import EVALUATION, SEARCH, find_folders
-from qinco_lit.reports.compare.records import KNOWN_VERSIONS, Curve, flat, read_training
+from qinco_lit.reports.compare.columns import differences, value_text
+from qinco_lit.reports.compare.records import (
+    EVALUATION,
+    KNOWN_VERSIONS,
+    SEARCH,
+    Curve,
+    find_folders,
+    flat,
+    read_training,
+)
 from tests.compare.conftest import edit, read, search_record
 
 

@@ -21,10 +21,16 @@ from qinco_lit.evaluation.codec_quantizer import CodecQuantizer
 from qinco_lit.evaluation.measure import TestSet, measure
 from qinco_lit.evaluation.rate_curve import Rate, check_rate, chosen_rates, load_dedicated, measure_rates
 from qinco_lit.options import unknown
-from qinco_lit.reports.rate_curve import rates_figure
-from qinco_lit.reports.rate_distortion import figure_bytes, rate_distortion_figure
-from qinco_lit.reports.rate_table import rates_markdown, rates_notes, rates_table
-from qinco_lit.reports.tables import markdown_table, rich_table, table_notes
+from qinco_lit.reports.evaluation import (
+    markdown_table,
+    rates_markdown,
+    rates_notes,
+    rates_table,
+    rich_table,
+    table_notes,
+)
+from qinco_lit.reports.evaluation_plots import rate_distortion_figure, rates_figure
+from qinco_lit.reports.kit.plots import figure_bytes
 from qinco_lit.search import baselines as faiss_baselines
 from qinco_lit.search.baseline_cache import fingerprint, trained_baseline
 from qinco_lit.threads import threads

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qinco_lit.reports.compare.records import Curve, Evaluation, Search, Training, finite, flat
+from qinco_lit.reports.kit.texts import method_label, model_label
 from qinco_lit.reports.search import engine_label
-from qinco_lit.reports.tables import method_label, model_label
 
 _SEARCH_OF_CODES = ("num_steps", "beam_size", "num_candidates", "candidate_budget", "precision")
 # Beyond any model; powers of any number would take for ever.

@@ -4,28 +4,17 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from io import BytesIO
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, ScalarFormatter
 
-from qinco_lit.reports.iclr.numbers import dataset_label, metric_label, unit_of, value_text
-from qinco_lit.reports.iclr.studies import Point, error_metric, labelled_groups, pareto_front, varying_settings
-from qinco_lit.reports.iclr.tables import settings_text
-from qinco_lit.reports.page import number_text
+from qinco_lit.reports.iclr.numbers import dataset_label, metric_label, settings_text, unit_of, value_text
+from qinco_lit.reports.iclr.studies import Point, error_metric, front_of, labelled_groups, varying_settings
+from qinco_lit.reports.kit.plots import LOOKS, dress, error_axis, figure_bytes, log_x_axis, whole_x_axis
+from qinco_lit.reports.kit.texts import number_text
 
-# Colours of Okabe and Ito, darkened where white paper asks for it; markers and dashes differ too.
-_LOOKS: tuple[dict[str, Any], ...] = (
-    {"color": "#0072B2", "marker": "o", "linestyle": "-"},
-    {"color": "#D55E00", "marker": "s", "linestyle": "--"},
-    {"color": "#00805C", "marker": "D", "linestyle": "-."},
-    {"color": "#A8457F", "marker": "^", "linestyle": ":"},
-    {"color": "#666666", "marker": "v", "linestyle": (0, (3, 1, 1, 1))},
-    {"color": "#9A6A00", "marker": "P", "linestyle": (0, (5, 1))},
-)
 _WIDTH = 7.2
 _NUMBERS = FuncFormatter(lambda value, _: number_text(value))
 
@@ -41,16 +30,11 @@ class Chart:
     @cached_property
     def svg(self) -> str:
         """Return it as SVG without a background, the same text for the same content."""
-        stream = BytesIO()
-        with matplotlib.rc_context({"svg.hashsalt": self.name}):
-            self.figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-        return stream.getvalue().decode()
+        return figure_bytes(self.figure, "svg", transparent=True, salt=self.name).decode()
 
     def png(self) -> bytes:
-        """Return it as PNG on white, 160 dots per inch."""
-        stream = BytesIO()
-        self.figure.savefig(stream, format="png", dpi=160)
-        return stream.getvalue()
+        """Return it as PNG on white."""
+        return figure_bytes(self.figure, "png")
 
 
 def on_white(svg: str) -> str:
@@ -84,12 +68,12 @@ def _error_against_time(points: list[Point], dataset: str) -> Chart | None:
     figure, axes = _axes()
     for look, (label, group) in zip(_cycle(), labelled_groups(known), strict=False):
         _scatter(axes, group, (cost, gain), dataset, look)
-        front = pareto_front(group, cost, gain)
+        front = front_of(group, cost, gain)
         axes.plot(*_coordinates(front, (cost, gain), dataset), label=label, **look)
         for point, x, y in zip(group, *_coordinates(group, (cost, gain), dataset), strict=True):
             text = settings_text(tuple((name, value) for name, value in point.settings if name in varying))
             axes.annotate(text, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
-    _log_axis(axes)
+    log_x_axis(axes)
     # room for the name of the last point
     axes.set_xlim(min(times) / 1.2, 1.2 * max(times) * (max(times) / min(times)) ** 0.15)
     _dress(axes, metric_label(cost), metric_label(gain, dataset))
@@ -107,11 +91,8 @@ def _error_against_rate(points: list[Point], dataset: str) -> Chart | None:
         group.sort(key=lambda point: point.num_bytes)
         _, errors = _coordinates(group, ("mse", "mse"), dataset)
         axes.plot([point.num_bytes for point in group], errors, label=label, **look)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(_NUMBERS)
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    error_axis(axes)
+    whole_x_axis(axes)
     _dress(axes, "rate, bytes per vector", metric_label("mse", dataset))
     caption = "MSE against rate: the first codes of an encoding, decoded by the first steps (dynamic rate)."
     return Chart(f"dynamic_rate_{dataset}", figure, f"{dataset_label(dataset)}. {caption}")
@@ -126,9 +107,9 @@ def _recall_against_speed(points: list[Point], dataset: str) -> Chart | None:
     figure, axes = _axes()
     for look, (label, group) in zip(_cycle(), labelled_groups(known), strict=False):
         _scatter(axes, group, (cost, gain), dataset, look)
-        front = pareto_front(group, cost, gain)
+        front = front_of(group, cost, gain)
         axes.plot(*_coordinates(front, (cost, gain), dataset), label=label, **look)
-    _log_axis(axes)
+    log_x_axis(axes)
     _dress(axes, metric_label(cost), metric_label(gain, dataset))
     caption = "R@1 against queries per second: operating points, the Pareto fronts as lines."
     return Chart(f"search_{dataset}", figure, f"{dataset_label(dataset)}. {caption}")
@@ -144,13 +125,13 @@ def _bars(points: list[Point], dataset: str, base: str) -> Chart | None:
     names = [point.method for point in known]
     _, errors = _coordinates(known, (error, error), dataset)
     spreads = [(point.measured[error].spread or 0.0) / unit_of(error, dataset).size for point in known]
-    colors = [_LOOKS[0]["color"] if name == base else "#8C8C8C" for name in names]
+    colors = [LOOKS[0]["color"] if name == base else "#8C8C8C" for name in names]
     bars = axes.barh(range(len(known)), errors, xerr=spreads if any(spreads) else None, color=colors, height=0.7)
     axes.bar_label(
         bars, [value_text(point.measured[error].mean, error, dataset) for point in known], padding=3, fontsize=8
     )
     if base in names:
-        axes.axvline(errors[names.index(base)], color=_LOOKS[0]["color"], linewidth=1.2, linestyle="--")
+        axes.axvline(errors[names.index(base)], color=LOOKS[0]["color"], linewidth=1.2, linestyle="--")
     axes.set_yticks(range(len(known)), names)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.12 * max(errors))
@@ -172,7 +153,7 @@ def _with_numbers(points: Sequence[Point], *metrics: str) -> list[Point]:
 
 def _cycle() -> list[dict[str, Any]]:
     """Looks of more lines than a plot can show: colours repeat, their combination with a width does not."""
-    return [{**look, "linewidth": width, "markersize": 5} for width in (1.8, 1.0, 2.6) for look in _LOOKS]
+    return [{**look, "linewidth": width, "markersize": 5} for width in (1.8, 1.0, 2.6) for look in LOOKS]
 
 
 def _coordinates(points: Sequence[Point], metrics: tuple[str, str], dataset: str) -> tuple[list[float], list[float]]:
@@ -189,21 +170,10 @@ def _scatter(axes: Axes, group: Sequence[Point], metrics: tuple[str, str], datas
     axes.plot(x, y, color=look["color"], marker=look["marker"], markersize=4, linestyle="none", alpha=0.35)
 
 
-def _log_axis(axes: Axes) -> None:
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(_NUMBERS)
-    axes.xaxis.set_minor_formatter(NullFormatter())
-
-
 def _dress(axes: Axes, x: str, y: str, legend: bool = True) -> None:
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
     for axis in (axes.xaxis, axes.yaxis):
         if isinstance(axis.get_major_formatter(), ScalarFormatter):
             axis.set_major_formatter(_NUMBERS)
-    axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    dress(axes, x, y)
     if legend:
         axes.legend(frameon=False)
