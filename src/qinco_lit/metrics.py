@@ -6,6 +6,9 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64, Integer, Shaped, UInt64
 
+# The k of R@k that evaluations report.
+RECALL_AT = (1, 10, 100)
+
 _Item = TypeVar("_Item")
 
 

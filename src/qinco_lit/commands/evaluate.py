@@ -14,7 +14,6 @@ from rich.progress import Progress
 from qinco_lit.atomic import write_atomically
 from qinco_lit.codec import Codec
 from qinco_lit.commands.measuring import num_threads_in_use, progress_bar
-from qinco_lit.commands.wandb_tables import send_evaluation, track
 from qinco_lit.devices import chosen_device
 from qinco_lit.environment import environment
 from qinco_lit.evaluation.codec_quantizer import CodecQuantizer
@@ -31,6 +30,7 @@ from qinco_lit.reports.evaluation import (
 )
 from qinco_lit.reports.evaluation_plots import rate_distortion_figure, rates_figure
 from qinco_lit.reports.kit.plots import figure_bytes
+from qinco_lit.reports.wandb_tables import send_evaluation, track
 from qinco_lit.search import baselines as faiss_baselines
 from qinco_lit.search.baseline_cache import fingerprint, trained_baseline
 from qinco_lit.threads import threads

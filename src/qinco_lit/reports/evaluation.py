@@ -5,11 +5,12 @@ from typing import Any
 
 from rich.table import Table
 
+from qinco_lit.metrics import RECALL_AT
 from qinco_lit.reports.kit.tables import Grid
 from qinco_lit.reports.kit.texts import method_label, model_label, number_text, percent, search_text, speed_text
 
 # Two lines each on a terminal, so that the tables fit into 80 columns.
-_RECALLS = ("R@1\n%", "R@10\n%", "R@100\n%")
+_RECALLS = tuple(f"R@{k}\n%" for k in RECALL_AT)
 _SPEEDS = ("encode\nvec/s", "decode\nvec/s")
 _METHODS = ("method\n", "bytes\n", "MSE\n", "MSE\n/codec", *_RECALLS, "entropy\nbits", "unused\n%", *_SPEEDS)
 _RATES = ("codes\n", "bytes\n", "found by\n", "MSE\n", "MSE\n/prefix", *_RECALLS, *_SPEEDS)
@@ -76,7 +77,7 @@ def _figures(row: Mapping[str, Any], reference_mse: float) -> tuple[str, ...]:
     return (
         number_text(row["mse"]),
         f"{row['mse'] / reference_mse:.3f}" if reference_mse > 0 else "",
-        *(percent(row[f"recall_at_{k}"]) for k in (1, 10, 100)),
+        *(percent(row[f"recall_at_{k}"]) for k in RECALL_AT),
         speed_text(row["encode_vectors_per_s"]),
         speed_text(row["decode_vectors_per_s"]),
     )

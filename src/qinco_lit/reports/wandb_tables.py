@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from qinco_lit.evaluation.measure import RECALL_AT
+from qinco_lit.metrics import RECALL_AT
 from qinco_lit.reports.search import point_rows
 
 Record = dict[str, Any]
