@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from qinco_lit.options import unknown
-from qinco_lit.reproducing.folder import QINCO
 from qinco_lit.reproducing.reproduce import FindMissing, Reproduction
 from qinco_lit.reproducing.slurm import SlurmOptions
 
@@ -33,7 +32,7 @@ def reproduce(
     """Run the tasks of a scale that are not done, then write `results.json` and the report.
 
     Args:
-        scale, output, scale_name, only, find_missing, environment: of `Reproduction.of`.
+        scale, output, scale_name, only, find_missing, environment: of `Reproduction`.
         dry_run: list the tasks instead; nothing is written.
         launcher: local, or slurm: submit the tasks and return.
         slurm: fields of `SlurmOptions`.
@@ -45,9 +44,9 @@ def reproduce(
         KeyboardInterrupt: SIGINT or SIGTERM; the running task saved what it could, results and report are written.
         SystemExit: with 1, when a task failed or its folder holds something else.
     """
-    reproduction = Reproduction.of(
+    reproduction = Reproduction(
         scale, output, scale_name=scale_name, only=only, find_missing=find_missing, environment=environment,
-        program=program or QINCO,
+        program=program,
     )  # fmt: skip
     for name, how in reproduction.missing().items():
         log.warning("data set %s is missing: %s", name, how)

@@ -105,7 +105,7 @@ def rates_notes(record: Mapping[str, Any]) -> str:
     codec, dedicated = record["codec"], record["rates"]["dedicated"]
     sentences = [
         f"prefix: the first of the {codec['num_steps']} codes that the codec finds; own search: the codec's encoding "
-        "with so many codes.",
+        "with so many codes."
     ]
     if dedicated:
         models = (f"{each['num_steps']}: {model_label(each['model'])} in {each['path']}" for each in dedicated)

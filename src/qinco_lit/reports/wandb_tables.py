@@ -15,10 +15,7 @@ _FIGURES = ("bytes_per_vector", "mse", *_RECALLS, "encode_vectors_per_s", "decod
 
 @contextmanager
 def track(
-    output_dir: Path,
-    logger: Mapping[str, Any] | None,
-    config: Mapping[str, Any],
-    send: Callable[[Any, Record], None],
+    output_dir: Path, logger: Mapping[str, Any] | None, config: Mapping[str, Any], send: Callable[[Any, Record], None]
 ) -> Iterator[Callable[[Record], None]]:
     """Open a W&B run for the block, which gives its record to what this yields; without a logger nothing happens.
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, ScalarFormatter
 
 from qinco_lit.reports.iclr.numbers import dataset_label, metric_label, settings_text, unit_of, value_text
-from qinco_lit.reports.iclr.studies import Point, error_metric, front_of, labelled_groups, varying_settings
+from qinco_lit.reports.iclr.studies import FRONTS, Point, error_metric, front_of, labelled_groups, varying_settings
 from qinco_lit.reports.kit.plots import LOOKS, dress, error_axis, figure_bytes, log_x_axis, whole_x_axis
 from qinco_lit.reports.kit.texts import number_text
 
@@ -48,37 +48,41 @@ def section_chart(points: list[Point], section: str, dataset: str, base: str) ->
 
     `base` is the method whose bar in an ablation the others are compared with.
     """
-    draw: dict[str, Callable[[list[Point], str], Chart | None]] = {
-        "run_time": _error_against_time,
-        "dynamic_rate": _error_against_rate,
-        "search": _recall_against_speed,
-        "ablation": lambda points, dataset: _bars(points, dataset, base),
-    }
-    return draw[section](points, dataset) if section in draw else None
+    if section == "run_time":
+        caption = "MSE against encoding time: the searches that were measured, the Pareto front as a line."
+        return _fronts(points, section, dataset, caption, named=True)
+    if section == "search":
+        caption = "R@1 against queries per second: operating points, the Pareto fronts as lines."
+        return _fronts(points, section, dataset, caption, named=False)
+    if section == "dynamic_rate":
+        return _error_against_rate(points, dataset)
+    return _bars(points, dataset, base) if section == "ablation" else None
 
 
-def _error_against_time(points: list[Point], dataset: str) -> Chart | None:
-    """Each measured search a point, named by its settings; the Pareto front of each method a line."""
-    cost, gain = "encode_us_per_vector", "mse"
-    known = _with_numbers(points, cost, gain)
+def _fronts(points: list[Point], section: str, dataset: str, caption: str, named: bool) -> Chart | None:
+    """What was measured as faint points, the Pareto front of each method as a line.
+
+    `named`: beside each point the settings that the others do not share.
+    """
+    metrics = FRONTS[section]
+    known = _with_numbers(points, *metrics)
     if not known:
         return None
     varying = varying_settings(known)
-    times = [point.measured[cost].mean for point in known]
     figure, axes = _axes()
     for look, (label, group) in zip(_cycle(), labelled_groups(known), strict=False):
-        _scatter(axes, group, (cost, gain), dataset, look)
-        front = front_of(group, cost, gain)
-        axes.plot(*_coordinates(front, (cost, gain), dataset), label=label, **look)
-        for point, x, y in zip(group, *_coordinates(group, (cost, gain), dataset), strict=True):
+        xs, ys = _coordinates(group, metrics, dataset)
+        axes.plot(xs, ys, color=look["color"], marker=look["marker"], markersize=4, linestyle="none", alpha=0.35)
+        axes.plot(*_coordinates(front_of(group, *metrics), metrics, dataset), label=label, **look)
+        for point, x, y in zip(group if named else (), xs, ys, strict=False):
             text = settings_text(tuple((name, value) for name, value in point.settings if name in varying))
             axes.annotate(text, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
     log_x_axis(axes)
-    # room for the name of the last point
-    axes.set_xlim(min(times) / 1.2, 1.2 * max(times) * (max(times) / min(times)) ** 0.15)
-    _dress(axes, metric_label(cost), metric_label(gain, dataset))
-    caption = "MSE against encoding time: the searches that were measured, the Pareto front as a line."
-    return Chart(f"run_time_{dataset}", figure, f"{dataset_label(dataset)}. {caption}")
+    if named:  # room for the name of the last point
+        costs, _ = _coordinates(known, metrics, dataset)
+        axes.set_xlim(min(costs) / 1.2, 1.2 * max(costs) * (max(costs) / min(costs)) ** 0.15)
+    _dress(axes, metric_label(metrics[0]), metric_label(metrics[1], dataset))
+    return Chart(f"{section}_{dataset}", figure, f"{dataset_label(dataset)}. {caption}")
 
 
 def _error_against_rate(points: list[Point], dataset: str) -> Chart | None:
@@ -96,23 +100,6 @@ def _error_against_rate(points: list[Point], dataset: str) -> Chart | None:
     _dress(axes, "rate, bytes per vector", metric_label("mse", dataset))
     caption = "MSE against rate: the first codes of an encoding, decoded by the first steps (dynamic rate)."
     return Chart(f"dynamic_rate_{dataset}", figure, f"{dataset_label(dataset)}. {caption}")
-
-
-def _recall_against_speed(points: list[Point], dataset: str) -> Chart | None:
-    """R@1 against queries per second: operating points faint, the Pareto fronts as lines."""
-    cost, gain = "queries_per_s", "recall_at_1"
-    known = _with_numbers(points, cost, gain)
-    if not known:
-        return None
-    figure, axes = _axes()
-    for look, (label, group) in zip(_cycle(), labelled_groups(known), strict=False):
-        _scatter(axes, group, (cost, gain), dataset, look)
-        front = front_of(group, cost, gain)
-        axes.plot(*_coordinates(front, (cost, gain), dataset), label=label, **look)
-    log_x_axis(axes)
-    _dress(axes, metric_label(cost), metric_label(gain, dataset))
-    caption = "R@1 against queries per second: operating points, the Pareto fronts as lines."
-    return Chart(f"search_{dataset}", figure, f"{dataset_label(dataset)}. {caption}")
 
 
 def _bars(points: list[Point], dataset: str, base: str) -> Chart | None:
@@ -163,11 +150,6 @@ def _coordinates(points: Sequence[Point], metrics: tuple[str, str], dataset: str
         size = unit_of(metric, dataset).size
         columns.append([point.measured[metric].mean / size for point in points])
     return columns[0], columns[1]
-
-
-def _scatter(axes: Axes, group: Sequence[Point], metrics: tuple[str, str], dataset: str, look: dict[str, Any]) -> None:
-    x, y = _coordinates(group, metrics, dataset)
-    axes.plot(x, y, color=look["color"], marker=look["marker"], markersize=4, linestyle="none", alpha=0.35)
 
 
 def _dress(axes: Axes, x: str, y: str, legend: bool = True) -> None:

@@ -73,10 +73,7 @@ _STUDIES = {
         "Each row was trained without the parts of the recipe that it names, or with others in their place; all else "
         "is equal.",
     ),
-    "dynamic_rate": _Study(
-        "Dynamic rate",
-        "The first m codes of an encoding, decoded by the first m steps.",
-    ),
+    "dynamic_rate": _Study("Dynamic rate", "The first m codes of an encoding, decoded by the first m steps."),
     "speed": _Study(
         "Encoding and decoding times",
         "Microseconds per vector on the machine named at the end; not comparable with times measured elsewhere.",
