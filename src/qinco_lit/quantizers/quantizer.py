@@ -222,13 +222,13 @@ class Quantizer(CodedSpace):
             x_hat[number] = self.parts[number].advance(step, own, x_hat[number], table)
             yield self._joined(x_hat, len(codes))
 
-    def _joined(self, parts: list[Float[Tensor, "batch part_dim"] | None], rows: int) -> Float[Tensor, "batch dim"]:
+    def _joined(self, parts: list[Float[Tensor, "batch _"] | None], rows: int) -> Float[Tensor, "batch dim"]:
         if len(parts) == 1 and parts[0] is not None:
             return parts[0]
         zeros = (torch.zeros((rows, part.dim), device=self.device) for part in self.parts)
         return torch.cat([zero if part is None else part for part, zero in zip(parts, zeros, strict=True)], dim=1)
 
-    def part_codes(self, codes: Int[Tensor, "batch codes"]) -> list[Int[Tensor, "batch part_codes"]]:
+    def part_codes(self, codes: Int[Tensor, "batch codes"]) -> list[Int[Tensor, "batch _"]]:
         """The columns of every part, of all codes of vectors."""
         # by `stack`: a list as an index would be copied to a GPU, which waits for that
         every = codes.unbind(1)

@@ -102,14 +102,14 @@ class CodedSpace(nn.Module):
         assert self.coarse_centroids is not None
         return F.embedding(list_ids, self.coarse_centroids)
 
-    def starts(self, list_ids: Int[Tensor, " batch"] | None) -> list[Float[Tensor, "batch part_dim"] | None]:
+    def starts(self, list_ids: Int[Tensor, " batch"] | None) -> list[Float[Tensor, "batch _"] | None]:
         """What each part codes vectors of these lists from: its dimensions of their centroids; None without lists."""
         if self.num_lists is None:
             return [None] * len(self.part_slices)
         assert list_ids is not None
         return [part.contiguous() for part in self.sliced(self.centroids_of(list_ids))]
 
-    def sliced(self, x: Float[Tensor, "batch dim"]) -> Iterator[Float[Tensor, "batch part_dim"]]:
+    def sliced(self, x: Float[Tensor, "batch dim"]) -> Iterator[Float[Tensor, "batch _"]]:
         """The dimensions of each part, of rotated or normalised vectors."""
         return (x[:, dims] for dims in self.part_slices)
 
