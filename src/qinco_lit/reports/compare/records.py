@@ -112,16 +112,8 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """An evaluation folder and its metrics.json."""
-
-    folder: Path
-    record: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Search:
-    """A search folder and its search.json."""
+class Recorded:
+    """An evaluation or a search: its folder, and what its metrics.json or search.json holds."""
 
     folder: Path
     record: dict[str, Any]
@@ -146,14 +138,9 @@ def read_training(folder: Path, warn: Callable[[str], None]) -> Training:
     )
 
 
-def read_evaluation(folder: Path) -> Evaluation:
-    """Read an evaluation folder. Raises UnreadableError."""
-    return Evaluation(folder, _read_json(folder, EVALUATION))
-
-
-def read_search(folder: Path) -> Search:
-    """Read a search folder. Raises UnreadableError."""
-    return Search(folder, _read_json(folder, SEARCH))
+def read_recorded(folder: Path, name: str) -> Recorded:
+    """Read the folder of an evaluation (`name` EVALUATION) or of a search (SEARCH). Raises UnreadableError."""
+    return Recorded(folder, _read_json(folder, name))
 
 
 def finite(value: Any) -> bool:

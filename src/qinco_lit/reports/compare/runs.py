@@ -14,12 +14,11 @@ from qinco_lit.reports.compare.records import (
     EVALUATION,
     SEARCH,
     TRAINING,
-    Evaluation,
     Found,
+    Recorded,
     Training,
     UnreadableError,
-    read_evaluation,
-    read_search,
+    read_recorded,
     read_training,
 )
 from qinco_lit.reports.compare.rows import Run, evaluation_rows, search_rows, training_row
@@ -47,7 +46,7 @@ def read_runs(found: Found, warn: Warn) -> list[Run]:
     runs, measured = _evaluated(found.folders[EVALUATION], trainings, warn)
     runs += [training_row(training) for training in trainings.values() if training.folder not in measured]
     for folder in found.folders[SEARCH]:
-        search = _attempt(folder, partial(read_search, folder), warn)
+        search = _attempt(folder, partial(read_recorded, folder, SEARCH), warn)
         if search is not None:
             runs += _attempt(folder, partial(search_rows, search), warn) or []
     return _named(_without_repeats(told_apart(runs)))
@@ -59,7 +58,7 @@ def _evaluated(
     """Return the rows of evaluations, and how many there are of each training."""
     made: list[tuple[Training | None, list[Run]]] = []
     for folder in folders:
-        evaluation = _attempt(folder, partial(read_evaluation, folder), warn)
+        evaluation = _attempt(folder, partial(read_recorded, folder, EVALUATION), warn)
         if evaluation is None:
             continue
         training = _training_of(evaluation, trainings, warn)
@@ -86,7 +85,7 @@ def _attempt(folder: Path, make: Callable[[], _Made], warn: Warn) -> _Made | Non
     return None
 
 
-def _training_of(evaluation: Evaluation, trainings: Mapping[Path, Training], warn: Warn) -> Training | None:
+def _training_of(evaluation: Recorded, trainings: Mapping[Path, Training], warn: Warn) -> Training | None:
     folder = _attempt(evaluation.folder, partial(training_folder, evaluation, warn), warn)
     if folder is None:
         return None
@@ -133,7 +132,7 @@ def _named(runs: Sequence[Run]) -> list[Run]:
 # --- which run folder the codec of an evaluation came from -----------------------------------------------------------
 
 
-def training_folder(evaluation: Evaluation, warn: Callable[[str], None]) -> Path | None:
+def training_folder(evaluation: Recorded, warn: Callable[[str], None]) -> Path | None:
     """Return the run folder whose codec was measured; None when it is not there, or the codec is no run's.
 
     `codec.path`, where it is relative, is looked for relative to the folders above the evaluation, then as it stands:
@@ -189,7 +188,7 @@ def _same_model(config: dict[str, object], facts: dict[str, object]) -> bool:
     return all(ours[name] == value for name, value in model.items() if name in ours)
 
 
-def _is_newer(weights: Path, evaluation: Evaluation) -> bool:
+def _is_newer(weights: Path, evaluation: Recorded) -> bool:
     created = evaluation.record.get("created")
     try:
         measured = datetime.strptime(str(created), "%Y-%m-%dT%H:%M:%S%z")

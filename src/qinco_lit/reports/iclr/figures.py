@@ -1,7 +1,7 @@
 """The studies as curves and bars, in the manner of the papers' figures."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
