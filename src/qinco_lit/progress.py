@@ -6,10 +6,11 @@ import sys
 import threading
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn
-from rich.progress import Progress as Bar
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
 
 log = logging.getLogger(__name__)
 
@@ -114,14 +115,19 @@ class Progress:
         self.stop()
 
 
-def _started_bar() -> Bar | None:
+def _started_bar() -> "Bar | None":
     """Draw a bar without tasks; None where standard error is no terminal that can redraw its lines."""
     if sys.stderr is None or getattr(sys.stderr, "closed", False):
         return None
-    console = Console(stderr=True)
-    if not sys.stderr.isatty() or console.is_dumb_terminal:
+    if not sys.stderr.isatty():
         return None
-    bar = Bar(TextColumn("{task.description}", markup=False), BarColumn(), console=console, transient=True)
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    if console.is_dumb_terminal:
+        return None
+    bar = Progress(TextColumn("{task.description}", markup=False), BarColumn(), console=console, transient=True)
     bar.start()
     return bar
 
