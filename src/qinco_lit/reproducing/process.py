@@ -1,16 +1,16 @@
 """One task as a process of its own: its log, its lock, how it is stopped."""
 
-import fcntl
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
+from qinco_lit.locks import is_held, locked_with_children
 from qinco_lit.reproducing.state import RECORD, read_json, write_record
 from qinco_lit.reproducing.tasks import Task
 
@@ -22,31 +22,17 @@ _POLL_S = 0.05
 _GRACE_S = 120.0
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[int | None]:
+def locked(folder: Path) -> AbstractContextManager[int | None]:
     """Hold a folder's lock for the block and yield its descriptor; None where another process holds it.
 
     The task's process inherits the lock, so that it is held as long as that runs, also when its parent was killed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-        else:
-            yield descriptor
-    finally:
-        os.close(descriptor)
+    return locked_with_children(folder / _LOCK)
 
 
 def is_locked(folder: Path) -> bool:
     """Tell whether a process works in this folder now."""
-    if not (folder / _LOCK).is_file():
-        return False
-    with locked(folder) as descriptor:
-        return descriptor is None
+    return is_held(folder / _LOCK)
 
 
 def run_process(
