@@ -138,14 +138,14 @@ def _encode(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all
         vectors = data.database
     others = ("codec", "input", "data", "data_dir", "output")
     options = {name: value for name, value in config.items() if name not in others}
-    encode(codec_dir=Path(config["codec"]), vectors=vectors, output=Path(config["output"]), **options)
+    encode(codec=Path(config["codec"]), vectors=vectors, output=Path(config["output"]), **options)
 
 
 def _decode(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all of it goes to output=)
-    from qinco_lit.encoding.decode_file import decode
+    from qinco_lit.encoding.decode_file import decode_file
 
     options = {name: value for name, value in config.items() if name not in ("codec", "codes", "output")}
-    decode(codec_dir=Path(config["codec"]), codes=Path(config["codes"]), output=Path(config["output"]), **options)
+    decode_file(config["codec"], config["codes"], config["output"], **options)
 
 
 def _index(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all of it goes to output=)

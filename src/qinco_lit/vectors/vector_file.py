@@ -37,7 +37,7 @@ class VectorFile:
 
     @property
     def file_bytes(self) -> int:
-        """Size of the file when it was opened, or of the array."""
+        """Size of the file when it was opened; of an array in memory, its own."""
         return self._layout.file_bytes
 
     @property
