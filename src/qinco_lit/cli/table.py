@@ -201,7 +201,7 @@ def _data_facts(config: dict[str, Any]) -> Any:
     """What is known of the data: from `describe` next to the data set's `_target_`, or from its files."""
     from hydra.utils import instantiate
 
-    from qinco_lit.commands.plan import facts_of_file, facts_of_module
+    from qinco_lit.planning.plan import facts_of_file, facts_of_module
     from qinco_lit.vectors import open_vectors
 
     if config["input"] is not None:

@@ -124,7 +124,8 @@ def check_plan(config: Mapping[str, Any]) -> None:
     if (config["input"] is None) == (config.get("data") is None):
         raise ValueError("give either input=FILE, any file of vectors, or data=CHOICE, the database of a data set")
     from qinco_lit.codec_folder import check_is_codec
-    from qinco_lit.commands.plan import check_options, plan
+    from qinco_lit.commands.plan import plan
+    from qinco_lit.planning.plan import check_options
     from qinco_lit.training import Recipe
 
     options = {name: value for name, value in config.items() if name not in ("data", "model", "recipe", "trainer")}

@@ -190,7 +190,7 @@ def encode(
 
 @contextmanager
 def _process_left_as_it_was() -> Iterator[None]:
-    """Give back what Lightning and `Encoding` change; an exit, which Lightning makes of an interruption, is one again."""
+    """Give back what Lightning and `Encoding` change; its exit is the interruption again that it was made of."""
     num_threads, handlers = torch.get_num_threads(), {}
     if threading.current_thread() is threading.main_thread():  # others have no handlers
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
