@@ -74,7 +74,7 @@ def open_inputs(
     store = open_codes(codes)
     codec = Codec.load(codec_dir, device=device)
     steps = _checked_steps(codes, store.shape[1], num_steps)
-    check_codec(store, codec_dir, num_steps=steps)
+    check_codec(store, codec, num_steps=steps)
     centroids = codec.coarse_centroids
     if centroids is None:
         raise ValueError(f"{codec_dir} has no lists, so there is nothing to index by: train one with coarse=ivf")
@@ -86,7 +86,7 @@ def open_inputs(
     check_reading(f"codes={codes}", asdict(store.info), data.database, data, fix)
     num_rows = len(data.train_vectors)
     cut = codec if steps == codec.num_steps else codec.truncated(steps)
-    training = None if training_codes is None else _training(training_codes, codec_dir, cut, data, centroids)
+    training = None if training_codes is None else _training(training_codes, codec, cut, data, centroids)
     return Inputs(
         codec=cut,
         codec_dir=codec_dir,
@@ -108,13 +108,13 @@ def _checked_steps(codes: Path, stored: int, num_steps: int | None) -> int:
 
 
 def _training(
-    path: Path, codec_dir: Path, codec: Codec, data: Any, centroids: Float32[np.ndarray, "lists dim"]
+    path: Path, whole: Codec, codec: Codec, data: Any, centroids: Float32[np.ndarray, "lists dim"]
 ) -> FirstCodes:
     """Codes that are given for the training vectors."""
     store, steps = open_codes(path), codec.num_steps
     if store.shape[1] < steps:
         raise ValueError(f"training_codes={path} has codes of {store.shape[1]} steps, the index needs {steps}")
-    check_codec(store, codec_dir, num_steps=steps)
+    check_codec(store, whole, num_steps=steps)
     codes = FirstCodes(store, steps)
     given_rows(path, codes, data, centroids).check(codec)
     return codes

@@ -136,7 +136,7 @@ def encoded_rows(
         chosen = open_vectors(path)
     kind, _, number = device.partition(":")
     encode(
-        codec_dir=codec_dir,
+        codec=codec_dir,
         vectors=chosen,
         output=folder / f"{name}.h5",
         trainer={"accelerator": kind, "devices": [int(number)] if number else 1},
