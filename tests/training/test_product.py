@@ -23,6 +23,7 @@ from qinco_lit.training.module import QuantizerTraining
 from qinco_lit.training.start import initialize
 from qinco_lit.training.trainer import quiet_lightning
 from qinco_lit.vectors import open_vectors, write_vectors
+from qinco_lit.vectors.data_facts import DataSource
 from tests.training.conftest import clustered
 from tests.training.recipes import RECIPE
 
@@ -42,7 +43,7 @@ def _fit(quantizer: Quantizer, x: np.ndarray, folder: Path, recipe: Recipe, seed
     folder.mkdir()
     write_vectors(folder / "x.npy", x)
     data = VectorDataModule(
-        name="x", train_path=str(folder / "x.npy"), batch_size=64, num_val=256, cache_dir=str(folder), seed=0
+        DataSource(name="x", train=folder / "x.npy"), batch_size=64, num_val=256, cache_dir=str(folder), seed=0
     )
     start = partial(initialize, recipe=recipe, seed=seed, lists=lists)
     module = QuantizerTraining(quantizer, recipe, start=start, seed=seed, lists=lists)

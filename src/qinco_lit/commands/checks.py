@@ -1,7 +1,6 @@
 """Are the options of a job ones that its parts accept: asked before anything is made."""
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -212,5 +211,9 @@ def _check_logger(options: Mapping[str, Any] | None, *, has_codec: bool = True) 
 
 
 def _check_data(options: Mapping[str, Any]) -> None:
-    module, _, name = str(options["_target_"]).rpartition(".")
-    check_arguments("data", getattr(import_module(module), name), options, given=("batch_size", "seed"))
+    from qinco_lit.data.data_module import data_target, is_data_module, option_types
+
+    target, given = data_target(options), ("batch_size", "seed")
+    extra = {} if is_data_module(target) else option_types()
+    extra = {name: hint for name, hint in extra.items() if name not in given}
+    check_arguments("data", target, options, given=given, extra=extra)
