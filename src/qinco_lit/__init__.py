@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from qinco_lit.codec import Codec
     from qinco_lit.search.searcher import Searcher
+    from qinco_lit.training.train import train
     from qinco_lit.vectors import open_codes, open_vectors
 
     __version__: str
 
-__all__ = ["Codec", "Searcher", "__version__", "open_codes", "open_vectors"]
+__all__ = ["Codec", "Searcher", "__version__", "open_codes", "open_vectors", "train"]
 
 _HOMES = {
     "Codec": "qinco_lit.codec",
     "Searcher": "qinco_lit.search.searcher",
     "open_codes": "qinco_lit.vectors",
     "open_vectors": "qinco_lit.vectors",
+    "train": "qinco_lit.training.train",
 }
 
 
