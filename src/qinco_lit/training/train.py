@@ -93,7 +93,7 @@ def train(
     config = {
         "data": {"name": source.name, **_facts(rows), "num_val": num_val, "val": held_out and _facts(held_out)},
         "model": of_model,
-        "coarse": None if num_lists is None else {"centroids": None, "num_lists": num_lists},
+        "coarse": {"centroids": None, "num_lists": num_lists},
         "recipe": of_recipe,
         "trainer": trainer,
         "seed": seed,
@@ -147,8 +147,9 @@ def _check_numbers(max_epochs: Any, seed: Any, num_lists: Any) -> None:
             raise ValueError(f"{name}={value}: give an integer")
     if not 0 <= seed < 1 << 32:
         raise ValueError(f"seed={seed}: give 0 to {(1 << 32) - 1}")
-    if num_lists is not None and num_lists < 1:
-        raise ValueError(f"num_lists={num_lists}: give at least 1")
+    for name, value in {"max_epochs": max_epochs, "num_lists": num_lists}.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: give at least 1")
 
 
 def _check_rows(rows: VectorFile, num_train: int, codebook_size: int, batch_size: int, num_lists: int | None) -> None:
@@ -191,7 +192,8 @@ def _check_same(run_dir: Path, there: Mapping[str, Any], here: Mapping[str, Any]
         )
     then, now = _flat(there), _flat(here)
     for name, value in now.items():
-        if name in then and then[name] != value and name not in _INDIFFERENT:
+        indifferent = name in _INDIFFERENT or name.startswith("choices.")  # these say the same
+        if not indifferent and name in then and then[name] != value:
             raise ValueError(
                 f"{run_dir} holds a training with {name}={then[name]}, not {value}: give the same options and vectors, "
                 "or another run_dir"
