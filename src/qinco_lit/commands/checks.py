@@ -7,7 +7,13 @@ from typing import Any
 from qinco_lit.options import check_arguments
 
 # Parameters of what receives the options that are none themselves, and what to give instead.
-NO_OPTIONS = {"model.num_lists": "the lists are the rows of coarse.centroids=FILE.npy, with coarse=ivf"}
+NO_OPTIONS = {
+    "model.num_lists": "the lists are coarse.num_lists=N, or the rows of coarse.centroids=FILE.npy, with coarse=ivf",
+    "model.search": "model.candidate_budget=T tries the T best pairs of the beam, null A codewords per hypothesis",
+    "recipe.compile_search": "torch.compile never made the search faster; leave it out",
+}
+# What configs of before may hold, and nothing reads any more.
+GONE = ("model.search", "recipe.compile_search")
 
 # What only models of parts have (PQ-QINCo).
 NEEDS_PARTS = ("model.num_parts", "model.part_dims", "model.part_steps", "model.opq")

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from qinco_lit.options import check_arguments, unknown
-from qinco_lit.quantizers import ProductQINCo, QINCo, build_quantizer
+from qinco_lit.quantizers import QINCo, Quantizer, build_quantizer
 from qinco_lit.training.recipe import Recipe
 
 _OF_SAME_LEVEL = re.compile(r"\$\{\.(\w+)\}")
@@ -82,9 +82,10 @@ def check_model(options: Mapping[str, Any], *, group: str = "model") -> None:
         ValueError: one line; `group` comes before the names of options.
     """
     own: dict[str, Any] = {}
-    if "num_parts" in options:  # as `build_quantizer` decides; such a model hands the other options to its parts
-        own = {name: hint for name, hint in get_type_hints(ProductQINCo.__init__).items() if name in _PART_OPTIONS}
-    check_arguments(group, QINCo, options, given=("dim", "num_lists"), extra=own)
+    if "num_parts" in options:  # a product, which hands the other options to its parts
+        hints = {**get_type_hints(Quantizer.__init__), "num_parts": int}
+        own = {name: hints[name] for name in _PART_OPTIONS}
+    check_arguments(group, QINCo, options, given=("dim", "has_start"), extra=own)
     dims = options.get("part_dims")
     dim = sum(dims) if dims and None not in dims else options.get("num_parts") or 1
     with torch.device("meta"):
