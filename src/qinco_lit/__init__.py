@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from qinco_lit.encoding.encode_file import encode_file
     from qinco_lit.evaluation.evaluate import evaluate
     from qinco_lit.search.searcher import Searcher
+    from qinco_lit.training.train import train
     from qinco_lit.vectors import open_codes, open_vectors
 
     __version__: str
 
-__all__ = ["Codec", "Searcher", "__version__", "encode_file", "evaluate", "open_codes", "open_vectors"]
+__all__ = ["Codec", "Searcher", "__version__", "encode_file", "evaluate", "open_codes", "open_vectors", "train"]
 
 _HOMES = {
     "Codec": "qinco_lit.codec",
@@ -24,6 +25,7 @@ _HOMES = {
     "evaluate": "qinco_lit.evaluation.evaluate",
     "open_codes": "qinco_lit.vectors",
     "open_vectors": "qinco_lit.vectors",
+    "train": "qinco_lit.training.train",
 }
 
 
