@@ -15,11 +15,10 @@ from qinco_lit.codec import Codec
 from qinco_lit.commands import index as command
 from qinco_lit.search.index import bundle as bundles
 from qinco_lit.search.index.bundle import load
-from qinco_lit.search.index.faiss_index import stored_ids
 from qinco_lit.search.searcher import Searcher
 from qinco_lit.vectors import open_codes, open_vectors
 from tests.search.index_jobs import ROWS, TRAIN, VAL, contents, encode_file
-from tests.search.indexes import DIM, LISTS, ivf_codec
+from tests.search.indexes import DIM, LISTS, ivf_codec, stored_ids
 
 
 def test_the_index_holds_the_store(build, inputs, tmp_path):
