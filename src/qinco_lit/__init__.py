@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qinco_lit.codec import Codec
+    from qinco_lit.evaluation.evaluate import evaluate
     from qinco_lit.search.searcher import Searcher
     from qinco_lit.vectors import open_codes, open_vectors
 
     __version__: str
 
-__all__ = ["Codec", "Searcher", "__version__", "open_codes", "open_vectors"]
+__all__ = ["Codec", "Searcher", "__version__", "evaluate", "open_codes", "open_vectors"]
 
 _HOMES = {
     "Codec": "qinco_lit.codec",
     "Searcher": "qinco_lit.search.searcher",
+    "evaluate": "qinco_lit.evaluation.evaluate",
     "open_codes": "qinco_lit.vectors",
     "open_vectors": "qinco_lit.vectors",
 }

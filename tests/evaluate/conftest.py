@@ -11,8 +11,8 @@ from jaxtyping import Float32, Int64
 
 from qinco_lit.codec import Codec
 from qinco_lit.commands.evaluate import evaluate
+from qinco_lit.evaluation.baselines import SETTINGS
 from qinco_lit.quantizers import QINCo
-from qinco_lit.search.baselines import SETTINGS
 from qinco_lit.vectors.unit_rows import unit_rows
 
 DIM, STEPS, CODEBOOK = 6, 3, 16

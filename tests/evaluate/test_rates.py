@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rich.progress import Progress
 
 from qinco_lit.codec import Codec
 from qinco_lit.evaluation.codec_quantizer import CodecQuantizer
 from qinco_lit.evaluation.measure import RECALL_AT, Meter, TestSet, blocks
-from qinco_lit.evaluation.rate_curve import Dedicated, measure_rates
+from qinco_lit.evaluation.rate_curve import Dedicated, measure_rate_curve
+from qinco_lit.progress import Progress
 from qinco_lit.quantizers import ProductQINCo
 from tests.cli.conftest import Qinco, qinco, refused
 from tests.decoding import decode_distinct
@@ -194,10 +194,9 @@ def test_figures_do_not_depend_on_the_blocks_and_every_vector_is_read_once() -> 
     for batch_size in (250, 64):
         database = Counted(data.database)
         test_set = TestSet(database, data.queries, data.ground_truth, "l2")
-        with Progress(disable=True) as progress:
-            results.append(measure_rates(quantizer, [1, 2, 3], dedicated, test_set, batch_size, progress))
-            [task] = progress.tasks
-            assert task.completed == task.total == 250 * (3 + 1 + 2 + 2)
+        with Progress("codes", show=False) as progress:
+            results.append(measure_rate_curve(quantizer, [1, 2, 3], dedicated, test_set, batch_size, progress))
+            assert progress.line(1.0).startswith(f"2,000 of {250 * (3 + 1 + 2 + 2):,} codes (100 %)")
         assert (database.times == 1).all()
     (whole, rates), (other_whole, other_rates) = results
     for one, other in zip([whole, *_all(rates)], [other_whole, *_all(other_rates)], strict=True):

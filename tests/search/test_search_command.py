@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from qinco_lit.commands import search as command
 from qinco_lit.commands.search import search
 from qinco_lit.metrics import recall_at
-from qinco_lit.search.baselines import get_num_threads
 from qinco_lit.search.index import bundle as bundles
 from qinco_lit.search.points.faiss_engines import METHODS
 from qinco_lit.search.searcher import Searcher
+from qinco_lit.threads import num_threads_in_use
 from tests.search.indexes import DIM, LISTS, Indexed, indexed
 
 ROWS = 400
@@ -261,9 +260,9 @@ def test_mapped_lists_find_the_same(run: Callable[..., Any], tmp_path: Path) -> 
 
 
 def test_threads_are_restored(run: Callable[..., Any]) -> None:
-    before = torch.get_num_threads(), get_num_threads()
+    before = num_threads_in_use()
     run(num_threads=2)
-    assert (torch.get_num_threads(), get_num_threads()) == before
+    assert num_threads_in_use() == before
 
 
 def test_wandb_gets_the_points_and_the_fronts(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

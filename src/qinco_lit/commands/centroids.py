@@ -23,7 +23,7 @@ from qinco_lit.devices import chosen_device
 from qinco_lit.encoding.progress import duration, progress_line
 from qinco_lit.environment import environment
 from qinco_lit.locks import only_writer
-from qinco_lit.search.baselines import get_num_threads
+from qinco_lit.threads import num_threads_in_use
 from qinco_lit.vectors import VectorFile, write_vectors
 from qinco_lit.vectors.code_info import input_facts
 from qinco_lit.vectors.readings import CENTROIDS_FORMAT
@@ -94,7 +94,7 @@ def centroids(
                 vectors,
                 options,
                 device=place,
-                num_threads=num_threads or get_num_threads(),
+                num_threads=num_threads or num_threads_in_use()["faiss"],
                 state=state,
                 watch=progress,
             )

@@ -1,10 +1,7 @@
-"""What commands that measure share: a progress bar, and the threads in use."""
+"""What commands that measure share: a progress bar."""
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from qinco_lit.search.baselines import get_num_threads
 
 
 def progress_bar(console: Console) -> Progress:
@@ -17,8 +14,3 @@ def progress_bar(console: Console) -> Progress:
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=console, disable=not console.is_terminal)
-
-
-def num_threads_in_use() -> dict[str, int]:
-    """Of torch and of faiss."""
-    return {"torch": torch.get_num_threads(), "faiss": get_num_threads()}

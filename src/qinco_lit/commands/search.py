@@ -10,7 +10,7 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.progress import Progress
 
-from qinco_lit.commands.measuring import num_threads_in_use, progress_bar
+from qinco_lit.commands.measuring import progress_bar
 from qinco_lit.commands.search_inputs import (
     Inputs,
     circumstances,
@@ -29,7 +29,7 @@ from qinco_lit.search.points.faiss_engines import METHODS
 from qinco_lit.search.points.file import PointFile
 from qinco_lit.search.points.operating_points import OperatingPoint, candidates, explore, fastest_with, pareto_front
 from qinco_lit.search.points.timing import Timing, measure_point
-from qinco_lit.threads import threads
+from qinco_lit.threads import num_threads_in_use, threads
 
 log = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from qinco_lit.commands.measuring import num_threads_in_use
 from qinco_lit.environment import environment
-from qinco_lit.search.baseline_cache import fingerprint
 from qinco_lit.search.index import bundle as bundles
 from qinco_lit.search.index.bundle import Bundle
 from qinco_lit.search.points.timing import Timing
 from qinco_lit.search.searcher import Searcher
+from qinco_lit.threads import num_threads_in_use
+from qinco_lit.vectors.matrix import fingerprint
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,11 @@ class VectorFile:
         return self._layout.path
 
     @property
+    def file_bytes(self) -> int:
+        """Size of the file when it was opened, or of the array."""
+        return self._layout.file_bytes
+
+    @property
     def is_unit(self) -> bool:
         """Whether rows are normalised as they are read: `unit()` made this object."""
         return isinstance(self._rows, UnitRows)
