@@ -12,7 +12,7 @@ from datamodules.photo_sift import PhotoSiftDataModule
 from qinco_lit import Codec
 from qinco_lit.quantizers import QINCo
 from qinco_lit.quantizers.precision import FLOAT32
-from qinco_lit.training.initialization import init_networks
+from qinco_lit.training.start import init_networks
 from qinco_lit.vectors import open_vectors
 
 Pair = tuple[int, int]

@@ -34,9 +34,9 @@ from training_quality import BREADTHS, breadth_options, budget_options, quality
 from datamodules.photo_sift import PhotoSiftDataModule
 from qinco_lit.quantizers import QINCo
 from qinco_lit.quantizers.precision import PRECISIONS, precision_for
-from qinco_lit.training.initialization import kmeans_codebooks, set_normalization
 from qinco_lit.training.module import QuantizerTraining
 from qinco_lit.training.recipe import Recipe
+from qinco_lit.training.start import set_normalization
 from qinco_lit.training.trainer import quiet_lightning
 
 Result = TypeVar("Result")
@@ -78,8 +78,7 @@ class Ours:
 
     def __init__(self, quantizer: QINCo, recipe: Recipe, source: Iterator[Tensor]) -> None:
         self.device, self.source = quantizer.data_mean.device, source
-        codebooks = partial(kmeans_codebooks, iterations=1, split_empty=True)
-        self.module = QuantizerTraining(quantizer, recipe, initial_codebooks=codebooks, seed=0).to(self.device)
+        self.module = QuantizerTraining(quantizer, recipe, start=lambda *_: None, seed=0).to(self.device)
         self.module.trainer = Trainer(
             accelerator="gpu" if self.device.type == "cuda" else "cpu",
             devices=1,

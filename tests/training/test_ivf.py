@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,11 @@ import torch
 from qinco_lit.cli import main
 from qinco_lit.coarse import list_assigner as coarse
 from qinco_lit.codec import Codec
-from qinco_lit.commands.train import _initial_codebooks
 from qinco_lit.quantizers.kmeans import nearest_codeword, residual_kmeans
 from qinco_lit.training import Recipe
 from qinco_lit.training.dead_codewords import target_statistics
 from qinco_lit.training.module import QuantizerTraining
+from qinco_lit.training.start import initialize
 from qinco_lit.vectors import open_codes, open_vectors
 from tests.models import random_quantizer
 from tests.training.conftest import SMALL, clustered
@@ -141,7 +142,7 @@ def test_targets_of_the_first_step_start_at_the_centroid() -> None:
 def test_centroids_are_no_parameters() -> None:
     quantizer = random_quantizer(12, num_steps=2, codebook_size=16, num_candidates=4, beam_size=2, num_lists=5)
     recipe = Recipe(**RECIPE)
-    module = QuantizerTraining(quantizer, recipe, initial_codebooks=_initial_codebooks(recipe), seed=0)
+    module = QuantizerTraining(quantizer, recipe, start=partial(initialize, recipe=recipe, seed=0), seed=0)
     trained = {id(p) for group in module.configure_optimizers().param_groups for p in group["params"]}
     assert trained == {id(p) for p in quantizer.parameters()}
     assert id(quantizer.coarse_centroids) not in trained

@@ -14,8 +14,8 @@ import torch
 from qinco_lit.cli import main
 from qinco_lit.codec import Codec
 from qinco_lit.quantizers import QINCo
-from qinco_lit.training.initialization import init_networks, set_codebooks
 from qinco_lit.training.module import QuantizerTraining
+from qinco_lit.training.start import init_networks, set_codebooks
 from qinco_lit.vectors import open_vectors
 
 UNTRAINED = ["recipe.lr=1e-12", "recipe.weight_decay=0", "recipe.dead_codewords=keep", "trainer.max_epochs=1"]

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import torch
 from pytorch_lightning import Trainer
 
 from qinco_lit.cli import main
+from qinco_lit.coarse.assignment import FrozenLists
 from qinco_lit.codec import Codec
-from qinco_lit.commands.train import _initial_codebooks
 from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.quantizers import ProductQINCo, QINCo, Quantizer
 from qinco_lit.training import Recipe
 from qinco_lit.training.module import QuantizerTraining
+from qinco_lit.training.start import initialize
 from qinco_lit.training.trainer import quiet_lightning
 from qinco_lit.vectors import open_vectors, write_vectors
 from tests.training.conftest import clustered
@@ -34,7 +36,7 @@ PART = {"codebook_size": 32, "embed_dim": 8, "hidden_dim": 8, "num_blocks": 1, "
 DIMS, STEPS = [8, 4], [3, 2]
 
 
-def _fit(quantizer: Quantizer, x: np.ndarray, folder: Path, recipe: Recipe, seed: int, **options: Any) -> Trainer:
+def _fit(quantizer: Quantizer, x: np.ndarray, folder: Path, recipe: Recipe, seed: int, lists: Any = None) -> Trainer:
     """Train on the first 1024 vectors, in the same order for every seed; the last 256 are for validation."""
     quiet_lightning()
     folder.mkdir()
@@ -42,7 +44,8 @@ def _fit(quantizer: Quantizer, x: np.ndarray, folder: Path, recipe: Recipe, seed
     data = VectorDataModule(
         name="x", train_path=str(folder / "x.npy"), batch_size=64, num_val=256, cache_dir=str(folder), seed=0
     )
-    module = QuantizerTraining(quantizer, recipe, initial_codebooks=_initial_codebooks(recipe), seed=seed, **options)
+    start = partial(initialize, recipe=recipe, seed=seed, lists=lists)
+    module = QuantizerTraining(quantizer, recipe, start=start, seed=seed, lists=lists)
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=2,
@@ -64,18 +67,16 @@ def test_parts_become_what_each_would_alone(tmp_path: Path, changes: dict[str, A
     both = ProductQINCo(12, num_parts=2, part_dims=DIMS, num_steps=5, part_steps=STEPS, num_lists=num_lists, **PART)
     ids = np.arange(7)[:, None] == np.argmin(((x[:, None] - centroids[None]) ** 2).sum(-1), axis=1)
     lists = _lists_of(x, ids.argmax(0))
-    given: dict[str, Any] = {} if num_lists is None else {"centroids": centroids, "assign_lists": lists}
-    together = _fit(both, x, tmp_path / "both", recipe, seed=3, **given)
+    frozen = None if num_lists is None else FrozenLists(centroids, lists, torch.device("cpu"))
+    together = _fit(both, x, tmp_path / "both", recipe, seed=3, lists=frozen)
     errors = 0.0
     for number, dims in enumerate(both.part_slices):
         alone = QINCo(DIMS[number], num_steps=STEPS[number], num_lists=num_lists, **PART)  # type: ignore[arg-type]
         own = np.ascontiguousarray(x[:, dims])
         if num_lists is not None:
-            given = {
-                "centroids": np.ascontiguousarray(centroids[:, dims]),
-                "assign_lists": _lists_of(own, ids.argmax(0)),
-            }
-        trainer = _fit(alone, own, tmp_path / str(number), recipe, seed=3 + number, **given)
+            some = np.ascontiguousarray(centroids[:, dims])
+            frozen = FrozenLists(some, _lists_of(own, ids.argmax(0)), torch.device("cpu"))
+        trainer = _fit(alone, own, tmp_path / str(number), recipe, seed=3 + number, lists=frozen)
         errors += float(trainer.callback_metrics["val/mse"])
         expected = alone.state_dict()
         assert expected.keys() == both.parts[number].state_dict().keys()

@@ -74,17 +74,11 @@ def _train(config: dict[str, Any], run_dir: Path) -> float | None:
         return earlier.result
     describe_run(config, settings, run_dir)
     error = train(
+        config,
         data=_data_module(config, batch_size=config["recipe"]["batch_size"], seed=config["seed"]),
-        model=config["model"],
-        centroids_path=None if config.get("coarse") is None else Path(config["coarse"]["centroids"]),
-        recipe=config["recipe"],
-        trainer=config["trainer"],
-        logger=config.get("logger"),
-        seed=config["seed"],
         run_dir=run_dir,
         resume=config["resume"] is not None or earlier.has_checkpoint,
         overwrite=overwrite,
-        config=config,
         overrides=[] if earlier.has_checkpoint else typed,
     )
     if config["trainer"].get("fast_dev_run") and not is_multirun(settings):
@@ -121,8 +115,7 @@ def _centroids(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (
         data.prepare_data()
         data.setup("fit")
         vectors = data.train_vectors
-    options = {name: value for name, value in config.items() if name not in ("input", "data", "data_dir", "output")}
-    centroids(vectors=vectors, output=Path(config["output"]), **options)
+    centroids(config, vectors)
 
 
 def _encode(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all of it goes to output=)

@@ -29,9 +29,16 @@ def check_train(config: Mapping[str, Any]) -> None:
     _check_data(config["data"])
     _check_model(config["model"])
     if config.get("coarse") is not None:  # runs of before there were lists lack it
-        if config["coarse"].get("centroids") is None:
-            raise ValueError("coarse=ivf needs coarse.centroids=FILE.npy: `qinco centroids` writes one")
-        check_arguments("coarse", lambda: None, config["coarse"], extra={"centroids": str})
+        coarse = {"centroids": str | None, "num_lists": int | None}
+        check_arguments("coarse", lambda: None, config["coarse"], extra=coarse)
+        centroids, num_lists = (config["coarse"].get(name) for name in coarse)
+        if (centroids is None) == (num_lists is None):
+            raise ValueError(
+                "coarse=ivf needs either coarse.num_lists=N, whose centroids are found first, or "
+                "coarse.centroids=FILE.npy, as `qinco centroids` writes one"
+            )
+        if num_lists is not None and num_lists < 1:
+            raise ValueError(f"coarse.num_lists={num_lists}: give at least 1")
     check_arguments("recipe", Recipe, config["recipe"])
     Recipe(**config["recipe"])
     check_arguments("trainer", Trainer, config["trainer"], extra={"checkpoint_every_s": float | None})
@@ -59,10 +66,11 @@ def check_centroids(config: Mapping[str, Any]) -> None:
             raise ValueError(f"{what} is required: qinco centroids data=CHOICE num_lists=N output=FILE.npy")
     if (config["input"] is None) == (config.get("data") is None):
         raise ValueError("give either input=FILE, any file of vectors, or data=CHOICE, the training rows of a data set")
-    from qinco_lit.commands.centroids import centroids, check_options
+    from qinco_lit.coarse.centroids import check_options, train_centroids
 
     options = {name: value for name, value in config.items() if name != "data"}
-    check_arguments("", centroids, options, given=("vectors",), extra={"input": str | None, "data_dir": str})
+    given, extra = ("x", "output", "progress", "makes_output"), {"input": str | None, "output": str, "data_dir": str}
+    check_arguments("", train_centroids, options, given=given, extra=extra)
     counts = {name: config[name] for name in ("num_lists", "iterations", "max_training_rows", "num_threads")}
     check_options(Path(config["output"]), counts, config["min_gain"])
     if config["input"] is None:

@@ -24,8 +24,8 @@ from qinco_lit.planning.measurements import measure_rates
 from qinco_lit.quantizers import build_quantizer
 from qinco_lit.reports.plan import markdown_report, notes, rich_tables
 from qinco_lit.threads import threads
-from qinco_lit.training.initialization import init_networks, set_codebooks
 from qinco_lit.training.recipe import Recipe
+from qinco_lit.training.start import init_networks, set_codebooks
 from qinco_lit.training.trainer import quiet_lightning
 from qinco_lit.vectors import VectorFile
 from qinco_lit.vectors.data_facts import DataFacts

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Shaped
 
-from qinco_lit.arrays import AssignLists
-from qinco_lit.coarse.assignment import list_assigner
+from qinco_lit.coarse.assignment import FrozenLists, list_assigner
 from qinco_lit.codec import Codec
 from qinco_lit.encoding.module import BLOCK_ROWS
 from qinco_lit.planning.throughput import Timing, TrainingSteps, decoding, encoding, read_rate, time_by_turns
@@ -93,7 +92,8 @@ def measure_rates(
     encode = _searched(search, time_by_turns(works, seconds, device))
     peak_bytes = _peak_bytes(device)
     codes = decoding(codec, BLOCK_ROWS, np.random.default_rng(0))
-    training, fixed_s = _training(codec, recipe, rows, seconds, assign_lists)
+    lists = None if centroids is None else FrozenLists(centroids, assign_lists, device)
+    training, fixed_s = _training(codec, recipe, rows, seconds, lists)
     return Rates(
         encode=encode,
         decode=time_by_turns({"decode": codes}, seconds, device)["decode"],
@@ -110,11 +110,11 @@ def _training(
     recipe: Recipe,
     rows: Shaped[np.ndarray, "n dim"],
     seconds: float,
-    assign_lists: AssignLists | None,
+    lists: FrozenLists | None,
 ) -> tuple[Searched, float]:
     copy = build_quantizer(codec.dim, **codec.quantizer.config)
     copy.load_state_dict(codec.quantizer.state_dict())
-    steps = TrainingSteps(copy, recipe, rows, codec.device, assign_lists)
+    steps = TrainingSteps(copy, recipe, rows, codec.device, lists)
     own = codec.quantizer.default_search
     works = {name: steps.by(search) for name, search in _with_doubled(own).items()}
     timings = time_by_turns(works, seconds, codec.device)

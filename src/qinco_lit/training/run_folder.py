@@ -10,7 +10,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from qinco_lit.run_folder import check_unused, only_process, take_record
 from qinco_lit.training.run_log import read_summary
 
-_LEFT = ("checkpoints", "codec", "metrics.jsonl", "summary.json", "config.json")
+_CENTROIDS = ("centroids.npy", "centroids.json", "centroids.npy.state.npz")
+_LEFT = ("checkpoints", "codec", "metrics.jsonl", "summary.json", "config.json", *_CENTROIDS)
 _TRACKED = ("wandb", "wandb.json")
 
 

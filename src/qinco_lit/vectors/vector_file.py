@@ -37,8 +37,13 @@ class VectorFile:
 
     @property
     def file_bytes(self) -> int:
-        """Size of the file when it was opened, or of the array."""
+        """Size of the file when it was opened; of an array in memory, its own."""
         return self._layout.file_bytes
+
+    @property
+    def is_array(self) -> bool:
+        """Whether the rows are an array in memory, of which no file knows (`as_vectors_file`)."""
+        return not self._layout.file
 
     @property
     def is_unit(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from qinco_lit.coarse.centroids import train_centroids
 from qinco_lit.codec import Codec
 from qinco_lit.devices import chosen_device
 from qinco_lit.environment import environment
@@ -34,7 +35,7 @@ from qinco_lit.search.build.inputs import (
     pairwise_options,
     warn_of_other_searches,
 )
-from qinco_lit.search.build.plain_lists import NearestLists, trained_centroids
+from qinco_lit.search.build.plain_lists import NearestLists
 from qinco_lit.search.build.work import Fit, IndexWork, remove_work
 from qinco_lit.search.index import bundle as bundles
 from qinco_lit.search.index.faiss_index import list_sizes
@@ -270,10 +271,15 @@ def _with_codes_and_lists(
         return inputs
     if inputs.centroids is None:
         assert inputs.num_lists is not None
-        centroids = trained_centroids(
-            inputs.data.train_vectors, inputs.num_lists, work.folder, device=inputs.codec.device,
-            num_threads=options.num_threads, progress=progress,
-        )  # fmt: skip
+        device = inputs.codec.device
+        centroids = train_centroids(
+            inputs.database if inputs.sampled else as_vectors_file(inputs.data.train_vectors, "training"),
+            inputs.num_lists,
+            output=work.folder / "centroids.npy",
+            device=str(device) if device.type in ("cpu", "cuda") else "cpu",
+            num_threads=options.num_threads,
+            progress=options.progress,
+        )
         inputs = replace(inputs, centroids=centroids)
     assert inputs.database is not None
     lists = NearestLists(inputs.database, inputs.lists, work.folder / "lists", progress)

@@ -1,55 +1,20 @@
-"""Lists for a plain codec: centroids by k-means, and the nearest one of each vector, kept in the work folder."""
+"""The lists of a plain codec's vectors: the nearest centroid of each, kept in the work folder."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Int32
 
 from qinco_lit.atomic import replacing
-from qinco_lit.coarse.kmeans.lloyd import KMeans, choose_method, default_rows, train_centroids
-from qinco_lit.coarse.kmeans.state import StateFile
 from qinco_lit.coarse.list_assigner import ListAssigner
 from qinco_lit.progress import Progress
-from qinco_lit.search.baselines import get_num_threads
-from qinco_lit.search.build.coded_rows import sample_sha256, spaced
-from qinco_lit.vectors import VectorFile, open_vectors, write_vectors
+from qinco_lit.search.build.coded_rows import spaced
+from qinco_lit.vectors import VectorFile
 
-_ITERATIONS = 10
 _PIECE_ROWS = 1 << 22  # of lists that are kept together: what a kill can cost
 _BLOCK_BYTES = 32 << 20  # of float32 vectors
 _FIRST_ROWS = 2_048  # evenly spaced, by which the breadth of the search for lists is set
-
-
-def trained_centroids(
-    vectors: Any, num_lists: int, folder: Path, *, device: torch.device, num_threads: int | None, progress: Progress
-) -> Float32[np.ndarray, "lists dim"]:
-    """Centroids by k-means of vectors, kept in a file of the folder, and until then the state of the k-means.
-
-    The same vectors and number give the same centroids, however often the work was stopped.
-
-    Raises:
-        ValueError: fewer vectors than lists, NaN or infinity in a row.
-    """
-    output = folder / "centroids.npy"
-    if not output.exists():
-        num_rows = min(len(vectors), default_rows(num_lists))
-        place = device if device.type in ("cpu", "cuda") else torch.device("cpu")
-        method = choose_method(num_lists, num_rows, int(vectors.shape[1]), _ITERATIONS, place)
-        state = StateFile(folder / "centroids.state.npz", {"num_lists": num_lists, "rows": sample_sha256(vectors)})
-        found, _ = train_centroids(
-            vectors,
-            KMeans(num_lists, num_rows, method, _ITERATIONS),
-            device=place,
-            num_threads=num_threads or get_num_threads(),
-            state=state,
-            watch=progress,
-        )
-        write_vectors(output, found)
-        state.remove()
-    return np.asarray(open_vectors(output)[:])
 
 
 class NearestLists:
