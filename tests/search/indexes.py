@@ -76,10 +76,12 @@ def indexed(
     codebook_size: int = 16,
     pairwise: bool = True,
     seed: int = 0,
+    plain: bool = False,
 ) -> Indexed:
-    """Vectors around the lists of a random codec, encoded, with decoders fitted to their codes."""
+    """Vectors around the lists of a random codec, or a plain one, encoded, with decoders fitted to their codes."""
     scale = 0.025 if metric == "cosine" else 1.0
-    codec = ivf_codec(num_steps=num_steps, codebook_size=codebook_size, seed=seed, scale=scale)
+    lists = {"num_lists": None} if plain else {}
+    codec = ivf_codec(num_steps=num_steps, codebook_size=codebook_size, seed=seed, scale=scale, **lists)
     return indexed_by(codec, num_rows, metric=metric, pairwise=pairwise, scale=scale, seed=seed)
 
 
@@ -89,7 +91,7 @@ def indexed_by(
     """The same with a given codec."""
     rng = np.random.default_rng(seed)
     by_residual = codec.num_lists is not None
-    centroids = codec.coarse_centroids if by_residual else scale * np.float32(4 * rng.normal(size=(LISTS, DIM)))
+    centroids = codec.coarse_centroids if by_residual else np.float32(scale * rng.normal(size=(LISTS, DIM)))
     noise = scale * rng.normal(size=(num_rows + 40, DIM))
     x = np.float32(centroids[rng.integers(0, LISTS, num_rows)] + 3 * noise[:num_rows])
     queries = np.float32(x[rng.integers(0, num_rows, 40)] + noise[num_rows:])

@@ -37,6 +37,11 @@ class SearchParameters:
     num_steps: int | None = None
 
     @classmethod
+    def names(cls) -> list[str]:
+        """Of all parameters."""
+        return [field.name for field in fields(cls)]
+
+    @classmethod
     def least(cls, name: str) -> int:
         """The smallest value of a parameter."""
         return 0 if name == "num_pairwise" else 1
@@ -52,7 +57,7 @@ class SearchParameters:
         """
         k = whole_number("k", k)
         given: dict[str, int | None] = {}
-        for name in (field.name for field in fields(self)):
+        for name in self.names():
             value = getattr(self, name)
             given[name] = None if value is None else whole_number(name, value, least=self.least(name))
         num_pairwise, num_steps = given["num_pairwise"] or 0, given["num_steps"] or stored_steps

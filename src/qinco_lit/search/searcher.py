@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+import faiss
 import numpy as np
 from jaxtyping import Float, Float32, Int32, Int64, Integer
 
@@ -114,6 +115,11 @@ class Searcher:
     def dim(self) -> int:
         """Dimension of the vectors."""
         return self._bundle.codec.dim
+
+    @property
+    def coarse(self) -> Any:
+        """The faiss index (HNSW) over the centroids, not to be changed."""
+        return faiss.downcast_index(self._bundle.index.quantizer)
 
     @property
     def num_lists(self) -> int:

@@ -4,6 +4,7 @@ import logging
 import tempfile
 import time
 from contextlib import ExitStack
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -43,7 +44,7 @@ from qinco_lit.search.index.lists import fill_lists, merge_in_memory, merge_on_d
 from qinco_lit.search.searcher import Searcher
 from qinco_lit.threads import threads
 from qinco_lit.vectors import CodeStore, VectorFile, as_vectors_file
-from qinco_lit.vectors.metric import METRICS, Metric
+from qinco_lit.vectors.metric import METRICS
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def build_index(
     codes: CodeStore | str | Path | None = None,
     training: Any = None,
     pairwise: bool | None = None,
-    metric: Metric = "l2",
+    metric: str = "l2",
     output: str | Path | None = None,
     num_lists: int | None = None,
     centroids: Any = None,
@@ -106,7 +107,8 @@ def build_index(
         ValueError: what does not belong together, impossible options, bad vectors or ids, an output of other work.
         OSError: the disk is full; what is finished is kept.
     """
-    if metric not in METRICS:
+    known = next((each for each in METRICS if each == metric), None)
+    if known is None:
         raise ValueError(f"metric={metric!r}: give one of {', '.join(METRICS)}")
     if on_disk and output is None:
         raise ValueError("on_disk=True leaves the lists in a file: give output=DIR")
@@ -114,6 +116,8 @@ def build_index(
         None if rows is None else as_vectors_file(rows, name) for rows, name in ((x, "x"), (training, "training"))
     )
     assert database is not None
+    if given is not None and given.shape[1] != database.shape[1]:
+        raise ValueError(f"training has dimension {given.shape[1]}, x has {database.shape[1]}")
     if metric == "cosine":
         database, given = database.unit(), None if given is None else given.unit()
     with ExitStack() as stack:
@@ -129,7 +133,7 @@ def build_index(
         inputs = open_inputs(
             folder,
             Path(codes) if isinstance(codes, str) else codes,
-            IndexData("x", metric, train_vectors, val_vectors, database),
+            IndexData("x", known, train_vectors, val_vectors, database),
             num_steps=num_steps,
             num_training=num_training,
             training_codes=None,
@@ -137,7 +141,6 @@ def build_index(
             num_lists=num_lists,
             centroids=centroids,
             device=device,
-            sampled=given is None,
         )
         build(inputs, target, options)
         return Searcher.load(target, num_threads=num_threads, device=device)
@@ -147,7 +150,7 @@ def _codec_folder(codec: Codec | str | Path, scratch: Path) -> tuple[Path, str, 
     """(folder, device, precision) of a codec: what encodes loads it from a folder."""
     if not isinstance(codec, Codec):
         return Path(codec), str(chosen_device("auto")), "auto"
-    codec.save(scratch / "codec")
+    copy(codec).save(scratch / "codec")  # the caller's own does not learn of this folder
     return scratch / "codec", str(codec.device), codec.precision
 
 
@@ -318,8 +321,7 @@ def _fit(inputs: IndexInputs, work: IndexWork, pairwise: dict[str, Any] | None, 
         training, validation = (
             CodedRows(rows, SampledCodes(inputs.coded, rows.rows), centroids) for rows in (train_vectors, val_vectors)
         )
-        assert inputs.database is not None
-        available = len(inputs.database) - len(val_vectors)
+        available = len(inputs.coded) - len(val_vectors)
     else:
         training = (
             encoded(train_vectors, inputs.num_training, "training")

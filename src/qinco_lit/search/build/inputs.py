@@ -11,7 +11,7 @@ from jaxtyping import Float32
 
 from qinco_lit.codec import Codec
 from qinco_lit.encoding.decode_file import check_codec
-from qinco_lit.search.build.coded_rows import FirstCodes, given_rows, sample_sha256, store_sha256
+from qinco_lit.search.build.coded_rows import FirstCodes, SampledRows, given_rows, sample_sha256, store_sha256
 from qinco_lit.search.build.user_ids import UserIds
 from qinco_lit.search.decoders.pairwise import tables_too_large
 from qinco_lit.vectors import CodeStore, VectorFile, as_vectors_file, open_codes
@@ -40,6 +40,11 @@ class IndexData:
     train_vectors: Any
     val_vectors: Any
     database: VectorFile
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether training and validation vectors are rows of the database, with the codes that they have there."""
+        return isinstance(self.train_vectors, SampledRows)
 
     @property
     def dim(self) -> int:
@@ -125,7 +130,6 @@ def open_inputs(
     num_lists: int | None,
     centroids: Any,
     device: str,
-    sampled: bool = False,
 ) -> IndexInputs:
     """Open what an index is made of, the codec on its device.
 
@@ -145,6 +149,8 @@ def open_inputs(
         check_codec(store, codec_dir, num_steps=steps)
     data.prepare_data()
     data.setup("predict")
+    if data.dim != codec.dim and isinstance(data, IndexData):
+        raise ValueError(f"x has dimension {data.dim}, the codec {codec.dim}")
     if data.dim != codec.dim:
         raise ValueError(f"{codec_dir} encodes vectors of dimension {codec.dim}, data set {data.name} has {data.dim}")
     if store is not None:
@@ -154,11 +160,14 @@ def open_inputs(
     if own is not None and (num_lists is not None or centroids is not None):
         raise ValueError(f"{codec_dir} has {len(own)} lists of its own: leave num_lists and centroids out")
     database = None
-    if own is None or store is None:
+    if own is None or isinstance(data, IndexData):
         database = as_vectors_file(data.database, "database")
     if own is None:
         own, num_lists = _lists_of_plain(num_lists, centroids, database, data)
-        _check_database(store, database, data.name)
+    if store is not None and database is not None:
+        _check_database(
+            store, database, "x" if isinstance(data, IndexData) else f"the database of data set {data.name}"
+        )
     cut = codec if steps == codec.num_steps else codec.truncated(steps)
     num_rows = len(data.train_vectors)
     training = None
@@ -172,7 +181,7 @@ def open_inputs(
         searched=steps if store is None else min(_searched(store), codec.num_steps),
         data=data,
         database=database,
-        sampled=sampled,
+        sampled=isinstance(data, IndexData) and data.is_sampled,
         training_codes=training,
         ids=None if ids is None else UserIds(ids, len(data.database) if store is None else len(store)),
         num_training=min(num_rows, num_training or num_rows),
@@ -204,7 +213,9 @@ def _lists_of_plain(
         if not np.isfinite(given).all():
             raise ValueError("centroids hold NaN or infinity")
         return given, None
-    num_rows = len(data.train_vectors)
+    if num_lists is not None and num_lists < 1:
+        raise ValueError(f"num_lists={num_lists}: give at least 1")
+    num_rows = len(database if isinstance(data, IndexData) and data.is_sampled else data.train_vectors)
     if num_lists is None:
         wanted = round(np.log2(_LISTS_PER_ROOT * len(database) ** 0.5))
         num_lists = 1 << int(max(0, min(wanted, np.log2(max(1, num_rows // _LEAST_ROWS_PER_LIST)))))
@@ -214,15 +225,12 @@ def _lists_of_plain(
     return None, num_lists
 
 
-def _check_database(store: CodeStore | None, database: VectorFile | None, name: str) -> None:
-    """Vectors that lists are found for are those of the codes."""
-    if store is None or database is None:
-        return
+def _check_database(store: CodeStore, database: VectorFile, name: str) -> None:
+    """Refuse vectors that are not those of the codes, for which lists are found, or that decoders are fitted to."""
     facts = input_facts(database)
     if (len(database), facts["input_sample_sha256"]) != (len(store), store.info.input_sample_sha256):
         raise ValueError(
-            f"{store.path} holds codes of other vectors than the database of data set {name}: a codec without lists "
-            "needs both, row k of one that of the other"
+            f"{store.path} holds codes of other vectors than {name}: row k of one must be row k of the other"
         )
 
 
