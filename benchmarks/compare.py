@@ -105,13 +105,13 @@ def _reports(random_: random.Random, num_steps: int) -> Iterator[dict[str, Any]]
 def _model(num_steps: int, beam_size: int) -> dict[str, Any]:
     return {
         "num_steps": num_steps, "codebook_size": 256, "embed_dim": 128, "hidden_dim": 256, "num_blocks": 2,
-        "outer_skip": True, "num_candidates": 4, "beam_size": beam_size, "search": "budget", "candidate_budget": 16,
+        "outer_skip": True, "num_candidates": 4, "beam_size": beam_size, "candidate_budget": 16,
     }  # fmt: skip
 
 
 def _config(model: dict[str, Any], lr: float, seed: int) -> dict[str, Any]:
     names = ("limit_train", "limit_database", "eval_batch_size", "build_workers")
-    data = {"_target_": "datamodules.photo_sift.PhotoSiftDataModule", "num_train": 100_000, **dict.fromkeys(names)}
+    data = {"_target_": "datamodules.photo_sift.photo_sift", "num_train": 100_000, **dict.fromkeys(names)}
     recipe = {
         "batch_size": 512, "normalization": "standard", "initial_codebooks": "kmeans", "optimizer": "adamw", "lr": lr,
         "weight_decay": 0.1, "clip_value": 0.1, "schedule": "cosine", "warmup_epochs": 0.3, "search_precision": "fast",

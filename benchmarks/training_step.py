@@ -31,7 +31,7 @@ from subjects import Pair, add_options, device_of, name_of, pair, photo_sift, ra
 from torch import Tensor
 from training_quality import BREADTHS, breadth_options, budget_options, quality
 
-from datamodules.photo_sift import PhotoSiftDataModule
+from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.quantizers import QINCo
 from qinco_lit.quantizers.precision import PRECISIONS, precision_for
 from qinco_lit.training.module import QuantizerTraining
@@ -54,14 +54,14 @@ def tuned_recipe() -> Recipe:
 
 def with_search(template: QINCo, search: dict[str, Any]) -> QINCo:
     """A copy of the model that searches in another way."""
-    per_hypothesis = {"search": "per_hypothesis", "candidate_budget": None}
+    per_hypothesis = {"candidate_budget": None}
     config = {**template.config, **per_hypothesis, **search}
     copy = QINCo(template.dim, **config)
     copy.load_state_dict(template.state_dict())
     return copy.to(template.data_mean.device)
 
 
-def batches(data: PhotoSiftDataModule, device: torch.device) -> Iterator[Tensor]:
+def batches(data: VectorDataModule, device: torch.device) -> Iterator[Tensor]:
     while True:
         for batch in data.train_dataloader():
             yield batch.to(device)
@@ -167,7 +167,7 @@ class Plain:
         self.optimizer.zero_grad()
 
 
-def template_model(options: argparse.Namespace, data: PhotoSiftDataModule) -> QINCo:
+def template_model(options: argparse.Namespace, data: VectorDataModule) -> QINCo:
     """The trained S, or a random one in the normalisation of the data."""
     own = trained(options, needed=False)
     if own is not None and (options.codec or name_of(own) == "S"):

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from qinco_lit.search.points.explore import explore
     from qinco_lit.search.points.operating_points import pareto_front
     from qinco_lit.search.searcher import Searcher
+    from qinco_lit.training.train import train
     from qinco_lit.vectors import open_codes, open_vectors
 
     __version__: str
 
 __all__ = [
     "Codec", "Searcher", "__version__", "build_index", "evaluate", "explore", "open_codes", "open_vectors",
-    "pareto_front",
+    "pareto_front", "train",
 ]  # fmt: skip
 
 _HOMES = {
@@ -31,6 +32,7 @@ _HOMES = {
     "evaluate": "qinco_lit.evaluation.evaluate",
     "open_codes": "qinco_lit.vectors",
     "open_vectors": "qinco_lit.vectors",
+    "train": "qinco_lit.training.train",
 }
 
 

@@ -41,7 +41,7 @@ class Codec:
 
     Attributes:
         folder: that it was loaded from or saved to last; None before, and of what is another codec than there.
-        weights_sha256: of the weights in that folder; None before.
+        weights_sha256: of the weights in that folder; None before `identity` was asked.
         truncated_from: of a codec made by `truncated`: weights_sha256 and num_steps of the first longer one.
     """
 
@@ -336,8 +336,8 @@ class Codec:
             compile=self._compile,
         )
         shorter.truncated_from = self.truncated_from
-        if shorter.truncated_from is None and num_steps < self.num_steps:
-            shorter.truncated_from = {"weights_sha256": self.identity, "num_steps": self.num_steps}
+        if shorter.truncated_from is None and num_steps < self.num_steps and self.weights_sha256 is not None:
+            shorter.truncated_from = {"weights_sha256": self.weights_sha256, "num_steps": self.num_steps}
         return shorter
 
     def save(self, directory: str | Path) -> None:

@@ -11,6 +11,7 @@ from qinco_lit.coarse import centroids as module
 from qinco_lit.coarse.centroids import train_centroids
 from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.vectors import open_vectors
+from qinco_lit.vectors.data_facts import DataSource
 from qinco_lit.vectors.readings import check_centroids_reading
 from tests.cli.conftest import qinco, refused  # noqa: F401 (fixtures)
 
@@ -19,7 +20,7 @@ MAKE = "make them with `qinco centroids data=CHOICE data.metric="
 
 
 def _data(path: Path, metric: str) -> VectorDataModule:
-    data = VectorDataModule(name="files", train_path=str(path), num_val=100, metric=metric)
+    data = VectorDataModule(DataSource(name="files", train=path), num_val=100, metric=metric)
     data.setup()
     return data
 

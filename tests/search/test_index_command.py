@@ -286,7 +286,7 @@ def test_inputs_that_do_not_belong_together(build, inputs, tmp_path):
     with pytest.raises(ValueError, match=r"codes.h5 holds codes of another codec: its weights have SHA-256"):
         build(codec_dir=inputs / "other")
     np.save(tmp_path / "wide.npy", np.zeros((200, DIM + 1), np.float32))
-    wide = {name: str(tmp_path / "wide.npy") for name in ("train_path", "database_path")}
+    wide = {name: str(tmp_path / "wide.npy") for name in ("train", "database")}
     with pytest.raises(ValueError, match=f"encodes vectors of dimension {DIM}, data set files has {DIM + 1}"):
         build(data=wide)
     x = np.load(inputs / "train.npy")
@@ -294,7 +294,7 @@ def test_inputs_that_do_not_belong_together(build, inputs, tmp_path):
     np.save(tmp_path / "nan.npy", x)
     message = r"nan.npy: training vector 450 holds NaN or infinity: repair or remove it"
     with pytest.raises(ValueError, match=message):
-        build(data={"train_path": str(tmp_path / "nan.npy")}, num_training=450)
+        build(data={"train": str(tmp_path / "nan.npy")}, num_training=450)
     assert not (tmp_path / "index").exists()
 
 

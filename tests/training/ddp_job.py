@@ -19,6 +19,7 @@ from qinco_lit.training.module import QuantizerTraining
 from qinco_lit.training.start import initialize
 from qinco_lit.training.trainer import quiet_lightning
 from qinco_lit.vectors import open_vectors
+from qinco_lit.vectors.data_facts import DataSource
 from tests.training.recipes import RECIPE
 
 
@@ -55,7 +56,7 @@ def main(vectors: str, folder: str, num_lists: str, num_parts: str) -> None:
     quiet_lightning()
     torch.set_num_threads(1)
     recipe = Recipe(**RECIPE)
-    data = VectorDataModule(name="small", train_path=vectors, batch_size=64, num_val=256, cache_dir=folder)
+    data = VectorDataModule(DataSource(name="small", train=vectors), batch_size=64, num_val=256, cache_dir=folder)
     centroids = open_vectors(vectors)[: int(num_lists)] if int(num_lists) else None
     lists = None if centroids is None else len(centroids)
     config = {"num_steps": 3, "codebook_size": 16, "hidden_dim": 16, "num_candidates": 4, "beam_size": 3}

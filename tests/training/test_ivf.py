@@ -170,13 +170,6 @@ def interrupted(train: Train, stop_at_40: None, monkeypatch: pytest.MonkeyPatch)
     return run_dir
 
 
-def test_resumed_equals_uninterrupted(train: Train, interrupted: Path) -> None:
-    whole = train("whole", "trainer.max_epochs=2", "recipe.dead_codewords=redraw")
-    assert not (interrupted / "codec").exists()
-    assert main(["train", f"resume={interrupted}"]) == 0
-    assert _weights(interrupted) == _weights(whole)
-
-
 def test_other_centroids_cannot_be_resumed_with(
     interrupted: Path, centroids_path: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -277,4 +270,36 @@ def test_bad_centroids_are_one_line_and_leave_nothing(
     error = capfd.readouterr().err
     assert error.count("\n") == 1, error
     assert message in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_lists_are_found_first_as_qinco_centroids_finds_them(small: list[str], tmp_path: Path) -> None:
+    given = ["coarse=ivf", "coarse.num_lists=24", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}"]
+    assert main(["train", *small, *given]) == 0
+    data = [option for option in small if option.startswith("data")]
+    assert main(["centroids", *data, "num_lists=24", f"output={tmp_path / 'c.npy'}"]) == 0
+    assert (tmp_path / "run" / "centroids.npy").read_bytes() == (tmp_path / "c.npy").read_bytes()
+    changed = [option.replace("24", "12") for option in given]
+    assert main(["train", *small, *changed, "overwrite=true"]) == 0
+    assert len(np.load(tmp_path / "run" / "centroids.npy")) == Codec.load(tmp_path / "run" / "codec").num_lists == 12
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            [],
+            "coarse=ivf needs either coarse.num_lists=N, whose centroids are found first, or coarse.centroids=",
+        ),
+        (["coarse.num_lists=3", "coarse.centroids=c.npy"], "coarse=ivf needs either coarse.num_lists=N, whose"),
+        (["coarse.num_lists=0"], "coarse.num_lists=0: give at least 1"),
+        (["coarse.num_lists=many"], "coarse.num_lists=many: expected an integer or null"),
+        (["coarse.num_lists=3000"], "num_lists=3000: "),
+    ],
+)
+def test_which_lists_must_be_said(
+    options: list[str], message: str, small: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *small, "coarse=ivf", *options, f"hydra.run.dir={tmp_path / 'run'}"]) == 2
+    assert capfd.readouterr().err.splitlines()[-1].startswith(f"qinco: error: {message}")
     assert not (tmp_path / "run").exists()

@@ -20,6 +20,7 @@ from qinco_lit.training.module import QuantizerTraining
 from qinco_lit.training.start import initialize, set_normalization
 from qinco_lit.training.trainer import quiet_lightning
 from qinco_lit.vectors import write_vectors
+from qinco_lit.vectors.data_facts import DataSource
 from tests.training.conftest import clustered
 from tests.training.recipes import RECIPE
 
@@ -44,7 +45,7 @@ def _error(model: dict[str, Any], x: np.ndarray, centroids: np.ndarray, folder: 
     quiet_lightning()
     folder.mkdir()
     write_vectors(folder / "x.npy", x)
-    data = VectorDataModule(name="x", train_path=str(folder / "x.npy"), batch_size=64, num_val=256, seed=0)
+    data = VectorDataModule(DataSource(name="x", train=folder / "x.npy"), batch_size=64, num_val=256, seed=0)
     quantizer, recipe = build_quantizer(DIM, **SIZES, **model), Recipe(**{**RECIPE, "kmeans_rows": 1024})
     lists = FrozenLists(centroids, None, torch.device("cpu")) if "num_lists" in model else None
     start = partial(initialize, recipe=recipe, seed=0, lists=lists)

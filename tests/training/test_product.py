@@ -1,8 +1,6 @@
 """PQ-QINCo: parts that are trained side by side become what each would alone; a rotation that helps them."""
 
 import json
-import os
-import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,6 +21,7 @@ from qinco_lit.training.module import QuantizerTraining
 from qinco_lit.training.start import initialize
 from qinco_lit.training.trainer import quiet_lightning
 from qinco_lit.vectors import open_vectors, write_vectors
+from qinco_lit.vectors.data_facts import DataSource
 from tests.training.conftest import clustered
 from tests.training.recipes import RECIPE
 
@@ -42,7 +41,7 @@ def _fit(quantizer: Quantizer, x: np.ndarray, folder: Path, recipe: Recipe, seed
     folder.mkdir()
     write_vectors(folder / "x.npy", x)
     data = VectorDataModule(
-        name="x", train_path=str(folder / "x.npy"), batch_size=64, num_val=256, cache_dir=str(folder), seed=0
+        DataSource(name="x", train=folder / "x.npy"), batch_size=64, num_val=256, cache_dir=str(folder), seed=0
     )
     start = partial(initialize, recipe=recipe, seed=seed, lists=lists)
     module = QuantizerTraining(quantizer, recipe, start=start, seed=seed, lists=lists)
@@ -178,32 +177,6 @@ def test_another_model_than_the_checkpoints_is_refused(train: Train, capsys: pyt
     error = capsys.readouterr().err.splitlines()[-1]
     assert "cannot resume: the checkpoint's model has concat_rank=None, this run's concat_rank=4" in error
     assert main(["train", f"resume={run_dir}", "trainer.max_epochs=2"]) == 0
-
-
-def test_resumed_equals_uninterrupted(train: Train, centroids_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = [
-        "opq=true", "model.part_dims=[8,4]", "model.part_steps=[3,1]", "recipe.dead_codewords=redraw",
-        "coarse=ivf", f"coarse.centroids={centroids_path}", "trainer.max_epochs=2",
-    ]  # fmt: skip
-    whole = train("whole", *options)
-    before = QuantizerTraining.on_train_batch_start
-
-    def stop(self: QuantizerTraining, batch: object, batch_idx: int) -> None:
-        before(self, batch, batch_idx)
-        if self.trainer.global_step == 40:  # in the second epoch
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(QuantizerTraining, "on_train_batch_start", stop)
-    stopped = train("stopped", *options, code=130)
-    monkeypatch.undo()
-    checkpoint = torch.load(stopped / "checkpoints" / "last.ckpt", weights_only=True)
-    assert not [key for key in checkpoint["state_dict"] if "coarse" in key]  # the file has them
-    assert main(["train", f"resume={stopped}"]) == 0
-    first, second = ((run_dir / "codec" / "weights.safetensors").read_bytes() for run_dir in (stopped, whole))
-    assert first == second
-    codec = Codec.load(whole / "codec")
-    np.testing.assert_allclose(codec.coarse_centroids, np.load(centroids_path), rtol=0, atol=1e-3)
-    assert _reported(whole)[-1] < _reported(whole, "val/mse_coarse")[-1]
 
 
 def test_what_would_be_another_run_is_not_resumed(train: Train, capfd: pytest.CaptureFixture[str]) -> None:

@@ -53,9 +53,9 @@ class Tool:
 
 
 def _data_module(config: dict[str, Any], **arguments: int) -> Any:
-    from hydra.utils import instantiate
+    from qinco_lit.data.data_module import data_module
 
-    return instantiate(config["data"], **arguments, _convert_="all")
+    return data_module(config["data"], **arguments)
 
 
 def _train(config: dict[str, Any], run_dir: Path) -> float | None:
@@ -192,16 +192,15 @@ def _plan(config: dict[str, Any], run_dir: Path) -> None:
 
 def _data_facts(config: dict[str, Any]) -> Any:
     """What is known of the data: from `describe` next to the data set's `_target_`, or from its files."""
-    from hydra.utils import instantiate
-
     from qinco_lit.commands.plan import facts_of_file, facts_of_module
     from qinco_lit.vectors import open_vectors
 
     if config["input"] is not None:
         return facts_of_file(open_vectors(config["input"]))
-    module = str(config["data"]["_target_"]).rpartition(".")[0]
-    if hasattr(import_module(module), "describe"):
-        return instantiate({**config["data"], "_target_": f"{module}.describe"}, _convert_="all")
+    options = {name: value for name, value in config["data"].items() if not name.startswith("_")}
+    module = import_module(str(config["data"]["_target_"]).rpartition(".")[0])
+    if hasattr(module, "describe"):
+        return module.describe(**options)
     data = _data_module(config)
     data.prepare_data()
     data.setup("predict")

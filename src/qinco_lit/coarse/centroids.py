@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import faiss
 import numpy as np
 import torch
 from jaxtyping import Float32
@@ -86,6 +85,8 @@ def train_centroids(
     options = KMeans(num_lists, num_rows, chosen, iterations, min_gain, seed)
 
     def run(state: StateFile | None) -> tuple[Float32[np.ndarray, "lists dim"], dict[str, Any]]:
+        import faiss  # logs how it is loaded: after it was quieted
+
         used = num_threads or int(faiss.omp_get_max_threads())
         with Progress("rows", show=progress is not False) as shown:
             return run_kmeans(vectors, options, device=place, num_threads=used, state=state, progress=shown)

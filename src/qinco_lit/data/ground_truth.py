@@ -69,6 +69,8 @@ def exact_ground_truth(
         metric: what nearest means; part of the key.
     """
     k = min(NUM_NEIGHBOURS, len(database))
+    if queries.is_array or database.is_array:  # nothing tells one array from another
+        return exact_neighbours(queries, database, k, metric=comparison(metric))[1]
     facts: list[Any] = [
         _file_facts(queries.path),
         len(queries),

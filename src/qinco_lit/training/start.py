@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from qinco_lit.coarse.assignment import FrozenLists
 from qinco_lit.progress import Progress
-from qinco_lit.quantizers import ProductQINCo, QINCo, Quantizer
+from qinco_lit.quantizers import QINCo, Quantizer
 from qinco_lit.quantizers.kmeans import residual_kmeans
 from qinco_lit.quantizers.network import CodewordNetwork
 from qinco_lit.training.recipe import Recipe
@@ -51,25 +51,25 @@ def initialize(
         ValueError: NaN or infinity, or vectors that are all the same, in a part or as a whole.
     """
     first = check_rows(torch.from_numpy(rows[: recipe.normalization_rows]).float())
-    if isinstance(quantizer, ProductQINCo) and quantizer.rotation is not None:
+    if quantizer.rotation is not None:
         part_dims, some = [part.dim for part in quantizer.parts], torch.from_numpy(rows[: recipe.kmeans_rows])
         quantizer.rotation.copy_(train_rotation(some, part_dims, seed=seed, lists=lists))
     generators = [torch.Generator().manual_seed(seed + number) for number in range(len(quantizer.parts))]
-    y = quantizer.rotated(first)
-    _check_parts(quantizer, y)
-    for part, dims, generator in zip(quantizer.parts, quantizer.part_slices, generators, strict=True):
-        set_normalization(part, y[:, dims], recipe.normalization)
+    set_normalization(quantizer, quantizer.rotated(first), recipe.normalization)
+    for part, generator in zip(quantizer.parts, generators, strict=True):
         init_networks(part, recipe.network_init, generator)
     if lists is not None:  # which are normalised as the vectors are
         lists.place(quantizer)
     quantizer.to(device)
     batch = torch.from_numpy(rows[: recipe.kmeans_rows]).to(device)
     x = quantizer.normalize(batch)
-    list_ids = lists_of(quantizer, batch, x, lists)
-    for part, dims, generator in zip(quantizer.parts, quantizer.part_slices, generators, strict=True):
-        targets = x[:, dims].contiguous()
-        if list_ids is not None:
-            targets -= part.first_table[list_ids]
+    starts = quantizer.starts(lists_of(quantizer, batch, x, lists))
+    for part, rows_of_part, start, generator in zip(
+        quantizer.parts, quantizer.sliced(x), starts, generators, strict=True
+    ):
+        targets = rows_of_part.contiguous()
+        if start is not None:
+            targets -= start
         set_codebooks(
             part,
             _initial_codebooks(part, targets, generator, recipe, show_progress=show_progress),
@@ -145,18 +145,6 @@ def kmeans_codebooks(
             yield codebook
 
 
-def _check_parts(quantizer: Quantizer, y: Tensor) -> None:
-    """Refuse a part that sees the same in all vectors, unless they are all the same as a whole."""
-    if all_the_same(y):
-        return  # `set_normalization` says it
-    for number, dims in enumerate(quantizer.part_slices):
-        if all_the_same(y[:, dims]):
-            raise ValueError(
-                f"dimensions {dims.start} to {dims.stop - 1} (part {number}) are the same in all of the first "
-                f"{len(y)} training vectors: give other model.part_dims, or opq=true"
-            )
-
-
 def check_rows(
     x: Float[Tensor, "rows dim"], numbers: Int64[np.ndarray, " rows"] | None = None
 ) -> Float[Tensor, "rows dim"]:
@@ -172,8 +160,8 @@ def check_rows(
     return x
 
 
-def set_normalization(quantizer: QINCo, x: Float[Tensor, "rows dim"], kind: str) -> None:
-    """Fill data_mean and data_std from raw training vectors.
+def set_normalization(quantizer: Quantizer, y: Float[Tensor, "rows dim"], kind: str) -> None:
+    """Fill data_mean and data_std from rotated training vectors, for each part from its dimensions.
 
     `centred`: mean per dimension and one standard deviation (ddof 0) of what they leave, so that a constant added to a
     dimension changes nothing. `standard` (QINCo2): the same mean, and the standard deviation over all entries as they
@@ -181,11 +169,23 @@ def set_normalization(quantizer: QINCo, x: Float[Tensor, "rows dim"], kind: str)
     All are computed in float64.
 
     Raises:
-        ValueError: NaN or infinity, or vectors that are all the same.
+        ValueError: NaN or infinity, or vectors that are all the same, as a whole or in a part.
     """
-    check_rows(x)
-    if all_the_same(x):
-        raise ValueError(f"the first {len(x)} training vectors are all the same: there is nothing to quantize")
+    check_rows(y)
+    if all_the_same(y):
+        raise ValueError(f"the first {len(y)} training vectors are all the same: there is nothing to quantize")
+    for number, dims in enumerate(quantizer.part_slices):
+        if all_the_same(y[:, dims]):
+            raise ValueError(
+                f"dimensions {dims.start} to {dims.stop - 1} (part {number}) are the same in all of the first "
+                f"{len(y)} training vectors: give other model.part_dims, or opq=true"
+            )
+        mean, std = _normalization(y[:, dims], kind)
+        quantizer.data_mean[dims] = mean.float()
+        quantizer.data_std[dims] = std.float()
+
+
+def _normalization(x: Float[Tensor, "rows dim"], kind: str) -> tuple[Float64[Tensor, " dim"], Float[Tensor, ""]]:
     mean = _mean_of(x)
     if kind == "none":
         mean, std = torch.zeros_like(mean), torch.ones(())
@@ -195,8 +195,7 @@ def set_normalization(quantizer: QINCo, x: Float[Tensor, "rows dim"], kind: str)
     else:
         low, high = x.min().double(), x.max().double()
         mean, std = ((high + low) / 2).expand_as(mean), (high - low) / 2
-    quantizer.data_mean.copy_(mean)
-    quantizer.data_std.copy_(std)
+    return mean, std
 
 
 def _mean_of(x: Float[Tensor, "rows dim"], around: Float64[Tensor, "..."] | None = None) -> Float64[Tensor, " dim"]:
@@ -259,7 +258,8 @@ def set_codebooks(
     for index, codebook in enumerate(codebooks):
         step = quantizer.network_step(index)
         if step is None:
-            quantizer.first_table.copy_(noisy(codebook))
+            assert quantizer.first_codebook is not None
+            quantizer.first_codebook.copy_(noisy(codebook))
             continue
         step.codebook.copy_(noisy(codebook) * (0.5 if exact and _doubles(step.network) else 1.0))
         if step.preselector is not None:
