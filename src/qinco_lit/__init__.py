@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qinco_lit.codec import Codec
+    from qinco_lit.encoding.encode_file import encode_file
     from qinco_lit.evaluation.evaluate import evaluate
     from qinco_lit.search.build.build_index import build_index
     from qinco_lit.search.points.explore import explore
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "Codec", "Searcher", "__version__", "build_index", "evaluate", "explore", "open_codes", "open_vectors",
-    "pareto_front", "train",
+    "Codec", "Searcher", "__version__", "build_index", "encode_file", "evaluate", "explore", "open_codes",
+    "open_vectors", "pareto_front", "train",
 ]  # fmt: skip
 
 _HOMES = {
@@ -29,6 +30,7 @@ _HOMES = {
     "build_index": "qinco_lit.search.build.build_index",
     "explore": "qinco_lit.search.points.explore",
     "pareto_front": "qinco_lit.search.points.operating_points",
+    "encode_file": "qinco_lit.encoding.encode_file",
     "evaluate": "qinco_lit.evaluation.evaluate",
     "open_codes": "qinco_lit.vectors",
     "open_vectors": "qinco_lit.vectors",

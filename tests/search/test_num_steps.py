@@ -9,7 +9,8 @@ import pytest
 
 from qinco_lit import Codec, Searcher
 from qinco_lit.commands import search as command
-from qinco_lit.commands.truncate import truncate_codec, truncate_codes
+from qinco_lit.commands.truncate import truncate_codec
+from qinco_lit.encoding.truncate import truncate_codes
 from qinco_lit.search.index.bundle import load
 from qinco_lit.search.plain_scan import PlainScan
 from qinco_lit.search.points.engines import SearcherEngine

@@ -4,7 +4,6 @@ import logging
 import tempfile
 import time
 from contextlib import ExitStack
-from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -122,16 +121,15 @@ def build_index(
         database, given = database.unit(), None if given is None else given.unit()
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qinco-index-")))
-        folder, device, precision = _codec_folder(codec, scratch)
         train_vectors, val_vectors = _split(database, num_training) if given is None else _tail(given)
         options = BuildOptions(
             pairwise=pairwise, num_tables=num_tables, num_list_codes=num_list_codes, pairwise_dtype=pairwise_dtype,
-            parts=parts, on_disk=on_disk, num_threads=num_threads, progress=progress, precision=precision,
+            parts=parts, on_disk=on_disk, num_threads=num_threads, progress=progress,
         )  # fmt: skip
         target = scratch / "index" if output is None else Path(output)
         options.check(target, num_training)
         inputs = open_inputs(
-            folder,
+            codec,
             Path(codes) if isinstance(codes, str) else codes,
             IndexData("x", known, train_vectors, val_vectors, database),
             num_steps=num_steps,
@@ -140,18 +138,10 @@ def build_index(
             ids=ids,
             num_lists=num_lists,
             centroids=centroids,
-            device=device,
+            device=str(chosen_device("auto")),
         )
         build(inputs, target, options)
-        return Searcher.load(target, num_threads=num_threads, device=device)
-
-
-def _codec_folder(codec: Codec | str | Path, scratch: Path) -> tuple[Path, str, str]:
-    """(folder, device, precision) of a codec: what encodes loads it from a folder."""
-    if not isinstance(codec, Codec):
-        return Path(codec), str(chosen_device("auto")), "auto"
-    copy(codec).save(scratch / "codec")  # the caller's own does not learn of this folder
-    return scratch / "codec", str(codec.device), codec.precision
+        return Searcher.load(target, num_threads=num_threads, device=str(inputs.codec.device))
 
 
 def _split(database: VectorFile, num_training: int | None) -> tuple[SampledRows, SampledRows]:
@@ -179,7 +169,6 @@ class BuildOptions:
 
     Attributes:
         part: build this range of `parts` only, and stop; for machines that share the folder of the output.
-        precision: in which vectors are encoded where there is no store to say so.
     """
 
     pairwise: bool | None = None
@@ -191,7 +180,6 @@ class BuildOptions:
     on_disk: bool = False
     num_threads: int | None = None
     progress: bool | None = None
-    precision: str = "auto"
 
     def check(self, output: Path, num_training: int | None) -> None:
         """Raise ValueError or FileNotFoundError for what can be refused without the vectors."""
@@ -291,14 +279,13 @@ def _with_codes_and_lists(
 
 def _encode(inputs: IndexInputs, work: IndexWork, vectors: VectorFile, name: str, options: BuildOptions) -> CodeStore:
     return encode_rows(
+        inputs.whole,
         vectors,
         work.folder / f"{name}.h5",
-        inputs.codec_dir,
         like=None if inputs.codes is None else inputs.codes.store.info,
         num_steps=inputs.searched,
-        precision=options.precision,
-        device=str(inputs.codec.device),
         num_threads=options.num_threads,
+        progress=options.progress,
     )
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64, Integer, Shaped
 
 from qinco_lit.codec import Codec
-from qinco_lit.encoding.encode_file import encode
-from qinco_lit.vectors import CodeStore, VectorFile, open_codes, open_vectors, write_vectors
+from qinco_lit.encoding.encode_file import encode_file
+from qinco_lit.quantizers.precision import recorded_precision
+from qinco_lit.vectors import CodeStore, VectorFile, open_vectors, write_vectors
 from qinco_lit.vectors.code_info import CodeInfo, starts_file
 from qinco_lit.vectors.readings import check_reading
 
@@ -174,44 +175,45 @@ def given_rows(
 
 
 def encode_rows(
+    codec: Codec,
     vectors: VectorFile,
     output: Path,
-    codec_dir: Path,
     *,
     like: CodeInfo | None,
-    num_steps: int | None,
-    precision: str,
-    device: str,
+    num_steps: int,
     num_threads: int | None,
+    progress: bool | None,
 ) -> CodeStore:
-    """Encode vectors with the search of a store, or the codec's; what an earlier call has finished is kept.
+    """Encode vectors with the search and the precision of a store; what an earlier call has finished is kept.
 
     Args:
+        codec: of the store.
         vectors: (n, dim).
         output: the store of codes.
-        codec_dir: the codec.
-        like: the search and the precision of another store; None: those of the codec, and `precision`.
-        num_steps: codes that the search is after; None: as many as the codec has.
-        device: cpu, cuda, cuda:1.
+        like: of the other store; None: as the codec does.
+        num_steps: codes that the search is after.
         num_threads: of torch; None leaves them.
+        progress: False: nothing is shown.
 
     Raises:
         ValueError: NaN or infinity in a row.
         OSError: the disk is full; finished shards are kept.
     """
-    kind, _, number = device.partition(":")
-    names = ("beam_size", "num_candidates", "candidate_budget", "precision")
-    search = {"precision": precision} if like is None else {name: getattr(like, name) for name in names}
-    encode(
-        codec_dir=codec_dir,
-        vectors=vectors,
-        output=output,
-        trainer={"accelerator": kind, "devices": [int(number)] if number else 1},
+    if like is None:
+        return encode_file(codec, vectors, output, num_steps=num_steps, num_threads=num_threads, progress=progress)
+    encoder = Codec(codec.quantizer, precision=recorded_precision(like.precision))
+    encoder.weights_sha256, encoder.truncated_from = codec.weights_sha256, codec.truncated_from
+    return encode_file(
+        encoder,
+        vectors,
+        output,
+        beam_size=like.beam_size,
+        num_candidates=like.num_candidates,
+        candidate_budget=like.candidate_budget,
         num_steps=num_steps,
         num_threads=num_threads,
-        **search,
+        progress=progress,
     )
-    return open_codes(output)
 
 
 def spaced_rows_file(vectors: Any, num_rows: int, folder: Path, name: str) -> VectorFile:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from qinco_lit.codec import Codec
+from qinco_lit.codec import Codec, as_codec
 from qinco_lit.encoding.decode_file import check_codec
 from qinco_lit.search.build.coded_rows import FirstCodes, SampledRows, given_rows, sample_sha256, store_sha256
 from qinco_lit.search.build.user_ids import UserIds
@@ -64,7 +64,7 @@ class IndexInputs:
 
     Attributes:
         codec: of as many steps as the index has.
-        codec_dir: its folder, or that of the codec that it was cut from.
+        whole: the codec that it was cut from, or itself: what finds codes.
         codes: of the database; None: they have to be found.
         searched: codes that the search for them is after, as far as the codec in its folder has so many steps.
         data: data module, or `IndexData`.
@@ -79,7 +79,7 @@ class IndexInputs:
     """
 
     codec: Codec
-    codec_dir: Path
+    whole: Codec
     codes: FirstCodes | None
     searched: int
     data: Any
@@ -119,7 +119,7 @@ class IndexInputs:
 
 
 def open_inputs(
-    codec_dir: Path,
+    codec: Codec | str | Path,
     codes: CodeStore | Path | None,
     data: Any,
     *,
@@ -141,24 +141,24 @@ def open_inputs(
         ValueError: inputs that do not belong together.
     """
     store = open_codes(codes) if isinstance(codes, str | Path) else codes
-    codec = Codec.load(codec_dir, device=device)
+    codec = as_codec(codec, device=device)
     if store is None:
-        steps = _checked_steps(codec_dir, codec.num_steps, num_steps)
+        steps = _checked_steps(codec.name, codec.num_steps, num_steps)
     else:
         steps = _checked_steps(store.path, store.shape[1], num_steps)
-        check_codec(store, codec_dir, num_steps=steps)
+        check_codec(store, codec, num_steps=steps)
     data.prepare_data()
     data.setup("predict")
     if data.dim != codec.dim and isinstance(data, IndexData):
         raise ValueError(f"x has dimension {data.dim}, the codec {codec.dim}")
     if data.dim != codec.dim:
-        raise ValueError(f"{codec_dir} encodes vectors of dimension {codec.dim}, data set {data.name} has {data.dim}")
+        raise ValueError(f"{codec.name} encodes vectors of dimension {codec.dim}, data set {data.name} has {data.dim}")
     if store is not None:
         fix = f"encode them with `qinco encode data=CHOICE data.metric={data.metric}`"
         check_reading(f"codes={store.path}", asdict(store.info), data.database, data, fix)
     own = codec.coarse_centroids
     if own is not None and (num_lists is not None or centroids is not None):
-        raise ValueError(f"{codec_dir} has {len(own)} lists of its own: leave num_lists and centroids out")
+        raise ValueError(f"{codec.name} has {len(own)} lists of its own: leave num_lists and centroids out")
     database = None
     if own is None or isinstance(data, IndexData):
         database = as_vectors_file(data.database, "database")
@@ -172,11 +172,11 @@ def open_inputs(
     num_rows = len(data.train_vectors)
     training = None
     if training_codes is not None:
-        training = _training(training_codes, codec_dir, cut, data, own)
+        training = _training(training_codes, codec, cut, data, own)
         num_training = len(training)
     return IndexInputs(
         codec=cut,
-        codec_dir=codec_dir,
+        whole=codec,
         codes=None if store is None else FirstCodes(store, steps),
         searched=steps if store is None else min(_searched(store), codec.num_steps),
         data=data,
@@ -235,13 +235,13 @@ def _check_database(store: CodeStore, database: VectorFile, name: str) -> None:
 
 
 def _training(
-    path: Path, codec_dir: Path, codec: Codec, data: Any, centroids: Float32[np.ndarray, "lists dim"] | None
+    path: Path, whole: Codec, codec: Codec, data: Any, centroids: Float32[np.ndarray, "lists dim"] | None
 ) -> FirstCodes:
     """Codes that are given for the training vectors."""
     store, steps = open_codes(path), codec.num_steps
     if store.shape[1] < steps:
         raise ValueError(f"training_codes={path} has codes of {store.shape[1]} steps, the index needs {steps}")
-    check_codec(store, codec_dir, num_steps=steps)
+    check_codec(store, whole, num_steps=steps)
     codes = FirstCodes(store, steps)
     given_rows(path, codes, data, centroids if codec.num_lists is not None else None).check(codec)
     return codes
@@ -268,7 +268,7 @@ def warn_of_other_searches(inputs: IndexInputs) -> None:
         log.warning(
             "%s holds the first of %d codes, the codec in %s has %d steps: training vectors are encoded with these; "
             "codec=DIR of all steps and num_steps=%d would find their codes as the database's were found",
-            store.path, searched, inputs.codec_dir, inputs.searched, steps,
+            store.path, searched, inputs.whole.name, inputs.searched, steps,
         )  # fmt: skip
 
 
@@ -276,7 +276,7 @@ def job_of(inputs: IndexInputs, pairwise: dict[str, Any] | None, on_disk: bool) 
     """What makes two calls the same work; parts, devices and threads do not."""
     training, codes = inputs.training_codes, inputs.codes
     job: dict[str, Any] = {
-        "codec": (inputs.codec.truncated_from or {}).get("weights_sha256") or inputs.codec.weights_sha256,
+        "codec": inputs.codec.identity,
         "codes": None,
         "num_vectors": inputs.num_vectors,
         "num_steps": None,
