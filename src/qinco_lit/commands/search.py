@@ -9,12 +9,11 @@ from typing import Any, Literal
 from rich.console import Console
 
 from qinco_lit.atomic import write_atomically
-from qinco_lit.commands.wandb_tables import send_search, track
 from qinco_lit.options import unknown
 from qinco_lit.progress import Progress
-from qinco_lit.reports.rate_distortion import figure_bytes
-from qinco_lit.reports.search import csv_table, markdown_report, rich_tables, search_notes
-from qinco_lit.reports.search_plot import recall_figure
+from qinco_lit.reports.kit.plots import figure_bytes
+from qinco_lit.reports.search import csv_table, markdown_report, recall_figure, rich_tables, search_notes
+from qinco_lit.reports.wandb_tables import send_search, track
 from qinco_lit.search.points.comparison import circumstances, measured_record, open_inputs
 from qinco_lit.search.points.engines import SearcherEngine, check_ids
 from qinco_lit.search.points.explore import Exploration

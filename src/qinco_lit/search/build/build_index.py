@@ -43,7 +43,7 @@ from qinco_lit.search.index.lists import fill_lists, merge_in_memory, merge_on_d
 from qinco_lit.search.searcher import Searcher
 from qinco_lit.threads import threads
 from qinco_lit.vectors import CodeStore, VectorFile, as_vectors_file
-from qinco_lit.vectors.metric import METRICS
+from qinco_lit.vectors.neighbours import METRICS
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from qinco_lit.search.decoders.additive import AdditiveDecoder, AdditiveFit
 from qinco_lit.search.decoders.pairwise import PairwiseDecoder, fit_pairwise
 from qinco_lit.search.index.faiss_index import NormRange, empty_index
 from qinco_lit.search.index.lists import list_populations
-from qinco_lit.vectors.metric import Metric
+from qinco_lit.vectors.neighbours import Metric
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from faiss.contrib.inspect_tools import get_additive_quantizer_codebooks
 from jaxtyping import Float32, Int64, Integer, UInt8
 
 from qinco_lit.coarse.list_assigner import hnsw_index
-from qinco_lit.vectors.metric import Metric, comparison
+from qinco_lit.vectors.neighbours import Metric, comparison
 
 Index = Any  # faiss.IndexIVFResidualQuantizer; faiss' stubs lack most of what is used of it
 Lists = Any  # faiss.InvertedLists

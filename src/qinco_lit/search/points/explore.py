@@ -15,7 +15,7 @@ from qinco_lit.search.points.operating_points import OperatingPoint, candidates,
 from qinco_lit.search.searcher import Searcher
 from qinco_lit.threads import threads
 from qinco_lit.vectors import as_vectors_file, exact_neighbours
-from qinco_lit.vectors.metric import METRICS, comparison
+from qinco_lit.vectors.neighbours import METRICS, comparison
 
 
 @dataclass(frozen=True)
