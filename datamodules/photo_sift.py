@@ -28,7 +28,7 @@ from datamodules.photo_views import (
 from qinco_lit.locks import locked
 from qinco_lit.vectors import exact_neighbours, open_vectors, write_vectors
 from qinco_lit.vectors.data_facts import DataSource
-from qinco_lit.vectors.metric import Metric
+from qinco_lit.vectors.neighbours import Metric
 
 FORMAT_VERSION = 1  # part of the folder name: raise it when the rows change for the same seed and sizes
 NUM_NEIGHBOURS = 100

@@ -144,7 +144,7 @@ def _decode(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all
 def _index(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all of it goes to output=)
     from qinco_lit.commands.index import index
 
-    names = ("training_codes", "ids")
+    names = ("training_codes", "ids", "centroids")
     paths: dict[str, Any] = {name: None if config[name] is None else Path(config[name]) for name in names}
     others = ("codec", "codes", "data", "data_dir", "output", *paths)
     options = {name: value for name, value in config.items() if name not in others}

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from qinco_lit.vectors import VectorFile, exact_neighbours, open_vectors, write_vectors
-from qinco_lit.vectors.metric import Metric, comparison
+from qinco_lit.vectors.neighbours import Metric, comparison
 
 NUM_NEIGHBOURS = 100
 

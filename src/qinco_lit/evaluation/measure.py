@@ -12,7 +12,7 @@ from qinco_lit.metrics import RECALL_AT, CodeCounts, NearestSoFar, SquaredError,
 from qinco_lit.vectors import exact_neighbours
 from qinco_lit.vectors.distinct_rows import distinct_rows, row_keys
 from qinco_lit.vectors.matrix import Matrix
-from qinco_lit.vectors.metric import Metric, comparison
+from qinco_lit.vectors.neighbours import Metric, comparison
 
 _WARM_UP_ROWS = 256
 
