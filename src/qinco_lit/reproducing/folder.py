@@ -1,6 +1,5 @@
 """A task's folder: in which state it is, and the one process that works in it, with its log and its lock."""
 
-import fcntl
 import json
 import os
 import shlex
@@ -8,8 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from typing import Any, Literal
 import yaml
 
 from qinco_lit.atomic import write_atomically
-from qinco_lit.locks import is_held
+from qinco_lit.locks import is_held, locked_with_children
 from qinco_lit.reproducing.tasks import OUTPUT, Task
 from qinco_lit.run_folder import LOCK, TYPED
 
@@ -173,31 +172,17 @@ def _shown(wanted: str | None) -> str:
 # --- its process ------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[int | None]:
+def locked(folder: Path) -> AbstractContextManager[int | None]:
     """Hold a folder's lock for the block and yield its descriptor; None where another process holds it.
 
     The task's process inherits the lock, so that it is held as long as that runs, also when its parent was killed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-        else:
-            yield descriptor
-    finally:
-        os.close(descriptor)
+    return locked_with_children(folder / _LOCK)
 
 
 def is_locked(folder: Path) -> bool:
     """Tell whether a process works in this folder now."""
-    if not (folder / _LOCK).is_file():
-        return False
-    with locked(folder) as descriptor:
-        return descriptor is None
+    return is_held(folder / _LOCK)
 
 
 def run_process(
