@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int64
 
 from qinco_lit.codec import Codec
 from qinco_lit.commands.evaluate import evaluate
-from qinco_lit.quantizers import QINCo
+from qinco_lit.quantizers import build_quantizer
 from qinco_lit.search.baselines import SETTINGS
 from qinco_lit.vectors.unit_rows import unit_rows
 
@@ -69,7 +69,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def codec_dir(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    quantizer = QINCo(
+    quantizer = build_quantizer(
         DIM, num_steps=STEPS, codebook_size=CODEBOOK, hidden_dim=8, num_blocks=1, num_candidates=4, beam_size=3
     )
     with torch.no_grad():

@@ -13,7 +13,7 @@ from qinco_lit.codec import Codec
 from qinco_lit.evaluation.codec_quantizer import CodecQuantizer
 from qinco_lit.evaluation.measure import RECALL_AT, Meter, TestSet, blocks
 from qinco_lit.evaluation.rate_curve import Dedicated, measure_rates
-from qinco_lit.quantizers import ProductQINCo
+from qinco_lit.quantizers import build_quantizer
 from tests.cli.conftest import Qinco, qinco, refused
 from tests.decoding import decode_distinct
 from tests.evaluate.conftest import CODEBOOK, DIM, NEAREST, STEPS, Data
@@ -136,9 +136,9 @@ def test_models_of_every_kind_have_rates(run: Run, tmp_path: Path, kind: str) ->
         codec = _codec(3, num_lists=5)
     else:
         order = "steps" if kind == "product" else "parts"
-        product = ProductQINCo(DIM, num_parts=2, num_steps=4, opq=True, order=order, **SMALL)
+        product = build_quantizer(DIM, num_parts=2, num_steps=4, opq=True, order=order, **SMALL)
         for number, part in enumerate(product.parts):
-            part.load_state_dict(random_quantizer(DIM // 2, seed=number, num_steps=2, **SMALL).state_dict())
+            part.load_state_dict(random_quantizer(DIM // 2, seed=number, num_steps=2, **SMALL).parts[0].state_dict())
         product.rotation.copy_(product.rotation.flip(0))
         codec = Codec(product)
     codec.save(tmp_path / "other")

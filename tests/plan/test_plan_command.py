@@ -10,7 +10,7 @@ import pytest
 
 from qinco_lit.codec import Codec
 from qinco_lit.commands.plan import facts_of_file, plan
-from qinco_lit.quantizers import QINCo
+from qinco_lit.quantizers import build_quantizer
 from qinco_lit.vectors import open_vectors, write_vectors
 from qinco_lit.vectors.data_facts import DataFacts
 from tests.models import random_quantizer
@@ -142,7 +142,8 @@ def test_a_model_of_parts_is_that_of_its_parts(run: Run, tmp_path: Path, num_lis
     codec = Codec(random_product(DIM, **{**MODEL, **parts}, num_lists=num_lists))
     codec.save(tmp_path / "codec")
     record = run(codec_dir=tmp_path / "codec")
-    alone = [QINCo(dim, **{**MODEL, "num_steps": steps}, num_lists=num_lists) for dim, steps in ((4, 2), (2, 1))]  # type: ignore[arg-type]
+    sizes = [(dim, {**MODEL, "num_steps": steps, "num_lists": num_lists}) for dim, steps in ((4, 2), (2, 1))]
+    alone = [build_quantizer(dim, **config) for dim, config in sizes]
     count = sum(weight.numel() for part in alone for weight in part.parameters())
     assert record["model"]["num_parameters"] == count
     frozen = sum(buffer.numel() for part in alone for buffer in part.buffers())
