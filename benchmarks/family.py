@@ -19,7 +19,6 @@ from measuring import heading, line, machine, median_ratio, rounds
 
 from datamodules.photo_sift import PhotoSiftDataModule
 from qinco_lit import Codec
-from qinco_lit.quantizers.costs import decode_multiplications, encode_multiplications
 
 
 def photo_rows(rows: int) -> np.ndarray:
@@ -69,9 +68,9 @@ def main() -> None:
                 f"{mse:,.0f}",
                 f"{len(x) / statistics.median(encode_s[name]):,.0f}",
                 f"{median_ratio(encode_s[name], encode_s[first]):.2f}",
-                in_millions(encode_multiplications(quantizer, quantizer.search_for(**search))),
+                in_millions(quantizer.encode_multiplications(quantizer.search_for(**search))),
                 f"{len(x) / statistics.median(decode_s[name]):,.0f}",
-                in_millions(decode_multiplications(quantizer)),
+                in_millions(quantizer.decode_multiplications()),
             )
         )
 
