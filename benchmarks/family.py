@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from measuring import heading, line, machine, median_ratio, rounds
 
-from datamodules.photo_sift import PhotoSiftDataModule
+from datamodules.photo_sift import photo_sift
 from qinco_lit import Codec
+from qinco_lit.data.data_module import VectorDataModule
 
 
 def photo_rows(rows: int) -> np.ndarray:
-    data = PhotoSiftDataModule(root="data/photo_sift", num_queries=10_000, limit_database=rows)
+    data = VectorDataModule(photo_sift(root="data/photo_sift", num_queries=10_000), limit_database=rows)
     data.prepare_data()
     data.setup("test")
     return np.asarray(data.database[:rows])

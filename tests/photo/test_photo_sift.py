@@ -1,5 +1,7 @@
 """Laws of the photo_sift files: what they hold, that they are reproducible, and that a build is all or nothing."""
 
+import errno
+import fcntl
 import os
 import shutil
 import subprocess
@@ -8,9 +10,10 @@ import sys
 import numpy as np
 import pytest
 
-from datamodules import photo_build, photo_rows, photo_views
-from datamodules.photo_build import build_photo_sift, photo_sift_folder
-from datamodules.photo_sift import PhotoSiftDataModule
+from datamodules import photo_rows, photo_views
+from datamodules import photo_sift as photo_build
+from datamodules.photo_sift import build_photo_sift, photo_sift, photo_sift_folder
+from qinco_lit.data.data_module import data_module
 from qinco_lit.vectors import exact_neighbours, open_vectors
 
 SIZES = {"num_train": 6000, "num_val": 100, "num_database": 6000, "num_queries": 100}
@@ -30,6 +33,11 @@ def few_views(monkeypatch):
     monkeypatch.setattr(photo_rows, "MIN_VIEWS_PER_PHOTOGRAPH", 1)
     monkeypatch.setattr(photo_build, "TRAINING_PHOTOGRAPHS", ("rocket.jpg", "coffee.png"))
     monkeypatch.setattr(photo_build, "DATABASE_PHOTOGRAPHS", ("chelsea.png", "text.png"))
+
+
+def _data_module(**options):
+    """Made as by saved configs of earlier runs."""
+    return data_module({"_target_": "datamodules.photo_sift.PhotoSiftDataModule", **options})
 
 
 def contents(folder):
@@ -159,7 +167,7 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch):
         patch.setattr(photo_build, "exact_neighbours", interrupt)
         with pytest.raises(KeyboardInterrupt):
             build_photo_sift(tmp_path, **TINY)
-    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert [path.name for path in tmp_path.iterdir()] == []
 
 
 @pytest.mark.usefixtures("few_views")
@@ -168,12 +176,15 @@ def test_leftovers_of_a_killed_build_are_removed_and_other_folders_are_not(tmp_p
     (tmp_path / ".building-x" / "train.bvecs").write_bytes(b"half")
     (tmp_path / "mine").mkdir()
     folder = build_photo_sift(tmp_path, **TINY)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([".lock", "mine", folder.name])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["mine", folder.name])
 
 
 @pytest.mark.usefixtures("few_views")
 def test_without_locks_the_loser_of_a_race_drops_its_files(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on some network file systems
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)  # as on some network file systems
     write_files = photo_build._write_files
     other = build_photo_sift(tmp_path / "other", **TINY)
 
@@ -190,7 +201,8 @@ def test_without_locks_the_loser_of_a_race_drops_its_files(tmp_path, monkeypatch
 BUILD_SCRIPT = """
 import logging, sys
 from pathlib import Path
-from datamodules import photo_build, photo_rows
+from datamodules import photo_rows
+from datamodules import photo_sift as photo_build
 logging.basicConfig(level=logging.INFO)
 photo_rows.MIN_VIEWS_PER_PHOTOGRAPH = 1
 photo_build.TRAINING_PHOTOGRAPHS = ("rocket.jpg", "coffee.png")
@@ -208,7 +220,7 @@ def test_of_two_processes_one_builds_and_the_other_waits(tmp_path):
     assert [process.returncode for process in processes] == [0, 0]
     assert sum("built in" in log for log in logs) == 1
     folder = photo_sift_folder(tmp_path / "both", **TINY, seed=0)
-    assert {path.name for path in (tmp_path / "both").iterdir()} == {".lock", folder.name}
+    assert {path.name for path in (tmp_path / "both").iterdir()} == {folder.name}
     assert contents(folder) == contents(build_photo_sift(tmp_path / "alone", **TINY))
 
 
@@ -239,7 +251,7 @@ def test_photograph_that_is_not_shipped_is_named():
 @pytest.mark.usefixtures("few_views")
 def test_data_module_builds_in_prepare_data_and_splits_the_training_file(tmp_path):
     root = tmp_path / "root"
-    data = PhotoSiftDataModule(root=str(root), **TINY, batch_size=4, cache_dir=str(tmp_path / "cache"))
+    data = _data_module(root=str(root), **TINY, batch_size=4, cache_dir=str(tmp_path / "cache"))
     assert not root.exists()
     data.prepare_data()
     data.setup()
@@ -256,7 +268,7 @@ def test_data_module_builds_in_prepare_data_and_splits_the_training_file(tmp_pat
 @pytest.mark.usefixtures("few_views")
 def test_data_module_build_seed_and_training_order_are_separate(tmp_path):
     def epoch(**seeds):
-        data = PhotoSiftDataModule(
+        data = _data_module(
             root=str(tmp_path), **TINY, batch_size=10, build_workers=1, cache_dir=str(tmp_path / "cache"), **seeds
         )
         data.prepare_data()
@@ -271,9 +283,7 @@ def test_data_module_build_seed_and_training_order_are_separate(tmp_path):
 @pytest.mark.usefixtures("few_views")
 def test_the_built_neighbours_are_for_squared_l2_and_computed_for_other_metrics(tmp_path):
     def truth(metric):
-        data = PhotoSiftDataModule(
-            root=str(tmp_path / "root"), **TINY, cache_dir=str(tmp_path / "cache"), metric=metric
-        )
+        data = _data_module(root=str(tmp_path / "root"), **TINY, cache_dir=str(tmp_path / "cache"), metric=metric)
         data.prepare_data()
         data.setup()
         return data.ground_truth
@@ -289,5 +299,5 @@ def test_the_built_neighbours_are_for_squared_l2_and_computed_for_other_metrics(
 
 def test_data_module_names_a_bad_size_before_anything_is_built(tmp_path):
     with pytest.raises(ValueError, match=r"^photo_sift: num_queries=0: give at least 1$"):
-        PhotoSiftDataModule(root=str(tmp_path / "root"), num_queries=0)
+        photo_sift(root=str(tmp_path / "root"), num_queries=0)
     assert not (tmp_path / "root").exists()
