@@ -4,6 +4,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
+# compiled modules are kept, whatever the shell says: without them every process compiles torch and Lightning again
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3
 bin := .venv/bin
 installed := .venv/.installed
@@ -74,9 +77,25 @@ sweep: $(installed) ## run the jobs of sweeps/NAME.yaml and compare them: NAME=b
 	@status=0; $(bin)/python train.py -cd sweeps -cn $(NAME) hydra.sweep.dir=$(sweep_dir) $(ARGS) || status=$$?; \
 	if test -d "$(sweep_dir)"; then $(bin)/qinco compare $(sweep_dir); fi; exit $$status
 
+# of test: how many processes share the tests (0: one runs them all), and which tests
+WORKERS ?= auto
+TESTS ?=
+
 .PHONY: test
-test: $(installed) ## run the tests (12 minutes on 2 cores with AMX, 25 and more on others)
-	@$(bin)/pytest -q
+test: $(installed) ## run the tests, a process per core (12 minutes on 2 cores)
+	@$(bin)/pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal $(TESTS)
+
+# test-floors: some of every room; without the annotations' checks, whose pytest plugin is of newer versions, and with
+# warnings, which old packages give under newer ones that they need
+QUICK := tests/cli/test_jobs.py tests/vectors/test_vectors_read.py tests/codec/test_codec.py \
+  tests/training/test_train_command.py tests/search/test_searcher.py tests/evaluate/test_baselines.py tests/test_floor.py
+
+.PHONY: test-floors
+test-floors: ## run quick tests with the oldest versions that pyproject.toml allows (torch: that of constraints.txt), in .venv-floors
+	@test -x .venv-floors/bin/python || $(PYTHON) -m venv .venv-floors
+	@$(PYTHON) .ci/floors.py > .venv-floors/constraints.txt
+	@PYTHONWARNINGS=ignore .venv-floors/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-floors/constraints.txt -e '.[dev,demo,joblib,slurm]'
+	@.venv-floors/bin/pytest -q -o addopts='--import-mode=importlib --strict-markers' -o filterwarnings=default -W ignore $(QUICK)
 
 .PHONY: lint
 lint: $(installed) ## ruff, mypy and the import contracts
@@ -95,6 +114,6 @@ gpu: $(installed) ## on a machine with a GPU: its tests, then its speeds and pro
 	@status=0; $(bin)/pytest -q -m gpu tests/gpu || status=$$?; $(bin)/python benchmarks/gpu.py; exit $$status
 
 .PHONY: clean
-clean: ## remove what tools leave behind; keeps .venv, data/ and outputs/
+clean: ## remove what tools leave behind; keeps .venv*, data/ and outputs/
 	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find src datamodules tests benchmarks conf -name __pycache__ -prune -exec rm -rf {} +

@@ -105,7 +105,7 @@ def _reports(random_: random.Random, num_steps: int) -> Iterator[dict[str, Any]]
 def _model(num_steps: int, beam_size: int) -> dict[str, Any]:
     return {
         "num_steps": num_steps, "codebook_size": 256, "embed_dim": 128, "hidden_dim": 256, "num_blocks": 2,
-        "outer_skip": True, "num_candidates": 4, "beam_size": beam_size, "search": "budget", "candidate_budget": 16,
+        "outer_skip": True, "num_candidates": 4, "beam_size": beam_size, "candidate_budget": 16,
     }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ def breadth_options(breadth: Pair) -> dict[str, Any]:
 
 
 def budget_options(budget: Pair) -> dict[str, Any]:
-    return {"search": "budget", "candidate_budget": budget[0], "beam_size": budget[1], "num_candidates": 16}
+    return {"candidate_budget": budget[0], "beam_size": budget[1], "num_candidates": 16}
 
 
 def train(search: dict[str, Any], precision: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:

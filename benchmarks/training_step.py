@@ -54,7 +54,7 @@ def tuned_recipe() -> Recipe:
 
 def with_search(template: QINCo, search: dict[str, Any]) -> QINCo:
     """A copy of the model that searches in another way."""
-    per_hypothesis = {"search": "per_hypothesis", "candidate_budget": None}
+    per_hypothesis = {"candidate_budget": None}
     config = {**template.config, **per_hypothesis, **search}
     copy = QINCo(template.dim, **config)
     copy.load_state_dict(template.state_dict())

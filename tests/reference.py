@@ -6,7 +6,7 @@ Written from the papers' equations, sharing nothing with the package but the wei
 import numpy as np
 from numpy.typing import NDArray
 
-from qinco_lit.quantizers import ProductQINCo, QINCo
+from qinco_lit.quantizers import QINCo, Quantizer
 
 Array = NDArray[np.float64]
 
@@ -74,35 +74,34 @@ def decode(quantizer: QINCo, codes: list[int]) -> Array:
 # --- products of quantizers: raw vectors, as every part has its own mean and scale ------------------------------------
 
 
-def columns(product: ProductQINCo) -> list[tuple[int, int]]:
+def columns(product: Quantizer) -> list[tuple[int, int]]:
     """(part, step) of every column of the codes."""
     steps: list[int] = product.config["part_steps"]
     every = [(part, step) for part, number in enumerate(steps) for step in range(number)]
     return every if product.config["order"] == "parts" else sorted(every, key=lambda entry: (entry[1], entry[0]))
 
 
-def rotation(product: ProductQINCo) -> Array:
+def rotation(product: Quantizer) -> Array:
     """R of y = R x."""
     return np.eye(product.dim) if product.rotation is None else _weight(product.rotation)
 
 
-def product_encode(product: ProductQINCo, x: Array, num_candidates: int, beam_size: int) -> list[int]:
+def product_encode(product: Quantizer, x: Array, num_candidates: int, beam_size: int) -> list[int]:
     """Codes of one raw vector: those of each part's dimensions of R x."""
     y, found, first = rotation(product) @ x, [], 0
     for part in product.parts:
-        own = (y[first : first + part.dim] - _weight(part.data_mean)) / _weight(part.data_std)
+        dims = slice(first, first + part.dim)
+        own = (y[dims] - _weight(product.data_mean[dims])) / _weight(product.data_std[dims])
         found.append(encode(part, own, num_candidates, beam_size))
         first += part.dim
     return [found[part][step] for part, step in columns(product)]
 
 
-def product_decode(product: ProductQINCo, codes: list[int]) -> Array:
+def product_decode(product: Quantizer, codes: list[int]) -> Array:
     """Raw reconstruction of one vector's codes (any prefix): a part that has none is at its mean."""
     own: list[list[int]] = [[] for _ in product.parts]
     for (part, _), code in zip(columns(product), codes, strict=False):
         own[part].append(code)
-    y = [
-        (decode(part, some) if some else np.zeros(part.dim)) * _weight(part.data_std) + _weight(part.data_mean)
-        for part, some in zip(product.parts, own, strict=True)
-    ]
-    return rotation(product).T @ np.concatenate(y)
+    parts = zip(product.parts, own, strict=True)
+    normalized = np.concatenate([decode(part, some) if some else np.zeros(part.dim) for part, some in parts])
+    return rotation(product).T @ (normalized * _weight(product.data_std) + _weight(product.data_mean))

@@ -1,6 +1,7 @@
 """A trained quantizer as arrays in, arrays out; saved as `config.json` + `weights.safetensors`, no pickle."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +9,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from qinco_lit import codec_folder
 from qinco_lit.arrays import ArrayLike, Rows, as_float32, as_int64, as_list_ids, as_rows, as_vectors, check_range
 from qinco_lit.quantizers import Quantizer, truncated
 from qinco_lit.quantizers.beam import checked_num_steps
+from qinco_lit.quantizers.chunks import BLOCK_ROWS, assigned_rows, chunks
 from qinco_lit.quantizers.precision import precision_for
-from qinco_lit.quantizers.preselector import fit_preselectors
 from qinco_lit.vectors.code_packing import packed_bits
-
-_DEFAULT_BLOCK_BYTES = 64 << 20  # float32 copies of the input live for one block at a time
-_PAIR_TABLE_BYTES = 64 << 20
-_ROWS_PER_THREAD = 2048  # of such a block on a CPU; decoding is fastest from 1,024 to 4,096
 
 
 class Codec:
@@ -34,9 +30,8 @@ class Codec:
         workspace_bytes: bound on intermediate results of a call; None chooses what runs fast on the device.
         precision: in which the network is evaluated (squared L2 is always float32). `auto` gives the codes of float32,
             in less time where bfloat16 is fast: all candidates are scored in bfloat16, the best again in float32
-            (`screened`). `bfloat16` and `float16` neither do that nor decode in float32; `fast` is bfloat16 where
-            that is fast, else float32.
-        compile: run the evaluation of candidates through torch.compile.
+            (`screened`). `bfloat16` neither does that nor decodes in float32; `fast` is bfloat16 where that is fast,
+            else float32.
 
     Attributes:
         weights_sha256: of the weights in the folder that it was loaded from or saved to; None before.
@@ -49,7 +44,6 @@ class Codec:
         *,
         workspace_bytes: int | None = None,
         precision: str = "auto",
-        compile: bool = False,
     ) -> None:
         if workspace_bytes is not None and workspace_bytes < 1:
             raise ValueError(f"workspace_bytes={workspace_bytes} must be positive")
@@ -57,17 +51,16 @@ class Codec:
         self.workspace_bytes = workspace_bytes
         self.weights_sha256: str | None = None
         self.truncated_from: dict[str, Any] | None = None
-        self._precision, self._compile = precision, compile
+        self._precision = precision
         self._prepare()
 
     def _prepare(self) -> None:
         """Compute what depends on weights and device only."""
         precision = precision_for(self._precision, self.device)
-        self._tables: Any = self.quantizer.tables(precision, compiled=self._compile)
-        self._pairs: Tensor | None = None
+        self._tables = self.quantizer.tables(precision)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_tables", "_pairs")}
+        return {name: value for name, value in self.__dict__.items() if name != "_tables"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -91,7 +84,7 @@ class Codec:
 
     @property
     def precision(self) -> str:
-        """In which candidates are scored on this device: float32, screened, bfloat16 or float16."""
+        """In which candidates are scored on this device: float32, screened or bfloat16."""
         return precision_for(self._precision, self.device).name
 
     @property
@@ -154,32 +147,47 @@ class Codec:
         search = self.quantizer.search_for(
             beam_size=beam_size, num_candidates=num_candidates, candidate_budget=candidate_budget
         )
-        device = self.device if (as_torch := isinstance(x, Tensor)) else torch.device("cpu")
-        code_dtype = torch.uint8 if self.codebook_size <= 256 else torch.uint16
-        wanted = checked_num_steps(num_steps, self.num_steps)
-        out = torch.empty((x.shape[0], wanted), dtype=code_dtype, device=device)
-        lists = None if self.num_lists is None else torch.empty(x.shape[0], dtype=torch.int32, device=device)
         if list_ids is not None and self.num_lists is None:
             raise ValueError("list_ids are given, but this codec has no lists: only an IVF codec takes them")
-        list_ids = None if list_ids is None else as_list_ids(list_ids, "vectors", tuple(x.shape))
-        for start, stop in self._blocks(x.shape[0]):
-            with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-                codes = self.quantizer.encode(
+        wanted, num_rows = checked_num_steps(num_steps, self.num_steps), x.shape[0]
+        lists = None if self.num_lists is None else self._lists(x, list_ids)
+        # on the device, where nothing waits for a chunk's codes before the next one begins
+        code_dtype = torch.uint8 if self.codebook_size <= 256 else torch.uint16
+        codes = torch.empty((num_rows, wanted), dtype=code_dtype, device=self.device)
+        rows = self.quantizer.searched_rows(search, self.workspace_bytes, self._tables)
+        for start, stop in chunks(num_rows, rows):
+            with self._computing():
+                found = self.quantizer.encode_together(
                     self.quantizer.normalize(as_float32(x[start:stop], self.device, start)),
                     search,
+                    self._tables,
                     num_steps=wanted,
-                    list_ids=None if list_ids is None else self._checked_lists(list_ids, start, stop),
-                    workspace_bytes=self.workspace_bytes,
-                    tables=self._tables,
+                    list_ids=None if lists is None else lists[start:stop].long(),
                 )
-            if lists is not None:
-                lists[start:stop] = codes[:, 0]
-                codes = codes[:, 1:]
-            out[start:stop] = codes.to(out.dtype)
-        result = out if as_torch else out.numpy()
-        if lists is None:
-            return result
-        return (lists if as_torch else lists.numpy()), result
+            codes[start:stop] = found.to(code_dtype)
+        results = [each if isinstance(x, Tensor) else each.cpu().numpy() for each in (lists, codes) if each is not None]
+        return results[0] if lists is None else tuple(results)
+
+    def _lists(self, x: ArrayLike, list_ids: Rows | None) -> Int[Tensor, " rows"]:
+        """The given list ids, or those of the nearest centroids, int32 on the device."""
+        num_rows = x.shape[0]
+        lists = torch.empty(num_rows, dtype=torch.int32, device=self.device)
+        if list_ids is not None:
+            given = as_list_ids(list_ids, "vectors", tuple(x.shape))
+            for start, stop in chunks(num_rows, BLOCK_ROWS):
+                lists[start:stop] = self._checked_lists(given, start, stop)
+            return lists
+        for start, stop in chunks(num_rows, assigned_rows(self.workspace_bytes, self.dim)):
+            with self._computing():
+                rows = self.quantizer.normalize(as_float32(x[start:stop], self.device, start))
+                lists[start:stop] = self.quantizer.assign_lists(rows)
+        return lists
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Whatever a caller's autocast is."""
+        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+            yield
 
     @torch.inference_mode(False)
     def fit_preselector(self, x: Rows) -> None:
@@ -195,9 +203,8 @@ class Codec:
         rows = as_float32(x[0 : x.shape[0]], self.device, 0)
         with torch.autocast(self.device.type, enabled=False):
             normalized = self.quantizer.normalize(rows)
-            list_ids = None if self.num_lists is None else self.quantizer.assign_lists(normalized)  # of whole vectors
-            for part, dims in zip(self.quantizer.parts, self.quantizer.part_slices, strict=True):
-                fit_preselectors(part, normalized[:, dims].contiguous(), list_ids)
+            list_ids = None if self.num_lists is None else self.quantizer.assign_lists(normalized)
+            self.quantizer.fit_preselectors(normalized, list_ids)
         self.weights_sha256 = self.truncated_from = None  # it is another codec now
         self._prepare()
 
@@ -212,60 +219,41 @@ class Codec:
             ValueError: codes or list ids that are no integers, have the wrong shape, or are out of range.
         """
         codes, list_ids = self._checked_codes(codes, list_ids)
-        shape, as_torch = tuple(codes.shape), isinstance(codes, Tensor)
-        out = torch.empty((shape[0], self.dim), device=self.device if as_torch else None)
+        num_rows, as_torch = codes.shape[0], isinstance(codes, Tensor)
+        out = torch.empty((num_rows, self.dim), device=self.device if as_torch else None)
         # all rows are checked first, so that nothing is decoded from bad codes (any byte is in range of 256)
         if list_ids is not None or self.codebook_size < 256 or codes[0:0].dtype not in (np.uint8, torch.uint8):
-            for start, stop in self._blocks(shape[0]):
-                self._checked_columns(codes, list_ids, start, stop)
-        pairs = self._pairs_for(shape)
-        for start, stop in self._blocks(shape[0]):
-            *_, last = self._advanced(self._checked_columns(codes, list_ids, start, stop), pairs)
+            for start, stop in chunks(num_rows, BLOCK_ROWS):
+                self._checked(codes, list_ids, start, stop)
+        for start, stop in self._decoded_chunks(num_rows):
+            *_, last = self._reconstructions(codes, list_ids, start, stop)
             out[start:stop] = self.quantizer.denormalize(last)
         return out if as_torch else out.numpy()
 
     def decode_steps(self, codes: Rows, *, list_ids: Rows | None = None) -> Iterator[Any]:
         """Reconstructions (n, dim) in raw space after 1, 2, ..., m codes, in one pass over the steps."""
         codes, list_ids = self._checked_codes(codes, list_ids)
-        shape, as_torch = tuple(codes.shape), isinstance(codes, Tensor)
-        blocks = list(self._blocks(shape[0]))
-        walks = [self._advanced(self._checked_columns(codes, list_ids, start, stop)) for start, stop in blocks]
-        for _ in range(shape[1]):
-            out = torch.empty((shape[0], self.dim), device=self.device if as_torch else None)
-            for walk, (start, stop) in zip(walks, blocks, strict=True):
+        (num_rows, num_steps), as_torch = codes.shape, isinstance(codes, Tensor)
+        ranges = list(self._decoded_chunks(num_rows))
+        walks = [self._reconstructions(codes, list_ids, start, stop) for start, stop in ranges]
+        for _ in range(num_steps):
+            out = torch.empty((num_rows, self.dim), device=self.device if as_torch else None)
+            for walk, (start, stop) in zip(walks, ranges, strict=True):
                 out[start:stop] = self.quantizer.denormalize(next(walk))
             yield out if as_torch else out.numpy()
 
-    def _advanced(
-        self, columns: Int[Tensor, "rows columns"], pairs: Float[Tensor, "pairs dim"] | None = None
+    def _decoded_chunks(self, num_rows: int) -> Iterator[tuple[int, int]]:
+        return chunks(num_rows, self.quantizer.decoded_rows(self.workspace_bytes))
+
+    def _reconstructions(
+        self, codes: ArrayLike, list_ids: ArrayLike | None, start: int, stop: int
     ) -> Iterator[Float[Tensor, "rows dim"]]:
-        """Normalised reconstructions after 1, 2, ... codes; the centroid alone of an IVF codec is not one of them.
-
-        With `pairs` (from `_pairs_for`) the first of them is left out.
-        """
-        x_hat = None if pairs is None else F.embedding(columns[:, 0] * self.codebook_size + columns[:, 1], pairs)
-        if x_hat is not None:
+        """Of one chunk, in normalised space after 1, 2, ... codes."""
+        walk = self.quantizer.reconstructions(*self._checked(codes, list_ids, start, stop), self._tables)
+        for _ in range(codes.shape[1]):
+            with self._computing():
+                x_hat = next(walk)
             yield x_hat
-        for index in range(0 if pairs is None else 2, columns.shape[1]):
-            with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-                x_hat = self.quantizer.advance(index, columns[:, index], x_hat, self._tables)
-            if index > 0 or self.num_lists is None:
-                yield x_hat
-
-    def _pairs_for(self, shape: tuple[int, ...]) -> Float[Tensor, "pairs dim"] | None:
-        """Reconstructions of all pairs of first and second code, where there are many times more rows than pairs."""
-        num_pairs = self.codebook_size**2
-        table_bytes = 4 * num_pairs * self.dim
-        limit = min(self.workspace_bytes or _PAIR_TABLE_BYTES, _PAIR_TABLE_BYTES)
-        worthwhile = shape[0] >= 2 * num_pairs or self._pairs is not None
-        if self.num_lists is not None or shape[1] < 2 or not worthwhile or table_bytes > limit:
-            return None
-        if self._pairs is None:
-            index = torch.arange(num_pairs, device=self.device)
-            columns = torch.stack([index // self.codebook_size, index % self.codebook_size], dim=1)
-            parts = [list(self._advanced(columns[start:stop]))[-1] for start, stop in self._blocks(num_pairs)]
-            self._pairs = torch.cat(parts)
-        return self._pairs
 
     def _checked_codes(self, codes: Rows, list_ids: Rows | None) -> tuple[ArrayLike, ArrayLike | None]:
         rows = as_rows(codes, "codes")
@@ -282,24 +270,13 @@ class Codec:
         check_range(lists[:, None], self.num_lists, word="list id", option="num_lists", first_row=start)
         return lists
 
-    def _blocks(self, num_rows: int) -> Iterator[tuple[int, int]]:
-        """Row ranges whose intermediate results fit the workspace and, on a CPU, mostly its caches."""
-        widths = 4 * self.dim + 3 * self.quantizer.embed_dim + 2 * self.quantizer.hidden_dim
-        rows = min(self.workspace_bytes or _DEFAULT_BLOCK_BYTES, _DEFAULT_BLOCK_BYTES) // (4 * widths)
-        if self.device.type == "cpu":
-            rows = min(rows, _ROWS_PER_THREAD * torch.get_num_threads())
-        rows = max(1, rows)
-        return ((start, min(start + rows, num_rows)) for start in range(0, num_rows, rows))
-
-    def _checked_columns(
+    def _checked(
         self, codes: ArrayLike, list_ids: ArrayLike | None, start: int, stop: int
-    ) -> Int[Tensor, "rows columns"]:
-        """Codes of a block of rows as int64, after their list ids where there are any."""
-        columns = as_int64(codes[start:stop], self.device, "codes", str(self.code_dtype))
-        check_range(columns, self.codebook_size, word="code", option="codebook_size", first_row=start)
-        if list_ids is None:
-            return columns
-        return torch.cat([self._checked_lists(list_ids, start, stop)[:, None], columns], dim=1)
+    ) -> tuple[Int[Tensor, "rows codes"], Int[Tensor, " rows"] | None]:
+        """Codes and list ids of a range of rows as int64 on the device."""
+        own = as_int64(codes[start:stop], self.device, "codes", str(self.code_dtype))
+        check_range(own, self.codebook_size, word="code", option="codebook_size", first_row=start)
+        return own, None if list_ids is None else self._checked_lists(list_ids, start, stop)
 
     def truncated(self, num_steps: int) -> "Codec":
         """The codec of the first `num_steps` codes; it shares the weights, and `truncated_from` says of which it is.
@@ -313,7 +290,6 @@ class Codec:
             truncated(self.quantizer, num_steps),
             workspace_bytes=self.workspace_bytes,
             precision=self._precision,
-            compile=self._compile,
         )
         shorter.truncated_from = self.truncated_from
         if shorter.truncated_from is None and num_steps < self.num_steps and self.weights_sha256 is not None:
@@ -336,7 +312,6 @@ class Codec:
         device: str | torch.device = "cpu",
         workspace_bytes: int | None = None,
         precision: str = "auto",
-        compile: bool = False,
     ) -> "Codec":
         """Read a codec directory; the other arguments are those of the class.
 
@@ -345,6 +320,6 @@ class Codec:
             ValueError: an unknown format, or weights that do not belong to the config or are damaged.
         """
         quantizer, config = codec_folder.read(Path(directory))
-        codec = cls(quantizer.to(device), workspace_bytes=workspace_bytes, precision=precision, compile=compile)
+        codec = cls(quantizer.to(device), workspace_bytes=workspace_bytes, precision=precision)
         codec.weights_sha256, codec.truncated_from = config["weights_sha256"], config.get("truncated_from")
         return codec

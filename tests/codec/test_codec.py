@@ -238,20 +238,6 @@ def test_memory_stays_bounded_for_a_wide_search(tmp_path: Path) -> None:
     assert 0 < int(out.stdout) < 64 << 10  # KiB
 
 
-def test_decoding_many_rows_is_decoding_few(codec: Codec) -> None:
-    """Many rows share the table of their first two codes."""
-    rows = 2 * codec.codebook_size**2
-    codes = np.random.default_rng(0).integers(codec.codebook_size, size=(rows, codec.num_steps), dtype=np.uint8)
-    for num_steps in (1, 2, codec.num_steps):
-        few = np.concatenate([codec.decode(part[:, :num_steps]) for part in np.array_split(codes, 8)])
-        fresh = Codec(codec.quantizer)
-        assert fresh._pairs is None
-        np.testing.assert_allclose(fresh.decode(codes[:, :num_steps]), few, rtol=1e-5, atol=1e-5)
-        assert (fresh._pairs is not None) == (num_steps > 1), "the table is for many rows of two codes or more"
-        *_, last = fresh.decode_steps(codes[:, :num_steps])
-        np.testing.assert_allclose(last, few, rtol=1e-5, atol=1e-5)
-
-
 def test_a_codec_that_has_changed_is_another_one(tmp_path: Path) -> None:
     greedy: dict[str, Any] = {"num_candidates": 0, "beam_size": 1, "outer_skip": False, "embed_dim": None}
     Codec(random_quantizer(12, num_steps=4, **greedy)).save(tmp_path / "codec")

@@ -11,6 +11,7 @@ import torch
 
 from qinco_lit.cli import main
 from qinco_lit.codec import Codec
+from qinco_lit.codec_folder import tensors
 from qinco_lit.published import import_checkpoint
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -74,7 +75,7 @@ def test_a_search_that_is_not_stored_is_the_papers(tmp_path: Path, caplog: pytes
 def test_half_precision_weights_become_float32(tmp_path: Path) -> None:
     checkpoint = _checkpoint()
     checkpoint["model"] = {name: value.half() for name, value in checkpoint["model"].items()}
-    state = _import(tmp_path, checkpoint).quantizer.state_dict()
+    state = tensors(_import(tmp_path, checkpoint).quantizer)
     assert {value.dtype for value in state.values()} == {torch.float32}
     assert torch.equal(state["first_codebook"], checkpoint["model"]["steps.0.codebook.weight"].float())
 

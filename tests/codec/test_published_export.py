@@ -67,12 +67,12 @@ def test_no_embed_dim_comes_back_as_the_number_that_it_means(tmp_path: Path) -> 
 
 
 def test_a_budget_search_is_dropped_with_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    codec = Codec(random_quantizer(6, **_QINCO2, search="budget", candidate_budget=10))
+    codec = Codec(random_quantizer(6, **_QINCO2, candidate_budget=10))
     with caplog.at_level(logging.INFO, logger="qinco_lit"):
         export_checkpoint(codec, tmp_path / "x.pt")
     assert caplog.messages == ["the layout has no budget search: candidate_budget=10 is dropped, A=3 and B=4 are kept"]
     config = import_checkpoint(tmp_path / "x.pt").quantizer.config
-    assert config == {**codec.quantizer.config, "search": "per_hypothesis", "candidate_budget": None}
+    assert config == {**codec.quantizer.config, "candidate_budget": None}
 
 
 @pytest.mark.parametrize("change", [{"embed_dim": 5}, {"num_candidates": 3}])
@@ -86,10 +86,10 @@ def test_what_the_layout_cannot_express_is_refused(change: dict[str, int], tmp_p
 
 def test_an_option_that_the_layout_has_no_word_for_is_refused(tmp_path: Path) -> None:
     codec = Codec(random_quantizer(6, **_QINCO2))
-    codec.quantizer.config["low_rank"] = 4
+    codec.quantizer.parts[0].config["low_rank"] = 4
     with pytest.raises(ValueError, match="cannot express low_rank=4: this codec cannot be exported$"):
         export_checkpoint(codec, tmp_path / "x.pt")
-    codec.quantizer.config["low_rank"] = None  # not used
+    codec.quantizer.parts[0].config["low_rank"] = None  # not used
     export_checkpoint(codec, tmp_path / "x.pt")
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from qinco_lit.codec import Codec
+from qinco_lit.codec_folder import tensors
 from qinco_lit.published import Qinco1Model, import_checkpoint, read_qinco1_release
 from tests.codec.release_models import Release
 
@@ -77,7 +78,7 @@ def test_other_protocols_than_that_of_torch_are_refused_in_one_line(
 @pytest.mark.parametrize("scale", [2.5, np.float32(2.5), np.float64(2.5), torch.tensor(2.5)])
 def test_kinds_of_numbers(scale: Any, tmp_path: Path, release: Release) -> None:
     model = release.single(db_scale=scale, K=np.int64(8))
-    state = _import(tmp_path, model).quantizer.state_dict()
+    state = tensors(_import(tmp_path, model).quantizer)
     own = model.state_dict()
     assert state["data_std"] == 2.5
     assert torch.equal(state["data_mean"], torch.zeros(6))
@@ -92,7 +93,7 @@ def test_views_and_half_precision_are_read(tmp_path: Path, release: Release) -> 
     model.codebook0.weight.data = wide[:, 3:11].T  # strided, with an offset, of a larger storage
     model.step1.double()
     model.step2.bfloat16()
-    state = _import(tmp_path, model).quantizer.state_dict()
+    state = tensors(_import(tmp_path, model).quantizer)
     assert torch.equal(state["first_codebook"], wide[:, 3:11].T)
     assert torch.equal(state["steps.0.codebook"], model.state_dict()["step1.codebook.weight"].float())
     assert torch.equal(state["steps.1.codebook"], model.state_dict()["step2.codebook.weight"].float())

@@ -19,7 +19,7 @@ DIM, ROWS = 12, 40
 _SIZES: dict[str, Any] = {"num_steps": 3, "codebook_size": 32, "hidden_dim": 10, "num_blocks": 2}
 _QINCO1: dict[str, Any] = {**_SIZES, "num_candidates": 0, "beam_size": 1, "outer_skip": False}
 _QINCO2: dict[str, Any] = {**_SIZES, "embed_dim": 8, "num_candidates": 8, "beam_size": 4}
-_BUDGET: dict[str, Any] = {**_QINCO2, "search": "budget", "candidate_budget": 80}
+_BUDGET: dict[str, Any] = {**_QINCO2, "candidate_budget": 80}
 _PLAIN: dict[str, dict[str, Any]] = {
     "qinco1": _QINCO1,
     "qinco1_low_rank": {**_QINCO1, "embed_dim": 8, "concat_rank": 3},

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from qinco_lit.quantizers import Quantizer, precision
-from qinco_lit.quantizers.preselector import fit_preselectors
 from tests.device.steps import DIM, FAMILY, ROWS, module_on, quantizer_of, random_member, training_batch
 from tests.device.waits import META, WaitError, on_meta
 
@@ -34,7 +33,7 @@ def test_training_and_validation(name: str, mixed: bool, search: str, monkeypatc
     assert all(value.device == META for value in module.statistics.state_dict().values())
 
 
-@pytest.mark.parametrize("scoring", ["float32", "screened", "bfloat16", "float16"])
+@pytest.mark.parametrize("scoring", ["float32", "screened", "bfloat16"])
 @pytest.mark.parametrize("name", FAMILY)
 @torch.inference_mode()
 def test_encoding_and_decoding(name: str, scoring: str) -> None:
@@ -44,11 +43,10 @@ def test_encoding_and_decoding(name: str, scoring: str) -> None:
 
 
 def _encode_and_decode(quantizer: Quantizer, tables: Any) -> None:
-    codes = quantizer.encode(quantizer.normalize(_batch()), tables=tables)
-    x_hat = None
-    for index in range(codes.shape[1]):
-        x_hat = quantizer.advance(index, codes[:, index], x_hat, tables)
-    assert x_hat is not None
+    x = quantizer.normalize(_batch())
+    lists = None if quantizer.num_lists is None else quantizer.assign_lists(x)
+    codes = quantizer.encode(x, list_ids=lists, tables=tables)
+    *_, x_hat = quantizer.reconstructions(codes, lists, tables)
     assert quantizer.denormalize(x_hat).shape == (ROWS, DIM)
 
 
@@ -58,10 +56,9 @@ def test_encoding_by_a_preselector_that_was_fitted(name: str) -> None:
     with on_meta(mixed=False):
         x = quantizer.normalize(_batch())
         lists = None if quantizer.num_lists is None else quantizer.assign_lists(x)
-        for part, dims in zip(quantizer.parts, quantizer.part_slices, strict=True):
-            fit_preselectors(part, x[:, dims].contiguous(), lists)
+        quantizer.fit_preselectors(x, lists)
         for search in (quantizer.search_for(num_candidates=4), quantizer.search_for(candidate_budget=6, beam_size=3)):
-            quantizer.encode(x, search)
+            quantizer.encode(x, search, list_ids=lists)
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@ from collections.abc import Callable
 
 import pytest
 
-from qinco_lit.quantizers import QINCo
+from qinco_lit.quantizers import Quantizer
 from tests.models import random_quantizer
 
 
 @pytest.fixture
-def make_quantizer() -> Callable[..., QINCo]:
+def make_quantizer() -> Callable[..., Quantizer]:
     return random_quantizer

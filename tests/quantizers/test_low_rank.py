@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qinco_lit.codec import Codec
-from qinco_lit.quantizers import QINCo
+from qinco_lit.quantizers import Quantizer, build_quantizer
 from tests import reference
 from tests.models import random_quantizer
 
-Make = Callable[..., QINCo]
+Make = Callable[..., Quantizer]
 QINCO1 = {"outer_skip": False, "num_candidates": 0, "beam_size": 1}
 QINCO2 = {"embed_dim": 6, "num_candidates": 4, "beam_size": 5}
 SIZES = {"num_steps": 4, "codebook_size": 16, "hidden_dim": 10, "num_blocks": 2}
@@ -26,19 +26,19 @@ def x() -> torch.Tensor:
     return 2 * torch.randn((300, 8), generator=torch.Generator().manual_seed(5))
 
 
-def _full(low_rank: QINCo) -> QINCo:
+def _full(low_rank: Quantizer) -> Quantizer:
     """The same model with W = B A written out and b = 0."""
-    full = QINCo(low_rank.dim, **{**low_rank.config, "concat_rank": None})
+    full = build_quantizer(low_rank.dim, **{**low_rank.config, "concat_rank": None})
     state = low_rank.state_dict()
-    for index in range(len(low_rank.residual_steps())):
-        name = f"steps.{index}.network.concat"
+    for index in range(len(low_rank.parts[0].steps)):
+        name = f"parts.0.steps.{index}.network.concat"
         factors = state.pop(f"{name}_out.weight"), state.pop(f"{name}_in.weight")
-        state |= {f"{name}.weight": factors[0] @ factors[1], f"{name}.bias": torch.zeros(low_rank.embed_dim)}
+        state |= {f"{name}.weight": factors[0] @ factors[1], f"{name}.bias": torch.zeros(low_rank.parts[0].embed_dim)}
     full.load_state_dict(state)
     return full
 
 
-def _low_rank(make_quantizer: Make, family: dict[str, object], rank: int = 3) -> QINCo:
+def _low_rank(make_quantizer: Make, family: dict[str, object], rank: int = 3) -> Quantizer:
     quantizer = make_quantizer(8, **SIZES, **family, concat_rank=rank)
     if quantizer.coarse_centroids is not None:
         quantizer.coarse_centroids.copy_(torch.randn((7, 8), generator=torch.Generator().manual_seed(2)))
@@ -49,9 +49,10 @@ def _low_rank(make_quantizer: Make, family: dict[str, object], rank: int = 3) ->
 def test_low_rank_equals_the_product_written_out(make_quantizer: Make, x: torch.Tensor, family: dict) -> None:
     low_rank = _low_rank(make_quantizer, family)
     full = _full(low_rank)
-    codes = low_rank.encode(x)
-    torch.testing.assert_close(codes, full.encode(x))
-    for ours, theirs in zip(low_rank.reconstructions(codes), full.reconstructions(codes), strict=True):
+    lists = None if low_rank.num_lists is None else low_rank.assign_lists(x)
+    codes = low_rank.encode(x, list_ids=lists)
+    torch.testing.assert_close(codes, full.encode(x, list_ids=lists))
+    for ours, theirs in zip(low_rank.reconstructions(codes, lists), full.reconstructions(codes, lists), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
@@ -59,11 +60,12 @@ def test_low_rank_equals_the_product_written_out(make_quantizer: Make, x: torch.
 def test_gradients_of_the_factors_follow_the_chain_rule(make_quantizer: Make, x: torch.Tensor, family: dict) -> None:
     low_rank = _low_rank(make_quantizer, family)
     full = _full(low_rank)
-    codes = low_rank.encode(x)
+    lists = None if low_rank.num_lists is None else low_rank.assign_lists(x)
+    codes = low_rank.encode(x, list_ids=lists)
     for quantizer in (low_rank, full):
-        losses = quantizer.losses(x, codes)
+        losses = quantizer.losses(x, codes, lists)
         (losses.reconstruction.sum() + losses.preselector.sum()).backward()
-    for ours, theirs in zip(low_rank.residual_steps(), full.residual_steps(), strict=True):
+    for ours, theirs in zip(low_rank.parts[0].residual_steps(), full.parts[0].residual_steps(), strict=True):
         outer, inner, whole = ours.network.concat_out, ours.network.concat_in, theirs.network.concat
         assert outer is not None
         assert inner is not None
@@ -75,13 +77,13 @@ def test_gradients_of_the_factors_follow_the_chain_rule(make_quantizer: Make, x:
 
 def test_a_rank_of_embed_dim_expresses_every_layer_without_bias(make_quantizer: Make, x: torch.Tensor) -> None:
     full = make_quantizer(8, **SIZES, **QINCO2)
-    low_rank = QINCo(8, **{**full.config, "concat_rank": 6})
+    low_rank = build_quantizer(8, **{**full.config, "concat_rank": 6})
     state = full.state_dict()
-    for index, step in enumerate(full.residual_steps()):
+    for index, step in enumerate(full.parts[0].residual_steps()):
         assert step.network.concat is not None
         step.network.concat.bias.data.zero_()
         u, s, v = torch.linalg.svd(step.network.concat.weight.detach(), full_matrices=False)
-        name = f"steps.{index}.network.concat"
+        name = f"parts.0.steps.{index}.network.concat"
         del state[f"{name}.weight"], state[f"{name}.bias"]
         state |= {f"{name}_out.weight": u * s, f"{name}_in.weight": v}
     low_rank.load_state_dict(state)
@@ -111,8 +113,8 @@ def test_search_equals_the_slow_loop(sizes: dict[str, int], share: float, seed: 
     quantizer = random_quantizer(seed=seed, num_candidates=num_candidates, **sizes)
     x = 2 * torch.randn((5, quantizer.dim), generator=torch.Generator().manual_seed(seed))
     for row, found in zip(x.double().numpy(), quantizer.encode(x).tolist(), strict=True):
-        expected = reference.encode(quantizer, row, num_candidates, sizes["beam_size"])
-        error = [((row - reference.decode(quantizer, codes)) ** 2).sum() for codes in (found, expected)]
+        expected = reference.encode(quantizer.parts[0], row, num_candidates, sizes["beam_size"])
+        error = [((row - reference.decode(quantizer.parts[0], codes)) ** 2).sum() for codes in (found, expected)]
         assert found == expected or np.isclose(*error, rtol=1e-4)  # a tie in float32 may choose differently
 
 
@@ -130,7 +132,7 @@ def test_parameter_counts_are_the_papers() -> None:
     counts = []
     for rank in (256, None):
         with torch.device("meta"):
-            quantizer = QINCo(768, **sizes, concat_rank=rank)
+            quantizer = build_quantizer(768, **sizes, concat_rank=rank)
         counts.append(sum(parameter.numel() for parameter in quantizer.parameters()) / 1e6)
     assert counts == [pytest.approx(16.7, abs=0.05), pytest.approx(20.85, abs=0.005)]
 
@@ -146,4 +148,4 @@ def test_the_rank_is_kept_with_the_codec(make_quantizer: Make, x: torch.Tensor, 
 
 def test_a_rank_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^concat_rank=0 must be at least 1$"):
-        QINCo(8, **SIZES, concat_rank=0)
+        build_quantizer(8, **SIZES, concat_rank=0)

@@ -9,10 +9,10 @@ import torch
 
 from qinco_lit import cli
 from qinco_lit.codec import Codec
-from qinco_lit.quantizers import QINCo
+from qinco_lit.quantizers import Quantizer
 from tests import reference
 
-Make = Callable[..., QINCo]
+Make = Callable[..., Quantizer]
 CONFIG = {"num_steps": 3, "codebook_size": 16, "hidden_dim": 12, "num_blocks": 2, "outer_skip": False}
 
 
@@ -29,9 +29,9 @@ def x() -> np.ndarray:
 def test_it_is_the_mean_of_what_a_codeword_adds(codec: Codec, x: np.ndarray) -> None:
     codes = codec.encode(x)
     codec.fit_preselector(x)
-    for index, step in enumerate(codec.quantizer.residual_steps()):
+    for index, step in enumerate(codec.quantizer.parts[0].residual_steps()):
         assert step.preselector is not None
-        contexts = [reference.decode(codec.quantizer, row[: index + 1].tolist()) for row in codes]
+        contexts = [reference.decode(codec.quantizer.parts[0], row[: index + 1].tolist()) for row in codes]
         codebook = step.codebook.double().numpy()
         mean = [np.mean([reference.f(step, codeword, x_hat) for x_hat in contexts], axis=0) for codeword in codebook]
         np.testing.assert_allclose(step.preselector.numpy(), mean, rtol=1e-4, atol=1e-5)
@@ -65,9 +65,8 @@ def test_the_tool_fits_the_first_rows(codec: Codec, x: np.ndarray, tmp_path: Pat
     tool = ["fit-preselector", str(tmp_path / "plain"), "--vectors", str(tmp_path / "x.npy")]
     assert cli.main([*tool, "--rows", "40", "--output", str(tmp_path / "fitted")]) == 0
     codec.fit_preselector(x[:40])
-    for ours, theirs in zip(
-        codec.quantizer.residual_steps(), Codec.load(tmp_path / "fitted").quantizer.residual_steps(), strict=True
-    ):
+    fitted = Codec.load(tmp_path / "fitted").quantizer.parts[0].residual_steps()
+    for ours, theirs in zip(codec.quantizer.parts[0].residual_steps(), fitted, strict=True):
         torch.testing.assert_close(ours.preselector, theirs.preselector)
 
 

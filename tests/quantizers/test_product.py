@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from qinco_lit.codec import Codec
-from qinco_lit.quantizers import QINCo, build_quantizer
-from qinco_lit.quantizers.preselector import fit_preselectors
+from qinco_lit.quantizers import build_quantizer
 from tests import reference
-from tests.models import random_quantizer
+from tests.models import alone
 from tests.quantizers.products import DIM, encoded, joined, parted, random_product, random_rotation, vectors
 
 QINCO1 = {"outer_skip": False, "num_candidates": 0, "beam_size": 1}
@@ -30,7 +29,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qinco1": QINCO1,
     "low_rank": {**QINCO1, "concat_rank": 3},
     "qinco2": QINCO2,
-    "budget": {**QINCO2, "search": "budget", "candidate_budget": 9},
+    "budget": {**QINCO2, "candidate_budget": 9},
     "ivf": {**QINCO2, "num_lists": 7},
 }
 ALL_SPLITS = pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
@@ -168,13 +167,6 @@ def test_columns_take_turns() -> None:
     assert equal.part_slices == [slice(0, 6), slice(6, 12)]
 
 
-def test_a_quantizer_is_its_own_only_part() -> None:
-    quantizer = QINCo(8, num_steps=3)
-    assert quantizer.parts == [quantizer]
-    assert quantizer.part_slices == [slice(0, 8)]
-    assert quantizer.part_columns == [[0, 1, 2]]
-
-
 @ALL_FAMILIES
 def test_rotated_data_have_the_same_codes(family: dict[str, Any]) -> None:
     """With the rotation R Q^T, data that were turned by Q look as before."""
@@ -202,8 +194,9 @@ def test_without_rotation_it_is_the_identity() -> None:
 
 def test_a_product_of_one_part_is_that_part() -> None:
     product = random_product(**SIZES, num_parts=1, num_steps=4, **QINCO2)
-    part, x = product.parts[0], vectors()
-    torch.testing.assert_close(product.encode(product.normalize(x)), part.encode(part.normalize(x)))
+    plain, x = alone(product, 0), vectors()
+    assert plain.config == {**product.parts[0].config, "num_lists": None}
+    torch.testing.assert_close(product.encode(product.normalize(x)), plain.encode(plain.normalize(x)))
     torch.testing.assert_close(product.denormalize(product.normalize(x)), x)
 
 
@@ -227,15 +220,16 @@ def test_the_list_is_that_of_the_whole_raw_vector(opq: bool) -> None:
 def test_losses_are_those_of_the_parts(family: dict[str, Any]) -> None:
     product, x = random_product(**SIZES, **SPLITS["unequal"], **family, opq=True), vectors()
     normalized = product.normalize(x)
-    codes = product.encode(normalized)
-    losses = product.losses(normalized, codes)
+    lists = None if product.num_lists is None else product.assign_lists(normalized)
+    codes = product.encode(normalized, list_ids=lists)
+    losses = product.losses(normalized, codes, lists)
     own = [
-        part.losses(normalized[:, dims], columns)
-        for part, dims, columns in zip(product.parts, product.part_slices, product.part_codes(codes), strict=True)
+        alone(product, number).losses(normalized[:, dims], columns, lists)
+        for number, (dims, columns) in enumerate(zip(product.part_slices, product.part_codes(codes), strict=True))
     ]
     torch.testing.assert_close(losses.reconstruction, torch.cat([part.reconstruction for part in own]))
     torch.testing.assert_close(losses.preselector, torch.cat([part.preselector for part in own]))
-    *_, x_hat = product.reconstructions(codes)
+    *_, x_hat = product.reconstructions(codes, lists)
     mse = (product.denormalize(x_hat) - x).double().square().sum(1).mean()
     torch.testing.assert_close(losses.mse, mse.detach(), rtol=1e-4, atol=0)
     torch.testing.assert_close(product.raw_squared_error(x_hat, normalized), mse * len(x), rtol=1e-4, atol=0)
@@ -269,26 +263,14 @@ def test_chunks_and_precision_change_no_codes() -> None:
     assert Codec(product).encode(x[:0]).shape == (0, 7)
 
 
-@pytest.mark.parametrize("order", ["steps", "parts"])
-def test_many_rows_decode_as_few_do(order: str) -> None:
-    """Of many rows, the reconstructions of the first two codes are looked up in a table of all pairs."""
-    product = random_product(**{**SIZES, "codebook_size": 4}, **SPLITS["unequal"], **QINCO1, opq=True, order=order)
-    codes = torch.randint(4, (64, 7), generator=torch.Generator().manual_seed(2))
-    for length in (1, 2, 3, 7):
-        few = torch.cat([Codec(product).decode(part[:, :length]) for part in codes.split(8)])
-        torch.testing.assert_close(Codec(product).decode(codes[:, :length]), few)
-
-
 def test_fitted_preselectors_belong_to_the_parts() -> None:
     codec, x = Codec(random_product(**SIZES, **SPLITS["unequal"], **QINCO1, opq=True)), vectors(400)
     parts, own = parted(codec, x)
     codec.fit_preselector(x)
     assert codec.quantizer.config["preselector"]
     for part, seen, columns in zip(parts, own, codec.quantizer.part_columns, strict=True):
-        alone = Codec(random_quantizer(part.dim, **{**part.quantizer.config, "preselector": False}))
-        alone.quantizer.load_state_dict(part.quantizer.state_dict(), strict=False)
-        alone.fit_preselector(seen)
-        expected = alone.encode(seen, num_candidates=4, beam_size=3)
+        part.fit_preselector(seen)
+        expected = part.encode(seen, num_candidates=4, beam_size=3)
         found = codec.encode(x, num_candidates=4, beam_size=3)[:, columns]
         assert (found == expected).float().mean() > 0.99
 
@@ -301,10 +283,9 @@ def test_preselectors_of_an_ivf_product_are_fitted_in_the_lists_of_whole_vectors
     assert any((lists != own_lists).float().mean() > 0.3 for lists in apart)  # parts by themselves would differ
     codec.fit_preselector(x)
     normalized = codec.quantizer.normalize(x)
-    for part, dims in zip(codec.quantizer.parts, codec.quantizer.part_slices, strict=True):
-        rows, fitted = normalized[:, dims].contiguous(), part.steps[0].preselector.clone()
-        fit_preselectors(part, rows, own_lists.long())
-        torch.testing.assert_close(fitted, part.steps[0].preselector)
+    for part, dims, own in zip(codec.quantizer.parts, codec.quantizer.part_slices, parts, strict=True):
+        own.quantizer.fit_preselectors(normalized[:, dims].contiguous(), own_lists.long())
+        torch.testing.assert_close(own.quantizer.parts[0].steps[0].preselector, part.steps[0].preselector)
 
 
 def test_decoding_takes_the_rows_of_centroids_that_it_needs() -> None:
@@ -319,10 +300,10 @@ def test_decoding_takes_the_rows_of_centroids_that_it_needs() -> None:
             return out
 
     with Sizes():
-        x_hat = product.advance(0, ids, None)
-    assert largest == x_hat.numel()
-    centroids = torch.cat([part.first_table for part in product.parts], dim=1)
-    torch.testing.assert_close(x_hat, centroids[ids], rtol=0, atol=0)
+        starts = product.starts(ids)
+    assert largest == len(ids) * DIM
+    assert product.coarse_centroids is not None
+    torch.testing.assert_close(torch.cat(starts, dim=1), product.coarse_centroids[ids], rtol=0, atol=0)
 
 
 def test_a_search_that_one_part_cannot_do_is_refused_at_once() -> None:

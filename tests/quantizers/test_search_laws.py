@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from qinco_lit.quantizers import QINCo
+from qinco_lit.quantizers import QINCo, Quantizer, build_quantizer
 
-Make = Callable[..., QINCo]
+Make = Callable[..., Quantizer]
 CONFIG = {"num_steps": 4, "codebook_size": 16, "hidden_dim": 12, "num_blocks": 2}
 
 
@@ -18,7 +18,7 @@ def x() -> torch.Tensor:
     return 2 * torch.randn((300, 8), generator=torch.Generator().manual_seed(5))
 
 
-def _mse(quantizer: QINCo, x: torch.Tensor, **search: int) -> float:
+def _mse(quantizer: Quantizer, x: torch.Tensor, **search: int) -> float:
     with torch.no_grad():
         *_, x_hat = quantizer.reconstructions(quantizer.encode(x, quantizer.search_for(**search)))
     return float((x - x_hat).square().sum(1).mean())
@@ -63,7 +63,7 @@ def test_budget_of_one_hypothesis_is_its_candidates(make_quantizer: Make, x: tor
 
 def test_model_with_a_budget_searches_by_it(make_quantizer: Make, x: torch.Tensor) -> None:
     plain = make_quantizer(8, **CONFIG, num_candidates=4, beam_size=6)
-    budget = make_quantizer(8, **CONFIG, num_candidates=4, beam_size=6, search="budget", candidate_budget=10)
+    budget = make_quantizer(8, **CONFIG, num_candidates=4, beam_size=6, candidate_budget=10)
     torch.testing.assert_close(budget.encode(x), plain.encode(x, plain.search_for(candidate_budget=10)))
     torch.testing.assert_close(budget.encode(x, budget.search_for(num_candidates=4)), plain.encode(x))
 
@@ -77,12 +77,11 @@ def test_codes_do_not_depend_on_chunks(make_quantizer: Make, x: torch.Tensor) ->
 
 def test_a_workspace_bounds_the_chunk(make_quantizer: Make) -> None:
     quantizer = make_quantizer(8, **CONFIG, num_candidates=8, beam_size=6)
-    cpu = torch.device("cpu")
     own, wide = quantizer.default_search, quantizer.search_for(num_candidates=16, beam_size=64)
-    small = quantizer.vectors_per_chunk(own, 1_000_000, cpu)
-    assert 1 < small < quantizer.vectors_per_chunk(own, 10_000_000, cpu)
-    assert quantizer.vectors_per_chunk(own, 1, cpu) == 1
-    assert quantizer.vectors_per_chunk(wide, 1_000_000, cpu) < small
+    small = quantizer.searched_rows(own, 1_000_000)
+    assert 1 < small < quantizer.searched_rows(own, 10_000_000)
+    assert quantizer.searched_rows(own, 1) == 1
+    assert quantizer.searched_rows(wide, 1_000_000) < small
 
 
 def test_a_large_first_codebook_makes_smaller_chunks(make_quantizer: Make) -> None:
@@ -91,7 +90,7 @@ def test_a_large_first_codebook_makes_smaller_chunks(make_quantizer: Make) -> No
 
     def chunk(**sizes: int) -> int:
         quantizer = make_quantizer(8, **narrow, **sizes)
-        return quantizer.vectors_per_chunk(quantizer.default_search, None, torch.device("cpu"))
+        return quantizer.searched_rows(quantizer.default_search, None)
 
     small, large = chunk(codebook_size=16), chunk(codebook_size=65536)
     assert 1 < large < small
@@ -105,9 +104,9 @@ def test_untrained_exact_network_returns_the_codeword() -> None:
     generator = torch.Generator().manual_seed(0)
     codebooks = [torch.randn((16, 8), generator=generator) for _ in range(4)]
     for embed_dim in (None, 5):
-        quantizer = QINCo(8, **CONFIG, embed_dim=embed_dim, num_candidates=4, beam_size=2)
-        init_networks(quantizer, "exact", generator)
-        set_codebooks(quantizer, codebooks, noise=0.0, exact=True, generator=generator)
+        quantizer = build_quantizer(8, **CONFIG, embed_dim=embed_dim, num_candidates=4, beam_size=2)
+        init_networks(quantizer.parts[0], "exact", generator)
+        set_codebooks(quantizer.parts[0], codebooks, noise=0.0, exact=True, generator=generator)
         codes = torch.randint(16, (20, 4), generator=generator)
         *_, x_hat = quantizer.reconstructions(codes)
         plain = sum(codebook[codes[:, step]] for step, codebook in enumerate(codebooks))
@@ -134,11 +133,8 @@ def test_two_kinds_of_candidates_exclude_each_other(make_quantizer: Make) -> Non
         ({"codebook_size": 1}, "codebook_size=1 must be from 2 to 65536"),
         ({"num_candidates": 17}, r"num_candidates=17 must be from 0 \(all\) to codebook_size=16"),
         ({"beam_size": 0}, "beam_size=0 must be at least 1"),
-        ({"search": "greedy"}, "search=greedy is unknown: choose from per_hypothesis, budget"),
-        ({"search": "budget"}, "search=budget with candidate_budget=None: search=budget needs one"),
-        ({"candidate_budget": 9}, "search=per_hypothesis with candidate_budget=9"),
-        ({"search": "budget", "candidate_budget": 0}, "candidate_budget=0 must be at least 1"),
-        ({"search": "budget", "candidate_budget": 9, "num_candidates": 0}, "needs a pre-selector"),
+        ({"candidate_budget": 0}, "candidate_budget=0 must be at least 1"),
+        ({"candidate_budget": 9, "num_candidates": 0}, "num_candidates=0 with candidate_budget=9 needs a pre-selector"),
     ],
 )
 def test_impossible_sizes_are_refused(change: dict[str, int], message: str) -> None:
@@ -156,7 +152,7 @@ def test_impossible_sizes_are_refused(change: dict[str, int], message: str) -> N
     ],
 )
 def test_parameter_counts_are_the_papers(config: dict[str, int], dim: int, expected: float) -> None:
-    quantizer = QINCo(dim, **config)  # type: ignore[arg-type]
+    quantizer = build_quantizer(dim, **config)
     count = sum(parameter.numel() for parameter in quantizer.parameters())
     assert count == pytest.approx(expected, abs=0.005e6)
 
@@ -174,8 +170,8 @@ def test_qinco1_equals_faiss(make_quantizer: Make) -> None:
         beam_size=1,
     )
     oracle = faiss.QINCo(dim, codebook_size, num_blocks, num_steps, hidden_dim)
-    oracle.codebook0.from_array(_array(quantizer.first_codebook))
-    for index, step in enumerate(quantizer.residual_steps()):
+    oracle.codebook0.from_array(_array(quantizer.parts[0].first_codebook))
+    for index, step in enumerate(quantizer.parts[0].residual_steps()):
         theirs = oracle.get_step(index)
         theirs.codebook.from_array(_array(step.codebook))
         theirs.MLPconcat.from_array(_array(step.network.concat.weight), _array(step.network.concat.bias))

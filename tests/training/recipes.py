@@ -25,5 +25,4 @@ RECIPE: dict[str, Any] = {
     "dead_codewords": "split",
     "split_every_batches": 5,
     "search_precision": "fast",
-    "compile_search": False,
 }

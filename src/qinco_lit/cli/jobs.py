@@ -23,7 +23,7 @@ from qinco_lit.cli.sweeps import (
 )
 from qinco_lit.cli.table import JOBS, Job
 from qinco_lit.cli.tracking import is_multirun
-from qinco_lit.commands.checks import NEEDS_PARTS, NO_OPTIONS
+from qinco_lit.commands.checks import GONE, NEEDS_PARTS, NO_OPTIONS
 from qinco_lit.mistakes import in_one_line, remove_if_unused, users_mistake
 from qinco_lit.options import unknown, unknown_key
 from qinco_lit.run_folder import TYPED, only_process
@@ -272,7 +272,7 @@ def _resume(hydra: "Hydra", args: argparse.Namespace) -> Path | None:
             raise ValueError(f"resume={folder} keeps the choices of its run; leave out {override.input_line}")
     run_dir = saved.parent.parent
     args.config_dir, args.config_name = str(saved.parent), saved.stem
-    earlier = read_summary(run_dir).get("resume_overrides", [])
+    earlier = [each for each in read_summary(run_dir).get("resume_overrides", []) if each.partition("=")[0] not in GONE]
     args.overrides = [
         *_RESUME_SETTINGS,
         f"hydra.run.dir={quoted(str(run_dir))}",
@@ -337,4 +337,7 @@ def _plain(config: "DictConfig") -> dict[str, Any]:
     job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     values = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)
+    for group, _, name in (option.partition(".") for option in GONE):
+        if isinstance(values.get(group), dict):
+            values[group].pop(name, None)
     return {str(key): value for key, value in values.items()}

@@ -8,7 +8,13 @@ from typing import Any, get_type_hints
 from qinco_lit.options import check_arguments
 
 # Parameters of what receives the options that are none themselves, and what to give instead.
-NO_OPTIONS = {"model.num_lists": "the lists are the rows of coarse.centroids=FILE.npy, with coarse=ivf"}
+NO_OPTIONS = {
+    "model.num_lists": "the lists are the rows of coarse.centroids=FILE.npy, with coarse=ivf",
+    "model.search": "model.candidate_budget=T tries the T best pairs of the beam, null A codewords per hypothesis",
+    "recipe.compile_search": "torch.compile never made the search faster; leave it out",
+}
+# What configs of before may hold, and nothing reads any more.
+GONE = ("model.search", "recipe.compile_search")
 
 _PART_OPTIONS = ("num_parts", "part_dims", "part_steps", "opq")
 # What only models of parts have (PQ-QINCo).
@@ -172,12 +178,13 @@ def check_search(config: Mapping[str, Any]) -> None:
 
 
 def _check_model(options: Mapping[str, Any]) -> None:
-    from qinco_lit.quantizers import ProductQINCo, QINCo
+    from qinco_lit.quantizers import QINCo, Quantizer
 
     own: dict[str, Any] = {}
-    if "num_parts" in options:  # as `build_quantizer` decides; such a model hands the other options to its parts
-        own = {name: hint for name, hint in get_type_hints(ProductQINCo.__init__).items() if name in _PART_OPTIONS}
-    check_arguments("model", QINCo, options, given=("dim", "num_lists"), extra=own)
+    if "num_parts" in options:  # a product, which hands the other options to its parts
+        hints = {**get_type_hints(Quantizer.__init__), "num_parts": int}
+        own = {name: hints[name] for name in _PART_OPTIONS}
+    check_arguments("model", QINCo, options, given=("dim", "has_start"), extra=own)
     _check_sizes(options)
 
 

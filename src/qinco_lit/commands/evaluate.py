@@ -73,7 +73,7 @@ def evaluate(
             encoding with so many codes, and what a model that was trained for them.
         dedicated: those models, at most one of each number of codes: run folders or codec folders.
         batch_size: database vectors encoded at a time; changes memory and speed, not results.
-        precision: of the codec's search: auto, fast, float32, screened, bfloat16, float16 (see `Codec`).
+        precision: of the codec's search: auto, fast, float32, screened, bfloat16 (see `Codec`).
         device: of the codec: auto, cpu, cuda, cuda:1. Baselines run on the CPU.
         num_threads: of torch and faiss; None leaves theirs.
         cache_dir: where trained baselines and their results are kept for the next evaluation.

@@ -17,11 +17,11 @@ from rich.console import Console
 from qinco_lit.atomic import write_atomically
 from qinco_lit.codec import Codec
 from qinco_lit.devices import chosen_device
-from qinco_lit.encoding.module import BLOCK_ROWS
 from qinco_lit.environment import environment
 from qinco_lit.planning.figures import doublings, memory_of_a_process, shards, sizes_on_disk, times
 from qinco_lit.planning.measurements import measure_rates
 from qinco_lit.quantizers import build_quantizer
+from qinco_lit.quantizers.chunks import BLOCK_ROWS
 from qinco_lit.reports.plan import markdown_report, notes, rich_tables
 from qinco_lit.threads import threads
 from qinco_lit.training.initialization import init_networks, set_codebooks
@@ -200,8 +200,8 @@ def _codec(
     quantizer, generator = build_quantizer(data.dim, **model), torch.Generator().manual_seed(0)
     for part, dims in zip(quantizer.parts, quantizer.part_slices, strict=True):
         x = torch.from_numpy(rows[:, dims]).float()
-        part.data_mean.copy_(x.mean(0))
-        part.data_std.copy_(x.std().clamp(min=1e-6))
+        quantizer.data_mean[dims] = x.mean(0)
+        quantizer.data_std[dims] = x.std().clamp(min=1e-6)
         init_networks(part, "linear", generator)
         codebooks = torch.randn((part.num_steps, part.codebook_size, part.dim), generator=generator)
         set_codebooks(part, codebooks, noise=0.0, exact=False, generator=generator)

@@ -99,7 +99,7 @@ def search(
         repeats: passes over the queries, of which the median counts.
         latency_queries: queries that are also asked one by one; 0: none.
         num_threads: of torch and faiss; None: as many as each takes by itself, all cores.
-        precision: of the full decoder: auto, fast, float32, screened, bfloat16, float16 (see `Searcher`).
+        precision: of the full decoder: auto, fast, float32, screened, bfloat16 (see `Searcher`).
         mmap: leave the lists of the index on the disk.
         seed: of the order of the points.
         cache_dir: where filled baselines are kept.

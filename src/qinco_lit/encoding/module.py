@@ -16,17 +16,14 @@ from torch import Tensor
 from qinco_lit.arrays import AssignLists
 from qinco_lit.codec import Codec
 from qinco_lit.encoding.shards import ShardFolder
+from qinco_lit.quantizers.chunks import BLOCK_ROWS
 from qinco_lit.vectors import VectorFile
 from qinco_lit.vectors.code_info import CodeInfo, StoredRows
 from qinco_lit.vectors.read_ahead import read_ahead
 
-# Rows given to the codec at once, counted from the start of a shard. Fixed: the rounding of a matrix product may depend
-# on how many rows it has, and the codes must not depend on batch size, ranks or interruptions.
-BLOCK_ROWS = 16_384
-
 
 class Batch(NamedTuple):
-    """Rows of the input from one shard, starting at a whole block of it."""
+    """Rows of the input from one shard, starting at a whole block (`BLOCK_ROWS`) of it: so chunks are the same ones."""
 
     shard: int
     x: Shaped[Tensor, "batch dim"]
@@ -36,18 +33,18 @@ class EncodedBatch(NamedTuple):
     """The codes of a batch on the codec's device, where they may not have been computed yet."""
 
     shard: int
-    codes: list[Integer[Tensor, "block steps"]]
-    list_ids: list[Integer[Tensor, " block"]] | None
+    codes: Integer[Tensor, "batch steps"]
+    list_ids: Integer[Tensor, " batch"] | None
 
     @property
     def num_rows(self) -> int:
         """Vectors of the batch."""
-        return sum(len(block) for block in self.codes)
+        return len(self.codes)
 
     def stored(self, info: CodeInfo) -> StoredRows:
         """Wait for the device; what goes into the shard's file."""
-        list_ids = None if self.list_ids is None else _in_one(self.list_ids)
-        return StoredRows(info.stored(_in_one(self.codes)), list_ids)
+        list_ids = None if self.list_ids is None else self.list_ids.cpu().numpy()
+        return StoredRows(info.stored(self.codes.cpu().numpy()), list_ids)
 
 
 class ShardLoader:
@@ -141,20 +138,14 @@ class Encoding(LightningModule):
         signal.signal(signal.SIGTERM, _interrupt)
 
     def predict_step(self, batch: Batch) -> EncodedBatch:
-        """Encode a batch, block by block; a GPU is not waited for, so that it has the next batch when this one ends."""
-        blocks = [self._encode(x) for x in torch.split(batch.x, BLOCK_ROWS)]
+        """Encode a batch; a GPU is not waited for, so that it has the next batch when this one ends."""
         if self.codec.num_lists is None:
-            return EncodedBatch(batch.shard, blocks, None)
-        return EncodedBatch(batch.shard, [codes for _, codes in blocks], [list_ids for list_ids, _ in blocks])
-
-    def _encode(self, x: Shaped[Tensor, "block dim"]) -> Any:
-        list_ids = None if self._assign_lists is None else self._assign_lists(x)
-        return self.codec.encode(x, list_ids=list_ids, **self._search)
-
-
-def _in_one(blocks: list[Tensor]) -> Integer[np.ndarray, "..."]:
-    """In main memory; joined there, as torch joins no uint16 on a GPU."""
-    return np.concatenate([block.cpu().numpy() for block in blocks])
+            return EncodedBatch(batch.shard, self.codec.encode(batch.x, **self._search), None)
+        list_ids = None
+        if self._assign_lists is not None:
+            list_ids = torch.cat([self._assign_lists(x) for x in torch.split(batch.x, BLOCK_ROWS)])
+        list_ids, codes = self.codec.encode(batch.x, list_ids=list_ids, **self._search)
+        return EncodedBatch(batch.shard, codes, list_ids)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from qinco_lit.codec import Codec
 from qinco_lit.encoding import default_shard_rows
-from qinco_lit.encoding.module import BLOCK_ROWS
 from qinco_lit.planning.measurements import Rates, Searched
 from qinco_lit.planning.throughput import Timing
 from qinco_lit.quantizers.beam import Search
+from qinco_lit.quantizers.chunks import BLOCK_ROWS
 from qinco_lit.quantizers.precision import precision_for
 from qinco_lit.vectors.code_packing import packed_bytes
 
@@ -110,8 +110,8 @@ def memory_of_a_process(codec: Codec, search: Search, row_bytes: int, peak_bytes
     tables = {where: size for where, size in made.items() if where not in weights}
     # the chunk that a huge workspace would hold says what a vector takes in it
     huge = 1 << 60
-    per_vector = huge // quantizer.vectors_per_chunk(search, huge, codec.device)
-    chunk = min(quantizer.vectors_per_chunk(search, codec.workspace_bytes, codec.device), BLOCK_ROWS)
+    per_vector = huge // quantizer.searched_rows(search, huge)
+    chunk = min(quantizer.searched_rows(search, codec.workspace_bytes), BLOCK_ROWS)
     float32_copies = 2 * BLOCK_ROWS * codec.dim * 4  # as read and normalised
     return {
         "weights_bytes": sum(weights.values()),

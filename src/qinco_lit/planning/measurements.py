@@ -12,10 +12,10 @@ from jaxtyping import Shaped
 from qinco_lit.arrays import AssignLists
 from qinco_lit.coarse.assignment import list_assigner
 from qinco_lit.codec import Codec
-from qinco_lit.encoding.module import BLOCK_ROWS
 from qinco_lit.planning.throughput import Timing, TrainingSteps, decoding, encoding, read_rate, time_by_turns
 from qinco_lit.quantizers import build_quantizer
 from qinco_lit.quantizers.beam import Search
+from qinco_lit.quantizers.chunks import BLOCK_ROWS
 from qinco_lit.training.recipe import Recipe
 from qinco_lit.vectors.data_facts import DataFacts
 

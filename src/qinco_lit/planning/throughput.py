@@ -125,7 +125,7 @@ def encoding(
         list_ids = None if assign_lists is None else assign_lists(torch.from_numpy(rows[:num_rows]))
         codec.encode(rows[:num_rows], list_ids=list_ids, **options)
 
-    chunk = codec.quantizer.vectors_per_chunk(search, codec.workspace_bytes, codec.device)
+    chunk = codec.quantizer.searched_rows(search, codec.workspace_bytes)
     return Work(run, min(chunk, len(rows)), len(rows))
 
 
@@ -183,7 +183,7 @@ class TrainingSteps:
             torch.autograd.backward(loss)
             self._update()
 
-        chunk = self._quantizer.vectors_per_chunk(search, None, self._device)
+        chunk = self._quantizer.searched_rows(search, None)
         return Work(run, min(chunk, self._recipe.batch_size), self._recipe.batch_size)
 
     def fixed_s(self) -> float:

@@ -19,7 +19,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from qinco_lit.quantizers import QINCo
+from qinco_lit.codec_folder import load_tensors, tensors
+from qinco_lit.quantizers import Quantizer
 
 MODULE = "model_qinco."
 _CLASSES = (
@@ -147,13 +148,13 @@ def check_sizes(source: Path | str, declared: Mapping[str, object], found: Mappi
             raise ValueError(f"{source}: its parameters say {name}={said!r}, its tensors {name}={size}")
 
 
-def fill(quantizer: QINCo, state: Mapping[str, Tensor], names: Mapping[str, str], source: Path) -> None:
+def fill(quantizer: Quantizer, state: Mapping[str, Tensor], names: Mapping[str, str], source: Path) -> None:
     """Load a model's weights.
 
     Args:
         quantizer: the model to fill.
         state: tensors by published name, any floating dtype; they become float32.
-        names: published name -> ours, for all of the model.
+        names: published name -> that of `codec_folder.tensors`, for all of the model.
         source: the file, for errors.
 
     Raises:
@@ -163,15 +164,16 @@ def fill(quantizer: QINCo, state: Mapping[str, Tensor], names: Mapping[str, str]
     missing = [name for name in names if name not in state]
     if unknown or missing:
         raise ValueError(f"{source} does not fit its parameters: missing {missing[:3]}, unknown {unknown[:3]}")
-    own = quantizer.state_dict()
+    own = tensors(quantizer)
     for theirs, ours in names.items():
         if state[theirs].shape != own[ours].shape:
             found, asked = tuple(state[theirs].shape), tuple(own[ours].shape)
             raise ValueError(f"{source}: {theirs} has shape {found}, the model needs {asked}")
         check_finite(source, theirs, state[theirs])
-    quantizer.load_state_dict({ours: state[theirs].float() for theirs, ours in names.items()})
-    if not float(quantizer.data_std) > 0:
-        raise ValueError(f"{source}: vectors cannot be divided by {float(quantizer.data_std)}")
+    load_tensors(quantizer, {ours: state[theirs].float() for theirs, ours in names.items()})
+    for scale in quantizer.data_std.tolist():
+        if not scale > 0:
+            raise ValueError(f"{source}: vectors cannot be divided by {scale}")
 
 
 def check_finite(source: Path, name: str, tensor: Tensor) -> None:

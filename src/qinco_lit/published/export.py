@@ -11,15 +11,16 @@ from torch import Tensor
 
 from qinco_lit.atomic import write_atomically
 from qinco_lit.codec import Codec
+from qinco_lit.codec_folder import tensors
 from qinco_lit.published.qinco2_layout import STATISTICS, published_names
-from qinco_lit.quantizers import QINCo
+from qinco_lit.quantizers import QINCo, Quantizer
 
 _log = logging.getLogger(__name__)
 
 # what `parameters` of the layout can say; a budget and fitted pre-selectors are dropped with a word about it
 _EXPRESSED = {
     "num_steps", "codebook_size", "embed_dim", "hidden_dim", "num_blocks", "outer_skip", "num_candidates", "beam_size",
-    "num_lists", "search", "candidate_budget", "preselector",
+    "num_lists", "candidate_budget", "preselector",
 }  # fmt: skip
 
 
@@ -38,7 +39,7 @@ def export_checkpoint(codec: Codec, path: str | Path) -> None:
     if target.is_dir():
         raise ValueError(f"{target} is a folder: name a file, {target / 'checkpoint.pt'}")
     quantizer = codec.quantizer
-    if not isinstance(quantizer, QINCo):
+    if "num_parts" in quantizer.config:
         raise ValueError(
             f"the published layout holds one model a file and cannot express num_parts={len(quantizer.parts)}: "
             "this codec cannot be exported"
@@ -69,8 +70,8 @@ def _check_expressible(config: dict[str, Any]) -> None:
         )
 
 
-def _checkpoint(quantizer: QINCo) -> dict[str, Any]:
-    config, own = quantizer.config, quantizer.state_dict()
+def _checkpoint(quantizer: Quantizer) -> dict[str, Any]:
+    config, own = quantizer.config, tensors(quantizer)
     parameters = {
         "K": config["codebook_size"],
         "M": config["num_steps"],
@@ -81,7 +82,7 @@ def _checkpoint(quantizer: QINCo) -> dict[str, Any]:
     }
     # None and the vectors' own dimension are the same model; the layout has only the number
     parameters |= {"de": config["embed_dim"] or quantizer.dim} if config["outer_skip"] else {"qinco1_mode": True}
-    if config.get("num_lists") is not None:
+    if quantizer.num_lists is not None:
         parameters |= {"ivf_in_use": True, "ivf_K": config["num_lists"]}
     names = published_names(quantizer)
     state: dict[str, Tensor] = {theirs: own[ours].float().cpu().clone() for theirs, ours in names.items()}

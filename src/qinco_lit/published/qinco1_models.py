@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qinco_lit.published.checkpoint_file import check_sizes, fill
 from qinco_lit.published.qinco1_release import OPQ_MATRIX, PART_PREFIX, Qinco1Model
-from qinco_lit.quantizers import ProductQINCo, QINCo, Quantizer, build_quantizer
+from qinco_lit.quantizers import QINCo, Quantizer, build_quantizer
 
 _ORTHOGONAL = 5e-3  # a rotation in float32 is within 1e-5 or so, one rounded to half precision within 1e-3
 
@@ -29,8 +29,8 @@ def _single(model: Qinco1Model, source: Path) -> Quantizer:
     found = _sizes(model, source)
     options = {"num_steps": found["M"], "num_lists": found.get("K_IVF")}
     quantizer = _construct(found["d"], options, model, found, source)
-    assert isinstance(quantizer, QINCo)
-    _fill(quantizer, model, source, scale=_scale(model, source))
+    state, names = _named(quantizer, 0, model, scale=_scale(model, source))
+    fill(quantizer, state, names, source)
     return quantizer
 
 
@@ -50,18 +50,17 @@ def _product(model: Qinco1Model, source: Path) -> Quantizer:
     }
     shown = next((index for index, sizes in enumerate(found) if "h" in sizes), 0)  # a part of one step has no network
     product = _construct(sum(part_dims), options, model.parts[shown], found[shown], source)
-    assert isinstance(product, ProductQINCo)
     owned = (*(f"{PART_PREFIX}{index}." for index in range(len(found))), OPQ_MATRIX)
     unknown = [name for name in model.state if not name.startswith(owned)]
     if unknown:
         raise ValueError(f"{source} does not fit its parameters: unknown {unknown[:3]}")
-    for index, (quantizer, part) in enumerate(zip(product.parts, model.parts, strict=True)):
-        prefix = f"{PART_PREFIX}{index}."
+    state, names = ({}, {}) if rotation is None else ({OPQ_MATRIX: rotation}, {OPQ_MATRIX: "rotation"})
+    for index, part in enumerate(model.parts):
         scale = _scale(part, source) * (_scale(model, source) if "db_scale" in model.sizes else 1)
-        _fill(quantizer, part, source, scale=scale, prefix=prefix)
-    if rotation is not None:
-        assert product.rotation is not None
-        product.rotation.copy_(rotation)
+        own, own_names = _named(product, index, part, scale=scale)
+        state |= {f"{PART_PREFIX}{index}.{name}": tensor for name, tensor in own.items()}
+        names |= {f"{PART_PREFIX}{index}.{theirs}": f"parts.{index}.{ours}" for theirs, ours in own_names.items()}
+    fill(product, state, names, source)
     return product
 
 
@@ -142,20 +141,18 @@ def _scale(model: Qinco1Model, source: Path) -> float:
     return float(model.sizes["db_scale"])
 
 
-def _fill(quantizer: QINCo, model: Qinco1Model, source: Path, *, scale: float, prefix: str = "") -> None:
-    state = {**model.state, "data_mean": torch.zeros(quantizer.dim), "db_scale": torch.tensor(scale)}
-    names = {"data_mean": "data_mean", "db_scale": "data_std", **_names(quantizer)}
-    fill(
-        quantizer,
-        {prefix + name: tensor for name, tensor in state.items()},
-        {prefix + theirs: ours for theirs, ours in names.items()},
-        source,
-    )
+def _named(
+    quantizer: Quantizer, index: int, model: Qinco1Model, *, scale: float
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a part, by the release's names, and these mapped to those of a codec's only part."""
+    part = quantizer.parts[index]
+    state = {**model.state, "data_mean": torch.zeros(part.dim), "db_scale": torch.tensor(scale)}
+    return state, {"data_mean": "data_mean", "db_scale": "data_std", **_names(part)}
 
 
 def _names(quantizer: QINCo) -> dict[str, str]:
     """The release's name of every weight, mapped to ours."""
-    ivf = quantizer.num_lists is not None
+    ivf = quantizer.has_start
     names = {"codebook0.weight": "coarse_centroids" if ivf else "first_codebook"}
     for index, step in enumerate(quantizer.residual_steps()):
         theirs, ours = f"step{index if ivf else index + 1}", f"steps.{index}"

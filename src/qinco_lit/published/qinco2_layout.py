@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qinco_lit.published.checkpoint_file import check_sizes, fill
-from qinco_lit.quantizers import QINCo
+from qinco_lit.quantizers import Quantizer
 
 _log = logging.getLogger(__name__)
 
@@ -22,14 +22,14 @@ STATISTICS = (".xtarget_mean", ".xtarget_var")
 _PAPER_NUM_CANDIDATES, _PAPER_BEAM_SIZE = 16, 32
 
 
-def published_names(quantizer: QINCo) -> dict[str, str]:
-    """The published name of every weight of a model, mapped to ours."""
+def published_names(quantizer: Quantizer) -> dict[str, str]:
+    """The published name of every weight of a model of one part, mapped to that of `codec_folder.tensors`."""
     names = {"data_mean": "data_mean", "data_std": "data_std"}
-    if quantizer.config.get("num_lists") is None:
+    if quantizer.num_lists is None:
         names["steps.0.codebook.weight"] = "first_codebook"
     else:
         names[CENTROIDS] = "coarse_centroids"
-    for index, step in enumerate(quantizer.residual_steps()):
+    for index, step in enumerate(quantizer.parts[0].residual_steps()):
         theirs, ours = f"steps.{index + 1}", f"steps.{index}"
         names[f"{theirs}.codebook.weight"] = f"{ours}.codebook"
         if step.preselector is not None and quantizer.config["num_candidates"]:
@@ -47,7 +47,7 @@ def published_names(quantizer: QINCo) -> dict[str, str]:
 
 def build_quantizer(
     checkpoint: Mapping[Any, Any], source: Path, centroids: Float[Tensor, "lists dim"] | None = None
-) -> QINCo:
+) -> Quantizer:
     """The model of a checkpoint dict.
 
     Args:
@@ -127,7 +127,7 @@ def _sizes(state: Mapping[str, Tensor], source: Path) -> dict[str, int]:
     return sizes
 
 
-def _construct(sizes: Mapping[str, Any], qinco1: bool, preselects: bool) -> QINCo:
+def _construct(sizes: Mapping[str, Any], qinco1: bool, preselects: bool) -> Quantizer:
     num_candidates, beam_size = sizes.get("A"), sizes.get("B")
     if preselects and (num_candidates is None or beam_size is None):
         num_candidates = min(_PAPER_NUM_CANDIDATES, sizes["K"]) if num_candidates is None else num_candidates
@@ -145,4 +145,4 @@ def _construct(sizes: Mapping[str, Any], qinco1: bool, preselects: bool) -> QINC
         "beam_size": operator.index(beam_size or 1),
         **lists,
     }
-    return QINCo(sizes["data_dim"], **config)
+    return Quantizer(sizes["data_dim"], **config)

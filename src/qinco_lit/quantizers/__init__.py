@@ -1,8 +1,6 @@
 """Quantizers as pure torch modules."""
 
-from qinco_lit.quantizers.build import Quantizer, build_quantizer, truncated
-from qinco_lit.quantizers.losses import StepLosses
-from qinco_lit.quantizers.product import ProductQINCo
 from qinco_lit.quantizers.qinco import QINCo
+from qinco_lit.quantizers.quantizer import Quantizer, StepLosses, build_quantizer, truncated
 
-__all__ = ["ProductQINCo", "QINCo", "Quantizer", "StepLosses", "build_quantizer", "truncated"]
+__all__ = ["QINCo", "Quantizer", "StepLosses", "build_quantizer", "truncated"]

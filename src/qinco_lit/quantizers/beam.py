@@ -6,8 +6,6 @@ from typing import NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor
 
-SEARCHES = ("per_hypothesis", "budget")
-
 
 class Beam(NamedTuple):
     """Hypotheses per vector, best first."""

@@ -1,6 +1,8 @@
-"""k-means and greedy residual k-means: the codebooks a training starts from."""
+"""Nearest codewords, k-means and greedy residual k-means: the codebooks a training starts from."""
 
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -9,6 +11,8 @@ from torch import Tensor
 _ROWS_PER_CHUNK = 16_384
 _CODEWORDS_PER_TILE = 16_384
 _SCORES_BYTES = 64 << 20
+
+_Value = TypeVar("_Value")
 
 
 def half_squared_norms(codebook: Float[Tensor, "codebook dim"]) -> Float[Tensor, " codebook"]:
@@ -44,6 +48,37 @@ def nearest_codeword(
             nearest[chunk] = torch.where(closer, index + number * _CODEWORDS_PER_TILE, nearest[chunk])
             lowest[chunk] = torch.where(closer, score, lowest[chunk])
     return nearest
+
+
+class Kept(Generic[_Value]):
+    """Calls a function of tensors again only when one of them is another tensor than before, or was written to.
+
+    Copies and pickles hold the function alone.
+    """
+
+    def __init__(self, function: Callable[..., _Value]) -> None:
+        self._function = function
+        self._seen: list[tuple[weakref.ref[Tensor], int | None]] = []
+        self._value: _Value | None = None
+
+    def __call__(self, *tensors: Tensor) -> _Value:
+        """The function's value for these tensors."""
+        same = len(self._seen) == len(tensors) and all(
+            seen() is tensor and version is not None and version == _version(tensor)
+            for (seen, version), tensor in zip(self._seen, tensors, strict=True)
+        )
+        if not same or self._value is None:
+            self._value = self._function(*tensors)
+            self._seen = [(weakref.ref(tensor), _version(tensor)) for tensor in tensors]
+        return self._value
+
+    def __reduce__(self) -> Any:
+        return Kept, (self._function,)
+
+
+def _version(tensor: Tensor) -> int | None:
+    """How often a tensor was written to; tensors of inference mode do not tell."""
+    return None if tensor.is_inference() else tensor._version
 
 
 def kmeans(

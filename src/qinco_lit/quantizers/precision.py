@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-PRECISIONS = ("auto", "fast", "float32", "screened", "bfloat16", "float16")
+PRECISIONS = ("auto", "fast", "float32", "screened", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,6 @@ _NAMED = {
     "float32": Precision("float32", torch.float32, rescore=False),
     "screened": Precision("screened", torch.bfloat16, rescore=True),
     "bfloat16": Precision("bfloat16", torch.bfloat16, rescore=False),
-    "float16": Precision("float16", torch.float16, rescore=False),
 }
 FLOAT32 = _NAMED["float32"]
 
@@ -40,12 +39,19 @@ def precision_for(name: str, device: torch.device) -> Precision:
     Raises:
         ValueError: an unknown name.
     """
+    if name == "float16":
+        raise ValueError("precision=float16 is no more: choose bfloat16, which is as fast and has float32's range")
     if name not in PRECISIONS:
         raise ValueError(f"precision={name} is unknown: choose from {', '.join(PRECISIONS)}")
     if name in ("auto", "fast"):
         faster = "screened" if name == "auto" else "bfloat16"
         name = faster if has_fast_bfloat16(device) else "float32"
     return _NAMED[name]
+
+
+def recorded_precision(name: str) -> str:
+    """The precision of codes that an earlier version made: what that called float16 is searched in bfloat16 today."""
+    return "bfloat16" if name == "float16" else name
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

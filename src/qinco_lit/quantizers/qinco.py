@@ -1,26 +1,24 @@
-"""QINCo1 and QINCo2: neural residual quantization with beam search."""
+"""QINCo1 and QINCo2: neural residual quantization of normalised vectors with beam search."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qinco_lit.quantizers.allocation import keep_freed_memory
-from qinco_lit.quantizers.beam import SEARCHES, Beam, Search, checked_num_steps
-from qinco_lit.quantizers.chunks import vectors_per_chunk
-from qinco_lit.quantizers.kept import Kept
-from qinco_lit.quantizers.kmeans import half_squared_norms, nearest_codeword
-from qinco_lit.quantizers.losses import StepLosses
+from qinco_lit.quantizers.beam import Beam, Pairs, Search
 from qinco_lit.quantizers.network import CodewordNetwork
 from qinco_lit.quantizers.precision import FLOAT32, Precision
-from qinco_lit.quantizers.step import ResidualStep, StepTables
+from qinco_lit.quantizers.step import ResidualStep, StepTables, evaluate
 
 
 class QINCo(nn.Module):
     """Residual quantizer whose codebooks depend on the reconstruction so far.
+
+    It codes what a start leaves of normalised vectors. Without a start its first codebook is a plain one; with a start
+    (the vector's centroid), every step owns a network, and the first tries max(A, B) candidates.
 
     QINCo1 ("Residual Quantization with Implicit Neural Codebooks", ICML 2024): `num_candidates=0, beam_size=1,
     outer_skip=False, embed_dim=None`. QINCo2 ("Qinco2: Vector Compression and Search with Improved Implicit Neural
@@ -37,21 +35,15 @@ class QINCo(nn.Module):
         outer_skip: add the codeword to the network's output (QINCo2).
         num_candidates: codewords pre-selected per hypothesis (A); 0 tries all K and builds no pre-selector.
         beam_size: hypotheses kept between steps (B).
-        search: `per_hypothesis` tries A codewords on every hypothesis, as in the papers; `budget` tries the
-            `candidate_budget` best pairs of hypothesis and codeword of the whole beam.
-        candidate_budget: those pairs per step (T); needed by, and only by, `search=budget`.
+        candidate_budget: try so many pairs of hypothesis and codeword per step (T), the best of the whole beam; None
+            tries A codewords on every hypothesis, as in the papers.
         preselector: whether the steps own pre-selectors; None builds them when `num_candidates` asks for them. With
             `num_candidates=0` they serve searches at run time.
-        num_lists: of a frozen coarse codebook that comes first (IVF); None for a plain model. Its codes start with the
-            list id, all `num_steps` steps own a network, and the first of them tries max(A, B) candidates.
+        has_start: whether vectors come with a start.
 
     Raises:
         ValueError: for a size that is out of range.
     """
-
-    data_mean: Tensor
-    data_std: Tensor
-    coarse_centroids: Tensor | None
 
     def __init__(
         self,
@@ -66,52 +58,42 @@ class QINCo(nn.Module):
         outer_skip: bool = True,
         num_candidates: int = 16,
         beam_size: int = 32,
-        search: str = "per_hypothesis",
         candidate_budget: int | None = None,
         preselector: bool | None = None,
-        num_lists: int | None = None,
+        has_start: bool = False,
     ) -> None:
         super().__init__()
         sizes: dict[str, int | None] = {
             "dim": dim, "num_steps": num_steps, "embed_dim": embed_dim, "hidden_dim": hidden_dim,
-            "num_blocks": num_blocks, "concat_rank": concat_rank, "num_lists": num_lists,
+            "num_blocks": num_blocks, "concat_rank": concat_rank,
         }  # fmt: skip
         for name, value in sizes.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")
         if not 2 <= codebook_size <= 65536:
             raise ValueError(f"codebook_size={codebook_size} must be from 2 to 65536")
-        self.dim, self.num_steps, self.codebook_size, self.num_lists = dim, num_steps, codebook_size, num_lists
-        self.embed_dim, self.hidden_dim = embed_dim or dim, hidden_dim
-        if search not in SEARCHES:
-            raise ValueError(f"search={search} is unknown: choose from {', '.join(SEARCHES)}")
-        if (search == "budget") != (candidate_budget is not None):
-            raise ValueError(
-                f"search={search} with candidate_budget={candidate_budget}: search=budget needs one, others none"
-            )
+        self.dim, self.num_steps, self.codebook_size, self.has_start = dim, num_steps, codebook_size, has_start
+        self.embed_dim, self.hidden_dim, self.num_blocks = embed_dim or dim, hidden_dim, num_blocks
         preselect = num_candidates > 0 if preselector is None else preselector
-        if not preselect and (search == "budget" or num_candidates > 0):
-            raise ValueError(f"search={search} with num_candidates={num_candidates} needs a pre-selector")
+        if not preselect and (candidate_budget is not None or num_candidates > 0):
+            raise ValueError(
+                f"num_candidates={num_candidates} with candidate_budget={candidate_budget} needs a pre-selector"
+            )
         self.default_search = Search(beam_size, num_candidates, candidate_budget, codebook_size)
         self.config: dict[str, Any] = {
             "num_steps": num_steps, "codebook_size": codebook_size, "embed_dim": embed_dim, "hidden_dim": hidden_dim,
             "num_blocks": num_blocks, "concat_rank": concat_rank, "outer_skip": outer_skip,
-            "num_candidates": num_candidates, "beam_size": beam_size, "search": search,
-            "candidate_budget": candidate_budget,
-            "preselector": preselect, "num_lists": num_lists,
+            "num_candidates": num_candidates, "beam_size": beam_size, "candidate_budget": candidate_budget,
+            "preselector": preselect,
         }  # fmt: skip
-        self.register_buffer("data_mean", torch.zeros(dim))
-        self.register_buffer("data_std", torch.ones(()))
-        self.register_buffer("coarse_centroids", None if num_lists is None else torch.zeros(num_lists, dim))
-        self._coarse_half_norms = Kept(half_squared_norms)
-        self.first_codebook = nn.Parameter(torch.zeros(codebook_size, dim)) if num_lists is None else None
+        self.first_codebook = None if has_start else nn.Parameter(torch.zeros(codebook_size, dim))
         network: dict[str, Any] = {
             "embed_dim": self.embed_dim, "hidden_dim": hidden_dim, "num_blocks": num_blocks, "outer_skip": outer_skip,
             "concat_rank": concat_rank,
         }  # fmt: skip
         self.steps = nn.ModuleList(
             ResidualStep(dim, codebook_size, preselect=preselect, network=CodewordNetwork(dim, **network))
-            for _ in range(num_steps - 1 if num_lists is None else num_steps)
+            for _ in range(num_steps if has_start else num_steps - 1)
         )
 
     def search_for(
@@ -145,165 +127,59 @@ class QINCo(nn.Module):
         return search
 
     def residual_steps(self) -> list[ResidualStep]:
-        """The steps that own a network, typed (iterating a ModuleList gives plain modules): 1..M-1, IVF 1..M."""
+        """The steps that own a network, typed (iterating a ModuleList gives modules): M - 1, or M with a start."""
         return [step for step in self.steps if isinstance(step, ResidualStep)]
 
     def network_step(self, index: int) -> ResidualStep | None:
         """The step of code `index` (from 0); None where that is the plain first codebook."""
         steps = self.residual_steps()
-        return steps[index] if self.num_lists is not None else steps[index - 1] if index > 0 else None
+        return steps[index] if self.has_start else steps[index - 1] if index > 0 else None
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.data_mean.device
-
-    @property
-    def parts(self) -> "list[QINCo]":
-        """The quantizers that the codes are of, as of a `ProductQINCo`: itself."""
-        return [self]
-
-    @property
-    def part_slices(self) -> list[slice]:
-        """Dimensions of each part: all of them."""
-        return [slice(0, self.dim)]
-
-    @property
-    def part_columns(self) -> list[list[int]]:
-        """Columns of the codes of each part, after the list ids: all of them."""
-        return [list(range(self.num_steps))]
-
-    def part_codes(self, codes: Int[Tensor, "batch columns"]) -> list[Int[Tensor, "batch columns"]]:
-        """The codes of each part: all of them."""
-        return [codes]
-
-    @property
-    def num_columns(self) -> int:
-        """Columns of codes: one per step, after the list id of an IVF model."""
-        return 1 + len(self.steps)
-
-    @property
-    def first_table(self) -> Float[Tensor, "rows dim"]:
-        """What the first column of the codes indexes: the first codebook, or the coarse centroids."""
-        table = self.first_codebook if self.coarse_centroids is None else self.coarse_centroids
-        assert table is not None
-        return table
-
-    def tables(self, precision: Precision = FLOAT32, *, compiled: bool = False) -> list[StepTables]:
+    def tables(self, precision: Precision = FLOAT32) -> list[StepTables]:
         """Per-step tables of the current weights; compute once, reuse for every batch until the weights change.
 
-        Candidates are scored in `precision`; `compiled` by a function of torch.compile (a CPU needs a C++ compiler).
+        Candidates are scored in `precision`.
         """
-        return [step.tables(precision, compiled=compiled) for step in self.residual_steps()]
-
-    def rotated(self, x: Shaped[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
-        """What the parts divide among them: x in float32, as there is no rotation."""
-        return x.float()
-
-    def normalize(self, x: Shaped[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
-        """(x - mean) / std in float32, from any real dtype."""
-        return (x.float() - self.data_mean) / self.data_std
-
-    def denormalize(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
-        """Back to raw space."""
-        return x * self.data_std + self.data_mean
-
-    def raw_squared_error(self, x_hat: Float[Tensor, "batch dim"], x: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
-        """Sum over rows and dimensions, in raw space, float64, of the error between normalised vectors."""
-        return (x_hat - x).square().sum().double() * self.data_std.double() ** 2
-
-    @torch.no_grad()
-    def set_centroids(self, centroids: Float[Tensor, "lists dim"]) -> None:
-        """Take the coarse centroids, in raw space; the normalisation must be known."""
-        assert self.coarse_centroids is not None
-        self.coarse_centroids.copy_(self.normalize(centroids))
-
-    def raw_centroids(self) -> Float[Tensor, "lists dim"] | None:
-        """The coarse centroids in raw space, a copy; None for a plain model."""
-        return None if self.coarse_centroids is None else self.denormalize(self.coarse_centroids)
-
-    @torch.no_grad()
-    def assign_lists(self, x: Float[Tensor, "batch dim"]) -> Int[Tensor, " batch"]:
-        """List of each normalised vector (int64): that of the nearest centroid, by brute force in bounded memory."""
-        assert self.coarse_centroids is not None
-        with torch.autocast(x.device.type, enabled=False):
-            return nearest_codeword(x, self.coarse_centroids, self._coarse_half_norms(self.coarse_centroids))
+        return [step.tables(precision) for step in self.residual_steps()]
 
     @torch.no_grad()
     def encode(
         self,
         x: Float[Tensor, "batch dim"],
-        search: Search | None = None,
+        start: Float[Tensor, "batch dim"] | None,
+        search: Search,
+        tables: list[StepTables],
         *,
-        num_steps: int | None = None,
-        list_ids: Int[Tensor, " batch"] | None = None,
-        workspace_bytes: int | None = None,
-        tables: list[StepTables] | None = None,
-    ) -> Int[Tensor, "batch columns"]:
-        """Beam search for the codes of normalised vectors (int64); IVF models put the list id first.
+        num_steps: int,
+    ) -> Int[Tensor, "batch num_steps"]:
+        """Beam search for the codes of vectors that are searched together (int64).
 
         Args:
             x: vectors in normalised space, float32.
-            search: from `search_for`; None is the model's own.
-            num_steps: codes wanted, 1 to the model's; the search ends after as many. None: all.
-            list_ids: of an IVF model: the list of each vector, taken as it is; None is `assign_lists`.
-            workspace_bytes: bound on the memory of intermediate results, at least one vector at a time.
-            tables: from `tables()`, which set the precision, to share them between calls; None is float32.
+            start: what they are coded from, where the model has starts.
+            search: from `search_for`.
+            tables: from `tables()`, which set the precision.
+            num_steps: codes wanted, 1 to the model's; the search ends after as many.
         """
-        search = self.default_search if search is None else search
-        tables = self.tables() if tables is None else tables
-        tables = tables[: len(tables) - self.num_steps + checked_num_steps(num_steps, self.num_steps)]
-        if x.device.type == "cpu":
-            keep_freed_memory()
-        if self.num_lists is not None and list_ids is None:
-            list_ids = self.assign_lists(x)
-        half = any(table.scoring.terms.stream.dtype != torch.float32 for table in tables)
-        chunk = self.vectors_per_chunk(search, workspace_bytes, x.device, half_precision=half)
-        with torch.autocast(x.device.type, enabled=False):  # the tables say what is rounded, and nothing else is
-            first = self._first_codes(x, 1 if not tables else search.beam_size, list_ids, chunk)
-            parts = [
-                self._search(part, codes, search, tables)
-                for part, codes in zip(torch.split(x, chunk), first, strict=True)
-            ]
-        return torch.cat(parts)
-
-    def vectors_per_chunk(
-        self, search: Search, workspace_bytes: int | None, device: torch.device, *, half_precision: bool = False
-    ) -> int:
-        """How many vectors are searched together so that intermediate results stay within the workspace."""
-        widths, plain = (self.dim, self.embed_dim, self.hidden_dim), self.num_lists is None
-        return vectors_per_chunk(
-            search, workspace_bytes, device, widths=widths, scores_first=plain, half_precision=half_precision
-        )
-
-    def _first_codes(
-        self, x: Float[Tensor, "batch dim"], beam_size: int, list_ids: Int[Tensor, " batch"] | None, chunk: int
-    ) -> Iterator[Int[Tensor, "part first"]]:
-        """What each chunk's hypotheses start with: the lists, or the best codes of the first codebook."""
-        if list_ids is not None:
-            yield from torch.split(list_ids[:, None], chunk)
-            return
-        first = self.first_table
-        half_norms = 0.5 * first.square().sum(-1)
-        keep = min(beam_size, len(first))
-        for part in torch.split(x, chunk):
-            yield torch.addmm(half_norms, part, first.T, alpha=-1).topk(keep, largest=False).indices
-
-    def _search(
-        self,
-        x: Float[Tensor, "batch dim"],
-        codes: Int[Tensor, "batch first"],
-        search: Search,
-        tables: list[StepTables],
-    ) -> Int[Tensor, "batch columns"]:
-        """Best codes of vectors whose hypotheses start with `codes`, after as many steps as there are tables."""
-        beam = Beam(self.first_table[codes], codes[..., None])
-        steps = self.residual_steps()[: len(tables)]
-        for index, (step, table) in enumerate(zip(steps, tables, strict=True), start=1):
+        tables = tables[: num_steps if self.has_start else num_steps - 1]
+        beam = self._first_beam(x, start, search.beam_size if tables else 1)
+        for index, (step, table) in enumerate(zip(self.residual_steps(), tables, strict=False), start=1):
             last = index == len(tables)
-            own = search.for_step(first_of_list=index == 1 and self.num_lists is not None, last=last)
+            own = search.for_step(first_of_list=index == 1 and self.has_start, last=last)
             beam = step.search(x, beam, own, table, keep=1 if last else search.beam_size)
         return beam.codes[:, 0]
+
+    def _first_beam(
+        self, x: Float[Tensor, "batch dim"], start: Float[Tensor, "batch dim"] | None, beam_size: int
+    ) -> Beam:
+        """The start alone, without codes; or the best codes of the first codebook."""
+        if start is not None:
+            return Beam(start[:, None], torch.empty((len(x), 1, 0), dtype=torch.int64, device=x.device))
+        first = self.first_codebook
+        assert first is not None
+        score = torch.addmm(0.5 * first.square().sum(-1), x, first.T, alpha=-1)
+        codes = score.topk(min(beam_size, len(first)), largest=False).indices
+        return Beam(first[codes], codes[..., None])
 
     def advance(
         self,
@@ -312,39 +188,105 @@ class QINCo(nn.Module):
         x_hat: Float[Tensor, "batch dim"] | None,
         tables: list[StepTables] | None = None,
     ) -> Float[Tensor, "batch dim"]:
-        """Normalised reconstruction after column `index` of the codes from the one before (None at the first).
+        """Normalised reconstruction after code `index` from the one before, which at the first is the start, or None.
 
         Differentiable; `tables` (from `tables()`) set the precision, None is the weights as they are.
         """
         if x_hat is None:
-            return F.embedding(codes, self.first_table)
-        return self.residual_steps()[index - 1].extend(codes, x_hat, None if tables is None else tables[index - 1])
+            assert self.first_codebook is not None
+            return F.embedding(codes, self.first_codebook)
+        number = index if self.has_start else index - 1
+        return self.residual_steps()[number].extend(codes, x_hat, None if tables is None else tables[number])
 
-    def reconstructions(self, codes: Int[Tensor, "batch columns"]) -> Iterator[Float[Tensor, "batch dim"]]:
-        """Normalised reconstruction after column 0, 1, ... for as many codes as are given; differentiable."""
-        x_hat = None
+    def reconstructions(
+        self, codes: Int[Tensor, "batch codes"], start: Float[Tensor, "batch dim"] | None
+    ) -> Iterator[Float[Tensor, "batch dim"]]:
+        """Normalised reconstruction after code 0, 1, ... for as many as are given; differentiable."""
+        x_hat = start
         for index in range(codes.shape[1]):
             x_hat = self.advance(index, codes[:, index], x_hat)
             yield x_hat
 
-    def losses(self, x: Float[Tensor, "batch dim"], codes: Int[Tensor, "batch columns"]) -> StepLosses:
-        """Training losses of normalised vectors along chosen codes.
+    def losses(
+        self,
+        x: Float[Tensor, "batch dim"],
+        codes: Int[Tensor, "batch num_steps"],
+        start: Float[Tensor, "batch dim"] | None,
+    ) -> tuple[Float[Tensor, " num_steps"], Float[Tensor, " preselectors"]]:
+        """Training losses of normalised vectors along chosen codes: of reconstructions, and of pre-selectors.
 
         Reconstruction: mean((x_hat_m - x)^2) for every step. Pre-selector, m >= 1:
         mean((stopgrad(x_hat_{m-1}) + S_m[i_m] - x)^2). Inside the network x_hat_{m-1} keeps its gradient.
         """
-        reconstruction, preselector, previous = [], [], None
-        for index, x_hat in enumerate(self.reconstructions(codes)):
-            if index > 0 or self.num_lists is None:  # the centroids are frozen: nothing to learn from their error
-                reconstruction.append((x_hat - x).square().mean())
-            if previous is not None:
-                table = self.residual_steps()[index - 1].preselector
-                if table is not None:
-                    target = x - previous.detach()
-                    preselector.append((F.embedding(codes[:, index], table) - target).square().mean())
+        reconstruction, preselector, previous = [], [], start
+        for index, x_hat in enumerate(self.reconstructions(codes, start)):
+            reconstruction.append((x_hat - x).square().mean())
+            step = self.network_step(index)
+            if step is not None and step.preselector is not None:
+                assert previous is not None
+                target = x - previous.detach()
+                preselector.append((F.embedding(codes[:, index], step.preselector) - target).square().mean())
             previous = x_hat
-        return StepLosses.of(reconstruction, preselector, self.data_std.double() ** 2 * self.dim)
+        steps = torch.stack(reconstruction)
+        return steps, torch.stack(preselector) if preselector else steps.new_zeros(0)
 
-    def forward(self, x: Float[Tensor, "batch dim"], codes: Int[Tensor, "batch columns"]) -> StepLosses:
-        """`losses`, under the name that DDP wraps."""
-        return self.losses(x, codes)
+    @torch.no_grad()
+    def fit_preselectors(
+        self,
+        codes: Int[Tensor, "rows num_steps"],
+        start: Float[Tensor, "rows dim"] | None,
+        tables: list[StepTables],
+        *,
+        rows_together: int,
+    ) -> None:
+        """Give every step the pre-selector S_m[i] = mean over rows of f_m(C_m[i], x_hat_{m-1}), in place.
+
+        What a codeword adds depends on the reconstruction so far, but mostly on the codeword: its mean names the
+        candidates well enough that 16 to 32 of 256 need the network (benchmarks/RESULTS.md). Networks and the model's
+        own search stay what they were, pre-selectors it has are replaced.
+
+        Args:
+            codes: of one or two thousand vectors, found by trying all codewords.
+            start: what these were coded from, where the model has starts.
+            tables: of the networks.
+            rows_together: vectors on which all codewords are tried together.
+        """
+        every = torch.arange(self.codebook_size, device=codes.device)
+        before = [start] if start is not None else []
+        reconstructions = [*before, *self.reconstructions(codes[:, :-1], start)]
+        for step, table, x_hat in zip(self.residual_steps(), tables, reconstructions, strict=True):
+            total = torch.zeros_like(step.codebook, dtype=torch.float64)
+            for part in torch.split(x_hat, rows_together):
+                context = table.exact.weights.hypothesis_terms(part)
+                pairs = Pairs(None, every.expand(len(part), -1))
+                added, _ = evaluate(table.exact, context, torch.zeros_like(part)[:, None], pairs)
+                total += added.view(len(part), *total.shape).sum(0)
+            step.preselector = nn.Parameter((total / len(codes)).to(step.codebook.dtype), step.codebook.requires_grad)
+        self.config["preselector"] = True
+
+    # -- what it costs, in multiplications of matrix products (docs/choosing.md has the formulas) ------------------
+
+    def encode_multiplications(self, search: Search) -> int:
+        """To encode one vector by a search, in float32."""
+        size, per_pair = self.codebook_size, (2 * self.num_blocks - 1) * self.embed_dim * self.hidden_dim
+        per_pair += self._projection_multiplications
+        total, width = (0, 1) if self.has_start else (size * self.dim, min(search.beam_size, size))
+        for index in range(1, len(self.steps) + 1):
+            own = search.for_step(first_of_list=index == 1 and self.has_start, last=index == len(self.steps))
+            if own.candidate_budget is not None:
+                pairs = min(own.candidate_budget, width * size)
+            else:
+                pairs = width * (own.num_candidates or size)
+            total += 0 if own.tries_all else width * size * self.dim
+            total += width * (self.dim * self.embed_dim + self.embed_dim * self.hidden_dim) + pairs * per_pair
+            width = min(search.beam_size, pairs)
+        return total
+
+    def decode_multiplications(self) -> int:
+        """To decode all codes of one vector, one step after the other."""
+        blocks = 2 * self.num_blocks * self.embed_dim * self.hidden_dim
+        return len(self.steps) * (self.dim * self.embed_dim + blocks + self._projection_multiplications)
+
+    @property
+    def _projection_multiplications(self) -> int:
+        return 0 if self.embed_dim == self.dim else self.embed_dim * self.dim

@@ -1,7 +1,5 @@
 """One residual step: its codebook, its pre-selector, its network, and how it expands and continues hypotheses."""
 
-from collections.abc import Callable
-from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -37,14 +35,12 @@ class StepTables(NamedTuple):
         exact: the network that the reconstructions kept come from: `scoring` itself, or float32.
         rescore: evaluate the best candidates again with `exact`.
         preselector_half_norms: 0.5 |S_m[i]|^2.
-        evaluate: the function below, or what torch.compile made of it.
     """
 
     exact: Evaluator
     scoring: Evaluator
     rescore: bool
     preselector_half_norms: Float[Tensor, " codebook"] | None
-    evaluate: Callable[[Evaluator, Terms, Tensor, Pairs], tuple[Tensor, Tensor]]
 
 
 class ResidualStep(nn.Module):
@@ -62,7 +58,7 @@ class ResidualStep(nn.Module):
         self.preselector = nn.Parameter(torch.zeros(codebook_size, dim)) if preselect else None
         self.network = network
 
-    def tables(self, precision: Precision, *, compiled: bool = False) -> StepTables:
+    def tables(self, precision: Precision) -> StepTables:
         """The codeword half of the network and the pre-selector's norms, to be reused for every batch."""
         weights, codewords = self.network.weights(), self._skipped()
         if precision.rescore or precision.scoring == torch.float32:
@@ -73,7 +69,7 @@ class ResidualStep(nn.Module):
             codewords = None if codewords is None else codewords.to(precision.scoring)
             exact = scoring = Evaluator(low, low.codeword_terms(self.codebook), codewords)
         norms = None if self.preselector is None else 0.5 * self.preselector.square().sum(-1)
-        return StepTables(exact, scoring, precision.rescore, norms, _compiled_evaluate() if compiled else evaluate)
+        return StepTables(exact, scoring, precision.rescore, norms)
 
     def extend(
         self, codes: Int[Tensor, " rows"], x_hat: Float[Tensor, "rows dim"], tables: StepTables | None
@@ -138,9 +134,9 @@ class ResidualStep(nn.Module):
         finalists = num_finalists(keep)
         if tables.rescore and 2 * finalists < pairs.codes.shape[1]:  # with fewer, a first round would cost more
             low = context.to(tables.scoring.terms.stream.dtype)
-            _, squared_l2 = tables.evaluate(tables.scoring, low, residual, pairs)
+            _, squared_l2 = evaluate(tables.scoring, low, residual, pairs)
             pairs = pairs.chosen(squared_l2.topk(finalists, largest=False, sorted=False).indices, width)
-        added, squared_l2 = tables.evaluate(tables.exact, context, residual, pairs)
+        added, squared_l2 = evaluate(tables.exact, context, residual, pairs)
         best = squared_l2.topk(min(keep, squared_l2.shape[1]), largest=False).indices
         parents, codes = pairs.chosen(best, width)
         assert parents is not None
@@ -148,7 +144,7 @@ class ResidualStep(nn.Module):
         hypothesis = (parents + width * row).flatten()
         kept = beam.x_hat.view(-1, dim).index_select(0, hypothesis)
         kept += added.index_select(0, (best + pairs.codes.shape[1] * row).flatten())
-        history = beam.codes.view(batch * width, -1).index_select(0, hypothesis).view(*best.shape, -1)
+        history = beam.codes.flatten(0, 1).index_select(0, hypothesis).view(*best.shape, beam.codes.shape[2])
         return Beam(kept.view(*best.shape, dim), torch.cat([history, codes[..., None]], dim=-1))
 
 
@@ -183,11 +179,6 @@ def evaluate(
         added = weights.adapt(Terms(stream, hidden), chosen)
         error = residual.index_select(0, hypothesis).sub_(added)
     return added, error.square_().sum(-1).view(batch, -1)
-
-
-@cache
-def _compiled_evaluate() -> Callable[[Evaluator, Terms, Tensor, Pairs], tuple[Tensor, Tensor]]:
-    return torch.compile(evaluate, dynamic=True)
 
 
 def smallest(scores: Float[Tensor, "rows columns"], number: int) -> Int[Tensor, "rows chosen"]:

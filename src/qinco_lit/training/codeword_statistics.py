@@ -58,29 +58,37 @@ class CodewordStatistics:
         """Move them."""
         self.load_state_dict(self.state_dict(), device)
 
-    def counts(self, columns: Int[Tensor, "batch columns"]) -> Int[Tensor, "steps codebook"]:
-        """Of a batch's codes on this rank; list ids have no part in it."""
-        return count_codes(columns[:, -self._quantizer.num_steps :], self._quantizer.codebook_size)
+    def counts(self, codes: Int[Tensor, "batch steps"]) -> Int[Tensor, "steps codebook"]:
+        """Of a batch's codes on this rank."""
+        return count_codes(codes, self._quantizer.codebook_size)
 
     @torch.no_grad()
-    def add(self, x: Float[Tensor, "batch dim"], codes: Int[Tensor, "batch columns"], *, world_size: int) -> None:
+    def add(
+        self,
+        x: Float[Tensor, "batch dim"],
+        codes: Int[Tensor, "batch steps"],
+        list_ids: Int[Tensor, " batch"] | None,
+        *,
+        world_size: int,
+    ) -> None:
         """Those of a batch of normalised vectors."""
         usage = self._sum(self.counts(codes))
         self._usage_since_split += usage
         self.usage_in_epoch += usage
         if self._dead_codewords == "redraw":
             with torch.autocast(x.device.type, enabled=False):
-                mean, std = self._targets(x, codes)
+                mean, std = self._targets(x, codes, list_ids)
             self._target_mean.lerp_(self._sum(mean) / world_size, _TARGET_MOMENTUM)
             self._target_std.lerp_(self._sum(std) / world_size, _TARGET_MOMENTUM)
 
     def _targets(
-        self, x: Float[Tensor, "batch dim"], codes: Int[Tensor, "batch columns"]
+        self, x: Float[Tensor, "batch dim"], codes: Int[Tensor, "batch steps"], list_ids: Int[Tensor, " batch"] | None
     ) -> tuple[Float[Tensor, "steps dim"], Float[Tensor, "steps dim"]]:
         """Mean and std for every column of codes; dimensions that its part does not have keep what they had."""
         mean, std = self._target_mean.clone(), self._target_std.clone()
-        for (part, dims, columns), own in zip(self._parts(), self._quantizer.part_codes(codes), strict=True):
-            found = target_statistics(part, x[:, dims].contiguous(), own)
+        own = zip(self._quantizer.part_codes(codes), self._quantizer.starts(list_ids), strict=True)
+        for (part, dims, columns), (part_codes, start) in zip(self._parts(), own, strict=True):
+            found = target_statistics(part, x[:, dims].contiguous(), part_codes, start)
             for column, own_mean, own_std in zip(columns, *found, strict=True):  # a list as an index waits for a GPU
                 mean[column, dims], std[column, dims] = own_mean, own_std
         return mean, std

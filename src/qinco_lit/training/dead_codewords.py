@@ -84,20 +84,22 @@ def redraw_dead(
 def _tables(quantizer: QINCo, index: int) -> list[Tensor]:
     step = quantizer.network_step(index)
     if step is None:
-        return [quantizer.first_table]
+        assert quantizer.first_codebook is not None
+        return [quantizer.first_codebook]
     return [step.codebook] if step.preselector is None else [step.codebook, step.preselector]
 
 
 @torch.no_grad()
 def target_statistics(
-    quantizer: QINCo, x: Float[Tensor, "batch dim"], codes: Int[Tensor, "batch columns"]
+    quantizer: QINCo,
+    x: Float[Tensor, "batch dim"],
+    codes: Int[Tensor, "batch steps"],
+    start: Float[Tensor, "batch dim"] | None,
 ) -> tuple[Float[Tensor, "steps dim"], Float[Tensor, "steps dim"]]:
     """Mean and standard deviation per dimension of every step's target x - x_hat_{m-1}, normalised space.
 
-    The first step of an IVF model aims at x minus its centroid.
+    The first step aims at what the start leaves of x.
     """
-    previous = list(quantizer.reconstructions(codes[:, :-1]))
-    if quantizer.num_lists is None:
-        previous.insert(0, torch.zeros_like(x))
+    previous = [torch.zeros_like(x) if start is None else start, *quantizer.reconstructions(codes[:, :-1], start)]
     targets = [x - x_hat for x_hat in previous]
     return torch.stack([t.mean(0) for t in targets]), torch.stack([t.std(0, correction=0) for t in targets])

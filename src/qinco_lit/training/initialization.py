@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
-from qinco_lit.quantizers import QINCo
+from qinco_lit.quantizers import QINCo, Quantizer
 from qinco_lit.quantizers.kmeans import residual_kmeans
 from qinco_lit.quantizers.network import CodewordNetwork
 
@@ -33,8 +33,8 @@ def check_rows(
     return x
 
 
-def set_normalization(quantizer: QINCo, x: Float[Tensor, "rows dim"], kind: str) -> None:
-    """Fill data_mean and data_std from raw training vectors.
+def set_normalization(quantizer: Quantizer, y: Float[Tensor, "rows dim"], kind: str) -> None:
+    """Fill data_mean and data_std from rotated training vectors, for each part from its dimensions.
 
     `centred`: mean per dimension and one standard deviation (ddof 0) of what they leave, so that a constant added to a
     dimension changes nothing. `standard` (QINCo2): the same mean, and the standard deviation over all entries as they
@@ -42,11 +42,23 @@ def set_normalization(quantizer: QINCo, x: Float[Tensor, "rows dim"], kind: str)
     All are computed in float64.
 
     Raises:
-        ValueError: NaN or infinity, or vectors that are all the same.
+        ValueError: NaN or infinity, or vectors that are all the same, as a whole or in a part.
     """
-    check_rows(x)
-    if all_the_same(x):
-        raise ValueError(f"the first {len(x)} training vectors are all the same: there is nothing to quantize")
+    check_rows(y)
+    if all_the_same(y):
+        raise ValueError(f"the first {len(y)} training vectors are all the same: there is nothing to quantize")
+    for number, dims in enumerate(quantizer.part_slices):
+        if all_the_same(y[:, dims]):
+            raise ValueError(
+                f"dimensions {dims.start} to {dims.stop - 1} (part {number}) are the same in all of the first "
+                f"{len(y)} training vectors: give other model.part_dims, or opq=true"
+            )
+        mean, std = _normalization(y[:, dims], kind)
+        quantizer.data_mean[dims] = mean.float()
+        quantizer.data_std[dims] = std.float()
+
+
+def _normalization(x: Float[Tensor, "rows dim"], kind: str) -> tuple[Float64[Tensor, " dim"], Float[Tensor, ""]]:
     mean = _mean_of(x)
     if kind == "none":
         mean, std = torch.zeros_like(mean), torch.ones(())
@@ -56,8 +68,7 @@ def set_normalization(quantizer: QINCo, x: Float[Tensor, "rows dim"], kind: str)
     else:
         low, high = x.min().double(), x.max().double()
         mean, std = ((high + low) / 2).expand_as(mean), (high - low) / 2
-    quantizer.data_mean.copy_(mean)
-    quantizer.data_std.copy_(std)
+    return mean, std
 
 
 def _mean_of(x: Float[Tensor, "rows dim"], around: Float64[Tensor, "..."] | None = None) -> Float64[Tensor, " dim"]:
@@ -120,7 +131,8 @@ def set_codebooks(
     for index, codebook in enumerate(codebooks):
         step = quantizer.network_step(index)
         if step is None:
-            quantizer.first_table.copy_(noisy(codebook))
+            assert quantizer.first_codebook is not None
+            quantizer.first_codebook.copy_(noisy(codebook))
             continue
         step.codebook.copy_(noisy(codebook) * (0.5 if exact and _doubles(step.network) else 1.0))
         if step.preselector is not None:

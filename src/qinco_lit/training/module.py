@@ -2,6 +2,7 @@
 
 import math
 from hashlib import sha256
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from qinco_lit.training.recipe import Recipe
 from qinco_lit.training.schedule import cosine_factor
 from qinco_lit.training.start import InitialCodebooks, TrainRotation, initialize
 
-_SEARCH = ("num_candidates", "beam_size", "search", "candidate_budget")  # of a model: may change when it is resumed
+_SEARCH = ("num_candidates", "beam_size", "candidate_budget")  # of a model: may change when it is resumed
 
 
 class QuantizerTraining(LightningModule):
@@ -167,11 +168,11 @@ class QuantizerTraining(LightningModule):
     def training_step(self, batch: Shaped[Tensor, "batch dim"], batch_idx: int) -> Tensor:
         """One batch of raw vectors: find codes, then the loss along them."""
         x = self.quantizer.normalize(batch)
-        tables = self._tables(self.recipe.search_precision)
-        codes = self.quantizer.encode(x, list_ids=self._lists(batch, x), tables=tables)
-        losses = self.quantizer(x, codes)
+        tables, list_ids = self._tables(self.recipe.search_precision), self._lists(batch, x)
+        codes = self.quantizer.encode(x, list_ids=list_ids, tables=tables)
+        losses = self.quantizer(x, codes, list_ids)
         loss: Tensor = losses.reconstruction.sum() + losses.preselector.sum()
-        self.statistics.add(x, codes, world_size=self.trainer.world_size)
+        self.statistics.add(x, codes, list_ids, world_size=self.trainer.world_size)
         rows = torch.ones((), device=x.device, dtype=torch.float64) * len(x)
         self._train_error += torch.stack([losses.mse * rows, rows])
         # reading the loss waits for a GPU: there it is checked at every report and checkpoint instead
@@ -187,7 +188,7 @@ class QuantizerTraining(LightningModule):
 
     @torch.no_grad()
     def _tables(self, precision: str) -> Any:
-        return self.quantizer.tables(precision_for(precision, self.device), compiled=self.recipe.compile_search)
+        return self.quantizer.tables(precision_for(precision, self.device))
 
     def _not_finite(self, batch: Tensor, batch_idx: int) -> str:
         bad = (~torch.isfinite(batch.float()).all(1)).nonzero().flatten().tolist()
@@ -241,15 +242,20 @@ class QuantizerTraining(LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Clear the sums."""
         self._validation_tables = self._tables("auto")
-        self._validation = torch.zeros(self.quantizer.num_columns + 1, dtype=torch.float64, device=self.device)
+        # errors of the centroids, where there are any, and after every code; rows
+        number = (self.quantizer.num_lists is not None) + self.quantizer.num_steps + 1
+        self._validation = torch.zeros(number, dtype=torch.float64, device=self.device)
         self._validation_usage = torch.zeros_like(self.statistics.usage_in_epoch)
 
     def validation_step(self, batch: Shaped[Tensor, "batch dim"], batch_idx: int) -> None:  # noqa: ARG002
-        """Add a batch's squared errors after every column of codes and its code counts."""
+        """Add a batch's squared errors, of its centroids and after every code, and its code counts."""
         with torch.autocast(self.device.type, enabled=False):  # what the codec has, which is float32
             x = self.quantizer.normalize(batch)
-            codes = self.quantizer.encode(x, list_ids=self._lists(batch, x), tables=self._validation_tables)
-            errors = [self.quantizer.raw_squared_error(x_hat, x) for x_hat in self.quantizer.reconstructions(codes)]
+            list_ids = self._lists(batch, x)
+            codes = self.quantizer.encode(x, list_ids=list_ids, tables=self._validation_tables)
+            coarse = [] if list_ids is None else [self.quantizer.centroids_of(list_ids)]
+            reconstructions = chain(coarse, self.quantizer.reconstructions(codes, list_ids))
+            errors = [self.quantizer.raw_squared_error(x_hat, x) for x_hat in reconstructions]
         rows = torch.ones((), device=x.device, dtype=torch.float64) * len(x)
         self._validation += torch.cat([torch.stack(errors), rows[None]])
         self._validation_usage += self.statistics.counts(codes)
@@ -302,7 +308,7 @@ class QuantizerTraining(LightningModule):
         Raises:
             ValueError: the model is of another size, or its centroids are others, than in the checkpoint.
         """
-        if "validation" not in checkpoint:
+        if "validation" not in checkpoint or not self.own_state().keys() <= checkpoint["state_dict"].keys():
             raise ValueError(
                 "cannot resume: an older version wrote the checkpoint, which does not say enough to end as the "
                 "uninterrupted run; go on with that version, or start again"

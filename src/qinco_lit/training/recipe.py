@@ -48,8 +48,7 @@ class Recipe:
             vectors), `redraw` (uniform noise with the mean and std of the step's targets; QINCo2), `keep`.
         split_every_batches: in the first epoch dead codewords are also split every so many batches; 0 for not.
         search_precision: in which the codes of training vectors are searched (docs/encoding.md): `auto`, `fast`,
-            `float32`, `screened`, `bfloat16` or `float16`. The loss along the codes is trainer.precision's affair.
-        compile_search: run the evaluation of candidates through torch.compile.
+            `float32`, `screened` or `bfloat16`. The loss along the codes is trainer.precision's affair.
     """
 
     batch_size: int
@@ -74,7 +73,6 @@ class Recipe:
     dead_codewords: str
     split_every_batches: int
     search_precision: str
-    compile_search: bool
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():

@@ -6,14 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qinco_lit.quantizers import ProductQINCo, QINCo, Quantizer
-from qinco_lit.training.initialization import (
-    all_the_same,
-    check_rows,
-    init_networks,
-    set_codebooks,
-    set_normalization,
-)
+from qinco_lit.quantizers import QINCo, Quantizer
+from qinco_lit.training.initialization import check_rows, init_networks, set_codebooks, set_normalization
 from qinco_lit.training.recipe import Recipe
 
 # what the steps have to code (training rows, less their centroids), in normalised space and on the device, to one
@@ -53,24 +47,24 @@ def initialize(
         ValueError: NaN or infinity, or vectors that are all the same, in a part or as a whole.
     """
     first = check_rows(torch.from_numpy(rows[: recipe.normalization_rows]).float())
-    if isinstance(quantizer, ProductQINCo) and quantizer.rotation is not None:
+    if quantizer.rotation is not None:
         assert train_rotation is not None
         quantizer.rotation.copy_(train_rotation(torch.from_numpy(rows[: recipe.kmeans_rows])))
     generators = [torch.Generator().manual_seed(seed + number) for number in range(len(quantizer.parts))]
-    y = quantizer.rotated(first)
-    _check_parts(quantizer, y)
-    for part, dims, generator in zip(quantizer.parts, quantizer.part_slices, generators, strict=True):
-        set_normalization(part, y[:, dims], recipe.normalization)
+    set_normalization(quantizer, quantizer.rotated(first), recipe.normalization)
+    for part, generator in zip(quantizer.parts, generators, strict=True):
         init_networks(part, recipe.network_init, generator)
     place_centroids()
     quantizer.to(device)
     batch = torch.from_numpy(rows[: recipe.kmeans_rows]).to(device)
     x = quantizer.normalize(batch)
-    list_ids = lists(batch, x)
-    for part, dims, generator in zip(quantizer.parts, quantizer.part_slices, generators, strict=True):
-        targets = x[:, dims].contiguous()
-        if list_ids is not None:
-            targets -= part.first_table[list_ids]
+    starts = quantizer.starts(lists(batch, x))
+    for part, rows_of_part, start, generator in zip(
+        quantizer.parts, quantizer.sliced(x), starts, generators, strict=True
+    ):
+        targets = rows_of_part.contiguous()
+        if start is not None:
+            targets -= start
         set_codebooks(
             part,
             initial_codebooks(part, targets, generator),
@@ -79,15 +73,3 @@ def initialize(
             generator=generator,
         )
     quantizer.cpu()  # Lightning moves the module to its device itself
-
-
-def _check_parts(quantizer: Quantizer, y: Tensor) -> None:
-    """Refuse a part that sees the same in all vectors, unless they are all the same as a whole."""
-    if all_the_same(y):
-        return  # `set_normalization` says it
-    for number, dims in enumerate(quantizer.part_slices):
-        if all_the_same(y[:, dims]):
-            raise ValueError(
-                f"dimensions {dims.start} to {dims.stop - 1} (part {number}) are the same in all of the first "
-                f"{len(y)} training vectors: give other model.part_dims, or opq=true"
-            )

@@ -12,6 +12,7 @@ from jaxtyping import Float32, Int32, Int64, Integer, Shaped
 
 from qinco_lit.codec import Codec
 from qinco_lit.encoding.encode_file import encode
+from qinco_lit.quantizers.precision import recorded_precision
 from qinco_lit.search.build.first_codes import FirstCodes
 from qinco_lit.vectors import CodeStore, VectorFile, open_codes, open_vectors, write_vectors
 from qinco_lit.vectors.code_info import CodeInfo, starts_file
@@ -143,7 +144,7 @@ def encoded_rows(
         num_candidates=like.num_candidates,
         candidate_budget=like.candidate_budget,
         num_steps=searched,
-        precision=like.precision,
+        precision=recorded_precision(like.precision),
         num_threads=num_threads,
     )
     return CodedRows(chosen, FirstCodes(open_codes(folder / f"{name}.h5"), num_steps), centroids)

@@ -20,6 +20,7 @@ from safetensors.numpy import save as safetensors_bytes
 from qinco_lit.atomic import put_back, replacing_directory
 from qinco_lit.coarse.list_assigner import EXACT_LISTS, ListAssigner
 from qinco_lit.codec import Codec
+from qinco_lit.quantizers.precision import recorded_precision
 from qinco_lit.search.decoders.additive import AdditiveDecoder
 from qinco_lit.search.decoders.pairwise import PairwiseDecoder
 from qinco_lit.search.index.faiss_index import Index, Lists, additive_codebooks, is_mapped
@@ -137,8 +138,8 @@ def load(directory: str | Path, *, mmap: bool = False, device: str = "cpu", veri
     config = read_config(source)
     for name, record in config["parts"].items():
         _check_part(source / name, record, checksum=name != _LISTS if verify is None else verify)
-    encoder = config.get("encoder", {}).get("precision")
-    precision = encoder if encoder in ("bfloat16", "float16") else "auto"  # the other names all give float32's codes
+    encoder = recorded_precision(config.get("encoder", {}).get("precision", ""))
+    precision = encoder if encoder == "bfloat16" else "auto"  # the other names all give float32's codes
     codec = Codec.load(source / _CODEC, device=device, precision=precision)
     bundle = Bundle(
         codec=codec,
