@@ -8,10 +8,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Literal
 
-from qinco_lit.reproducing.process import LOG, QINCO, is_locked, last_line, locked, run_process
-from qinco_lit.reproducing.state import RECORD, Status, read_json, status_of, trains_by_hand
+from qinco_lit.progress import duration
+from qinco_lit.reproducing.folder import (
+    LOG,
+    QINCO,
+    RECORD,
+    Outcome,
+    Status,
+    is_locked,
+    last_line,
+    locked,
+    read_json,
+    run_process,
+    status_of,
+    trains_by_hand,
+)
 from qinco_lit.reproducing.tasks import Task, by_cost, path_option
 
 log = logging.getLogger(__name__)
@@ -19,17 +31,6 @@ log = logging.getLogger(__name__)
 _POLL_S = 1.0
 
 _WHY_NOT = {"failed": "failed", "missing_data": "has no data", "skipped": "was not chosen"}
-
-State = Literal["done", "missing_data", "not_run", "failed", "skipped"]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a task, for the report; `reason` in one line where it is not done."""
-
-    state: State
-    reason: str = ""
-    wall_s: float | None = None
 
 
 class Stop:
@@ -60,7 +61,7 @@ class Stop:
 
 
 @dataclass
-class Engine:
+class Runner:
     """Tasks of a scale in a folder.
 
     Attributes:
@@ -117,7 +118,7 @@ class Engine:
         chosen = [task for task in self.tasks if task.name in self.chosen]
         left_s = sum(task.cost_s for task in chosen if outcomes[task.name].state == "not_run")
         num_done = sum(outcomes[task.name].state == "done" for task in chosen)
-        return f"{num_done} of {len(chosen)} done, about {in_words(left_s)} left"
+        return f"{num_done} of {len(chosen)} done, about {duration(left_s)} left"
 
     def _runnable(self, outcomes: Mapping[str, Outcome]) -> list[Task]:
         """Chosen tasks whose needs are done and which are neither done nor refused nor failed, cheapest first."""
@@ -136,7 +137,7 @@ class Engine:
             found = self.status(task).found
             if found in ("start", "continue"):  # not done by another process just now
                 verb = "continuing" if found == "continue" else "running"
-                log.info("[%s] %s %s, about %s", progress, verb, task.name, in_words(task.cost_s))
+                log.info("[%s] %s %s, about %s", progress, verb, task.name, duration(task.cost_s))
                 words = (
                     ["train", path_option("resume", str(folder))]
                     if found == "continue"
@@ -150,7 +151,7 @@ class Engine:
         code = run_process(
             task, words, folder, lock=lock, program=self.program, environment=self.environment, stopping=stop
         )
-        took = in_words(time.monotonic() - began)
+        took = duration(time.monotonic() - began)
         if code == 0 and self.status(task).found == "done":
             log.info("  done in %s", took)
         elif not stop():
@@ -183,12 +184,3 @@ class Engine:
             return "runs now"
         record = read_json(folder / RECORD) or {}
         return "failed at the last try" if record.get("state") == "failed" else ""
-
-
-def in_words(seconds: float) -> str:
-    """Return a time for people: 45 s, 12 min, 3.4 h, 2.1 days."""
-    for size, unit, limit in ((1, "s", 100), (60, "min", 100), (3600, "h", 72)):
-        if seconds < limit * size:
-            number = seconds / size
-            return f"{number:.0f} {unit}" if number >= 10 or unit == "s" else f"{number:.1f} {unit}"
-    return f"{seconds / 86400:.1f} days"

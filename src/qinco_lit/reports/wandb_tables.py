@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from qinco_lit.evaluation.measure import RECALL_AT
+from qinco_lit.metrics import RECALL_AT
 from qinco_lit.reports.search import point_rows
 
 Record = dict[str, Any]
@@ -15,10 +15,7 @@ _FIGURES = ("bytes_per_vector", "mse", *_RECALLS, "encode_vectors_per_s", "decod
 
 @contextmanager
 def track(
-    output_dir: Path,
-    logger: Mapping[str, Any] | None,
-    config: Mapping[str, Any],
-    send: Callable[[Any, Record], None],
+    output_dir: Path, logger: Mapping[str, Any] | None, config: Mapping[str, Any], send: Callable[[Any, Record], None]
 ) -> Iterator[Callable[[Record], None]]:
     """Open a W&B run for the block, which gives its record to what this yields; without a logger nothing happens.
 

@@ -6,25 +6,24 @@ from pathlib import Path
 
 import pytest
 
-from qinco_lit.reproducing.engine import Stop
-from qinco_lit.reproducing.records import collect
-from qinco_lit.reproducing.results import write_results
-from tests.reproduce.tiny_scale import engine_of
+from qinco_lit.reproducing.results import collect, write_results
+from qinco_lit.reproducing.runner import Stop
+from tests.reproduce.tiny_scale import runner_of
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """An engine with everything done, by the stub."""
-    engine = engine_of(tmp_path_factory.mktemp("records") / "output", studies=True)
-    engine.run(Stop())
-    return engine
+    """A runner with everything done, by the stub."""
+    runner = runner_of(tmp_path_factory.mktemp("records") / "output", studies=True)
+    runner.run(Stop())
+    return runner
 
 
-def _lines(engine, section):
+def _lines(runner, section):
     """Records of a section: method, bytes, metric, value, settings, run."""
     return [
         (each["method"], each["num_bytes"], each["metric"], each["value"], each["settings"], each["run"])
-        for each in collect(engine.tasks, engine.output)
+        for each in collect(runner.tasks, runner.output)
         if each["section"] == section
     ]
 
@@ -91,9 +90,9 @@ def test_ablation_with_evaluations(tmp_path):
     from tests.reproduce.tiny_scale import scale_values
 
     ablation = scale_values(studies=True)["ablation"] | {"evaluate": ["beam_size=8"]}
-    engine = engine_of(tmp_path / "output", main=None, ablation=ablation)
-    engine.run(Stop())
-    assert [line[:4] for line in _lines(engine, "ablation") if line[0] == "no beam"] == [
+    runner = runner_of(tmp_path / "output", main=None, ablation=ablation)
+    runner.run(Stop())
+    assert [line[:4] for line in _lines(runner, "ablation") if line[0] == "no beam"] == [
         ("no beam", 8, "validation_mse", 5.5),
         ("no beam", 8, "mse", 10.0),
         ("no beam", 8, "recall_at_1", 0.25),
@@ -125,11 +124,11 @@ def test_decoders_by_error_and_by_recall_of_the_point_with_all_stages(done):
 
 
 def test_a_damaged_file_costs_its_own_records(done, tmp_path, caplog):
-    engine = engine_of(tmp_path / "output")
-    engine.run(Stop())
-    metrics = engine.output / TINY / "metrics.json"
+    runner = runner_of(tmp_path / "output")
+    runner.run(Stop())
+    metrics = runner.output / TINY / "metrics.json"
     metrics.write_text('{"codec": {}, "methods": {}}')
-    assert {each["run"] for each in collect(engine.tasks, engine.output)} == {
+    assert {each["run"] for each in collect(runner.tasks, runner.output)} == {
         "d/Tiny-8B-s0/train", "d/Big-8B-s0/train", BIG,
     }  # fmt: skip
     assert caplog.messages == [f"{metrics} left out: KeyError 'codec'"]
@@ -140,29 +139,29 @@ def test_results_of_what_is_done_only(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "qinco_lit.reports.iclr.write_report", lambda results, folder: reports.append((results, folder))
     )
-    engine = engine_of(tmp_path / "output", "Tiny")
-    engine.run(Stop())
-    summary = engine.output / "d/Tiny-8B-s0/train/summary.json"
+    runner = runner_of(tmp_path / "output", "Tiny")
+    runner.run(Stop())
+    summary = runner.output / "d/Tiny-8B-s0/train/summary.json"
     values = json.loads(summary.read_text())
     before = summary.stat()
     summary.write_text(json.dumps(values | {"git_revision": "abc"}))
     os.utime(summary, ns=(before.st_atime_ns, before.st_mtime_ns))
     write_results(
-        engine.tasks,
-        engine.outcomes(),
-        engine.output,
+        runner.tasks,
+        runner.outcomes(),
+        runner.output,
         scale_name="tiny",
         hardware="a stub",
         data_dir="QINCO_DATA='my sets'",
     )
-    results = json.loads((engine.output / "results.json").read_text())
-    assert reports == [(results, engine.output)]
+    results = json.loads((runner.output / "results.json").read_text())
+    assert reports == [(results, runner.output)]
     assert (results["scale"], results["estimates_for"]) == ("tiny", "a stub")
     assert set(results["environment"]) >= {"versions", "git_revision", "hardware"}
     assert {each["run"] for each in results["records"]} == {"d/Tiny-8B-s0/train", TINY}
     revisions = {each["run"]: each["git_revision"] for each in results["records"]}
     assert revisions == {"d/Tiny-8B-s0/train": "abc", TINY: None}
-    assert all((engine.output / each["run"]).is_dir() for each in results["records"])
+    assert all((runner.output / each["run"]).is_dir() for each in results["records"])
     assert [(task["name"], task["state"], task["wall_s"]) for task in results["tasks"] if task["state"] != "done"] == [
         ("d/Big-8B-s0/train", "skipped", None),
         ("d/Big-8B-s0/evaluate", "skipped", None),
@@ -174,7 +173,7 @@ def test_results_of_what_is_done_only(tmp_path, monkeypatch):
         "sections": ["main"],
         "state": "done",
         "command": "QINCO_DATA='my sets' qinco train data=x model=tiny seed=0 logger=none "
-        f"hydra.run.dir={engine.output}/d/Tiny-8B-s0/train",
+        f"hydra.run.dir={runner.output}/d/Tiny-8B-s0/train",
         "folder": "d/Tiny-8B-s0/train",
         "cost_s": 10.0,
         "wall_s": 12.0,

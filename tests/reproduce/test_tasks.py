@@ -2,9 +2,8 @@
 
 import pytest
 
-from qinco_lit.reproducing.choose import choose
 from qinco_lit.reproducing.scale import read_scale
-from qinco_lit.reproducing.tasks import by_cost
+from qinco_lit.reproducing.tasks import by_cost, choose
 from tests.reproduce.tiny_scale import scale_values, tasks_of
 
 
