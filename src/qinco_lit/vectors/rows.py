@@ -1,4 +1,4 @@
-"""Rows wherever they lie: in a file or in memory, as they are or divided by their norms as they are read."""
+"""Vectors wherever they lie: a matrix of rows, in memory or a file, or divided by their norms as they are read."""
 
 import hashlib
 from typing import Any, Protocol, runtime_checkable
@@ -9,18 +9,6 @@ from jaxtyping import Float32, Int64, Shaped
 # Of a block that is normalised at once: float64 of it stays in the cache of a core.
 _BLOCK_ITEMS = 1 << 16
 _FINGERPRINT_BYTES = 64 << 20
-
-
-@runtime_checkable
-class Matrix(Protocol):
-    """Rows that are read by slices or by row numbers: an ndarray, a VectorFile."""
-
-    @property
-    def shape(self) -> Any:
-        """(rows, dim)."""
-
-    def __getitem__(self, key: Any, /) -> Any:
-        """Rows as an array (n, dim)."""
 
 
 @runtime_checkable
@@ -79,6 +67,18 @@ def unit_rows(rows: Shaped[np.ndarray, "n dim"]) -> Float32[np.ndarray, "n dim"]
             norms[norms == 0] = 1
             units[start : start + step] = some / norms[:, None]
     return units
+
+
+@runtime_checkable
+class Matrix(Protocol):
+    """Rows that are read by slices or by row numbers: an ndarray, a VectorFile."""
+
+    @property
+    def shape(self) -> Any:
+        """(rows, dim)."""
+
+    def __getitem__(self, key: Any, /) -> Any:
+        """Rows as an array (n, dim)."""
 
 
 def spaced_rows(vectors: Matrix, max_rows: int) -> Shaped[np.ndarray, "n dim"]:
