@@ -14,7 +14,8 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 
-from qinco_lit.cli.jobs import raise_mistake, run_job
+from qinco_lit.cli.hydra_adapter import raise_mistake
+from qinco_lit.cli.jobs import run_job
 from qinco_lit.cli.streams import forgiving_streams
 from qinco_lit.cli.sweeps import UserError
 from qinco_lit.cli.table import JOBS, TOOLS, Job, Tool
