@@ -14,17 +14,23 @@ from rich.progress import Progress
 from qinco_lit.atomic import write_atomically
 from qinco_lit.codec import Codec
 from qinco_lit.commands.measuring import num_threads_in_use, progress_bar
-from qinco_lit.commands.wandb_tables import send_evaluation, track
 from qinco_lit.devices import chosen_device
 from qinco_lit.environment import environment
 from qinco_lit.evaluation.codec_quantizer import CodecQuantizer
 from qinco_lit.evaluation.measure import TestSet, measure
 from qinco_lit.evaluation.rate_curve import Rate, check_rate, chosen_rates, load_dedicated, measure_rates
 from qinco_lit.options import unknown
-from qinco_lit.reports.rate_curve import rates_figure
-from qinco_lit.reports.rate_distortion import figure_bytes, rate_distortion_figure
-from qinco_lit.reports.rate_table import rates_markdown, rates_notes, rates_table
-from qinco_lit.reports.tables import markdown_table, rich_table, table_notes
+from qinco_lit.reports.evaluation import (
+    markdown_table,
+    rates_markdown,
+    rates_notes,
+    rates_table,
+    rich_table,
+    table_notes,
+)
+from qinco_lit.reports.evaluation_plots import rate_distortion_figure, rates_figure
+from qinco_lit.reports.kit.plots import figure_bytes
+from qinco_lit.reports.wandb_tables import send_evaluation, track
 from qinco_lit.search import baselines as faiss_baselines
 from qinco_lit.search.baseline_cache import fingerprint, trained_baseline
 from qinco_lit.threads import threads
