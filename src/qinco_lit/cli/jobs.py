@@ -14,6 +14,7 @@ from qinco_lit.cli import hydra_adapter
 from qinco_lit.cli.groups import GONE, NEEDS_PARTS, NO_OPTIONS
 from qinco_lit.cli.hydra_adapter import compose, explained, opened, parsed, quoted
 from qinco_lit.cli.run_folders import UNTYPED, is_first_process, place, recorded
+from qinco_lit.cli.spec import Job
 from qinco_lit.cli.sweeps import (
     FAILED,
     REPORT,
@@ -23,7 +24,7 @@ from qinco_lit.cli.sweeps import (
     failure,
     raise_if_missing,
 )
-from qinco_lit.cli.table import JOBS, Job
+from qinco_lit.cli.table import JOBS
 from qinco_lit.cli.tracking import is_multirun
 from qinco_lit.mistakes import in_one_line, remove_if_unused, users_mistake
 from qinco_lit.options import unknown, unknown_key

@@ -3,7 +3,7 @@
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -24,7 +24,16 @@ def _nothing(_: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """A Hydra command. Its options are the parameters of a function, with their types and ranges, unless said here.
+    """A Hydra command: `check` raises ValueError for options that cannot work, `run` does the work."""
+
+    summary: str
+    check: Callable[[dict[str, Any]], None]
+    run: Callable[[dict[str, Any], Path], float | None]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Of a job. Its options are the parameters of a function, with their types and ranges, unless said here.
 
     Attributes:
         summary: a line for the overview.
@@ -47,6 +56,10 @@ class Job:
     required: Mapping[str, str] = field(default_factory=dict)
     either: tuple[tuple[str, str, str], ...] = ()
     also: Callable[[Mapping[str, Any]], None] = _nothing
+
+    def job(self) -> Job:
+        """What the command line knows of it."""
+        return Job(self.summary, self.check, self.run)
 
     def check(self, config: Mapping[str, Any]) -> None:
         """Check the options (plain nested values) against what will receive them. Raises ValueError."""
@@ -118,10 +131,8 @@ def run_folder(config: dict[str, Any], run_dir: Path) -> Path:  # noqa: ARG001 (
 
 def data_module(config: dict[str, Any], run_dir: Path, **options: str) -> Any:  # noqa: ARG001 (a Supply)
     """The data module of `data=`; `options`: its arguments that are other options of the job, by their dotted names."""
-    from hydra.utils import instantiate
-
     arguments = {name: option_of(config, dotted) for name, dotted in options.items()}
-    return instantiate(config["data"], **arguments, _convert_="all")
+    return hydra_adapter.instantiated({**config["data"], **arguments})
 
 
 def option_of(config: Mapping[str, Any], dotted: str) -> Any:
@@ -165,8 +176,6 @@ def opened_data(config: dict[str, Any], run_dir: Path, stage: str) -> Any:
 
 def data_facts(config: dict[str, Any], run_dir: Path) -> Any:
     """What is known of the data: from `describe` next to the data set's `_target_`, or from its files."""
-    from hydra.utils import instantiate
-
     from qinco_lit.commands.plan import facts_of_file, facts_of_module
     from qinco_lit.vectors import open_vectors
 
@@ -174,7 +183,7 @@ def data_facts(config: dict[str, Any], run_dir: Path) -> Any:
         return facts_of_file(open_vectors(config["input"]))
     module = str(config["data"]["_target_"]).rpartition(".")[0]
     if hasattr(import_module(module), "describe"):
-        return instantiate({**config["data"], "_target_": f"{module}.describe"}, _convert_="all")
+        return hydra_adapter.instantiated({**config["data"], "_target_": f"{module}.describe"})
     return facts_of_module(opened_data(config, run_dir, "predict"))
 
 
@@ -183,7 +192,7 @@ def finder_of_missing_data(config: dict[str, Any], run_dir: Path) -> Any:  # noq
     return partial(_missing_data, str(config["data_dir"]))
 
 
-def _missing_data(data_dir: str, options: typing.Sequence[str]) -> str | None:
+def _missing_data(data_dir: str, options: Sequence[str]) -> str | None:
     """Asks `missing_files` next to the data set's `_target_`, where there is one. Raises ValueError."""
     data = hydra_adapter.data_config([*options, f'data_dir="{data_dir}"'])
     module = import_module(str(data.pop("_target_")).rpartition(".")[0])

@@ -11,7 +11,7 @@ from typing import Any
 from qinco_lit.cli import groups
 from qinco_lit.cli.run_folders import UNTYPED, typed_overrides
 from qinco_lit.cli.spec import (
-    Job,
+    Spec,
     data_facts,
     data_module,
     finder_of_missing_data,
@@ -43,7 +43,7 @@ class Tool:
     run: Callable[[argparse.Namespace], None]
 
 
-class _Training(Job):
+class _Training(Spec):
     """The job that is resumed, overwrites on request, and gives sweeps a value to minimize."""
 
     def run(self, config: dict[str, Any], run_dir: Path) -> float | None:
@@ -102,23 +102,31 @@ def _published_sets(data_dir: Path) -> dict[str, download.PublishedSet]:
 
 
 def _check_encode(config: groups.Options) -> None:
-    from qinco_lit.encoding.encode_file import check_output
+    from qinco_lit.encoding.encode_file import check_counts, check_output
 
     check_output(Path(config["output"]))
+    check_counts({name: config[name] for name in ("shard_rows", "batch_size", "num_threads")})
     groups.check_codec(config)
 
 
 def _check_centroids(config: groups.Options) -> None:
-    from qinco_lit.commands.centroids import check_output
+    from qinco_lit.commands.centroids import check_options
 
-    check_output(Path(config["output"]))
+    counts = {name: config[name] for name in ("num_lists", "iterations", "max_training_rows", "num_threads")}
+    check_options(Path(config["output"]), counts, config["min_gain"])
+
+
+def _check_plan(config: groups.Options) -> None:
+    from qinco_lit.commands.plan import check_options
+
+    check_options({name: config[name] for name in ("num_rows", "num_devices", "num_threads")}, config["seconds"])
+    groups.check_codec(config)
 
 
 def _check_reproduce(config: groups.Options) -> None:
     from qinco_lit.commands.reproduce import check_launcher
-    from qinco_lit.reproducing.choose import choose
     from qinco_lit.reproducing.scale import read_scale
-    from qinco_lit.reproducing.tasks import expand
+    from qinco_lit.reproducing.tasks import choose, expand
 
     check_launcher(config["launcher"])
     choose(expand(read_scale(config["scale"])), config["only"])
@@ -134,7 +142,7 @@ _ENCODE = "is required: qinco encode codec=DIR input=FILE output=FILE.h5"
 _DECODE = "is required: qinco decode codec=DIR codes=FILE.h5 output=FILE.fvecs"
 _INDEX = "is required: qinco index codec=DIR codes=FILE.h5 data=CHOICE output=DIR"
 
-JOBS: dict[str, Job] = {
+_SPECS: dict[str, Spec] = {
     "train": _Training(
         "train a quantizer on vectors (python train.py is the same)",
         "qinco_lit.commands.train:train",
@@ -152,7 +160,7 @@ JOBS: dict[str, Job] = {
         },
         also=groups.check_training,
     ),
-    "evaluate": Job(
+    "evaluate": Spec(
         "measure a trained codec next to PQ, OPQ, RQ and LSQ",
         "qinco_lit.commands.evaluate:evaluate",
         supplied={"data": partial(data_module, batch_size="batch_size"), **_MEASURES},
@@ -161,7 +169,7 @@ JOBS: dict[str, Job] = {
         groups={**_DATA, **_LOGGER},
         required={"codec": "codec=DIR is required: the codec/ folder of a training run"},
     ),
-    "centroids": Job(
+    "centroids": Spec(
         "find the centroids of an index's lists by k-means, resumable",
         "qinco_lit.commands.centroids:centroids",
         supplied={"vectors": rows("fit", "train_vectors")},
@@ -171,7 +179,7 @@ JOBS: dict[str, Job] = {
         either=(("input", "data", _EITHER_INPUT.format("training rows")),),
         also=_check_centroids,
     ),
-    "encode": Job(
+    "encode": Spec(
         "turn a file of vectors into a store of codes, resumable, on many devices",
         "qinco_lit.encoding.encode_file:encode",
         supplied={"vectors": rows("predict", "database")},
@@ -182,7 +190,7 @@ JOBS: dict[str, Job] = {
         either=(("input", "data", _EITHER_INPUT.format("database")),),
         also=_check_encode,
     ),
-    "decode": Job(
+    "decode": Spec(
         "turn a store of codes back into vectors",
         "qinco_lit.encoding.decode_file:decode",
         named={"codec": "codec_dir"},
@@ -190,7 +198,7 @@ JOBS: dict[str, Job] = {
             "codec": f"codec=DIR {_DECODE}", "codes": f"codes=FILE.h5 {_DECODE}", "output": f"output=FILE {_DECODE}",
         },
     ),
-    "index": Job(
+    "index": Spec(
         "build an index to search from a store of codes, resumable",
         "qinco_lit.commands.index:index",
         supplied={"data": data_module},
@@ -202,7 +210,7 @@ JOBS: dict[str, Job] = {
             "data": "data=CHOICE is required: the data set whose training vectors fit the decoders",
         },
     ),
-    "search": Job(
+    "search": Spec(
         "recall against speed of an index, next to those of faiss, resumable",
         "qinco_lit.commands.search:search",
         supplied={"data": data_module, **_MEASURES},
@@ -211,7 +219,7 @@ JOBS: dict[str, Job] = {
         groups={**_DATA, **_LOGGER},
         required={"index": "index=DIR is required: what `qinco index` wrote"},
     ),
-    "plan": Job(
+    "plan": Spec(
         "time, disk and memory for a whole data set, from short measurements",
         "qinco_lit.commands.plan:plan",
         supplied={"data": data_facts, "output_dir": run_folder, "max_epochs": option("trainer.max_epochs")},
@@ -225,9 +233,9 @@ JOBS: dict[str, Job] = {
             ("codec", "model", _EITHER_CODEC),
             ("input", "data", _EITHER_INPUT.format("database")),
         ),
-        also=groups.check_codec,
+        also=_check_plan,
     ),
-    "reproduce": Job(
+    "reproduce": Spec(
         "run the experiments of the papers and report ours next to theirs",
         "qinco_lit.commands.reproduce:reproduce",
         supplied={
@@ -242,6 +250,7 @@ JOBS: dict[str, Job] = {
         also=_check_reproduce,
     ),
 }  # fmt: skip
+JOBS = {name: spec.job() for name, spec in _SPECS.items()}
 TOOLS = {
     "import": Tool(
         "turn a published checkpoint into a codec folder", import_checkpoint.add_arguments, import_checkpoint.run
