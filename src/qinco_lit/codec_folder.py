@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from qinco_lit.atomic import put_back, replacing_directory
@@ -28,10 +28,10 @@ def write(target: Path, quantizer: Quantizer, truncated_from: Mapping[str, Any] 
     """
     if target.exists() and not (target / _CONFIG).is_file() and (target.is_file() or any(target.iterdir())):
         raise ValueError(f"{target} exists and is no codec: name another directory")
+    weights = _weights(quantizer)
+    sha256 = hashlib.sha256(weights).hexdigest()
     with replacing_directory(target) as temporary:
-        weights = temporary / _WEIGHTS
-        save_file({name: _alone(value) for name, value in tensors(quantizer).items()}, weights)
-        sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+        (temporary / _WEIGHTS).write_bytes(weights)
         config = {
             "format": _FORMAT,
             "version": _VERSION,
@@ -43,6 +43,15 @@ def write(target: Path, quantizer: Quantizer, truncated_from: Mapping[str, Any] 
             config["truncated_from"] = dict(truncated_from)
         (temporary / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     return sha256
+
+
+def weights_sha256(quantizer: Quantizer) -> str:
+    """SHA-256 that the weights of a quantizer have in a folder, hexadecimal."""
+    return hashlib.sha256(_weights(quantizer)).hexdigest()
+
+
+def _weights(quantizer: Quantizer) -> bytes:
+    return save({name: _alone(value) for name, value in tensors(quantizer).items()})
 
 
 def check_is_codec(source: Path) -> None:

@@ -105,13 +105,6 @@ class CodeCounts:
         return np.asarray((self.counts == 0).mean(axis=1), dtype=np.float64)
 
 
-def code_entropy(codes: Integer[np.ndarray, "n num_steps"], codebook_size: int) -> Float64[np.ndarray, " num_steps"]:
-    """Entropy in bits of the codes of every step, from their counts. ValueError for a code >= codebook_size."""
-    counts = CodeCounts(codes.shape[1], codebook_size)
-    counts.add(codes)
-    return counts.entropy_bits
-
-
 class NearestSoFar:
     """The k nearest database vectors of every query, over blocks of the database that arrive in order.
 

@@ -78,6 +78,13 @@ def in_range(function: Callable[_P, _R]) -> Callable[_P, _R]:
     return checked
 
 
+def check_ranges(values: object) -> None:
+    """Refuse numbers outside the ranges of the annotations of a dataclass, of which this is one. Raises ValueError."""
+    for name, hint in typing.get_type_hints(type(values), include_extras=True).items():
+        for each in _ranges(hint):
+            each.check(name, getattr(values, name))
+
+
 def _ranges(annotation: Any) -> Iterator[Range]:
     if typing.get_origin(annotation) is Annotated:
         yield from (each for each in annotation.__metadata__ if isinstance(each, Range))

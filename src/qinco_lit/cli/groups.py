@@ -1,9 +1,8 @@
 """The groups of a config, each against what receives it: asked before anything is made. All raise ValueError."""
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from qinco_lit.options import Count, check_arguments
 
@@ -11,39 +10,32 @@ Options = Mapping[str, Any]
 
 # Parameters of what receives the options that are none themselves, and what to give instead.
 NO_OPTIONS = {
-    "model.num_lists": "the lists are the rows of coarse.centroids=FILE.npy, with coarse=ivf",
+    "model.num_lists": "the lists are coarse.num_lists=N, or the rows of coarse.centroids=FILE.npy, with coarse=ivf",
     "model.search": "model.candidate_budget=T tries the T best pairs of the beam, null A codewords per hypothesis",
     "recipe.compile_search": "torch.compile never made the search faster; leave it out",
 }
 # What configs of before may hold, and nothing reads any more.
 GONE = ("model.search", "recipe.compile_search")
 
-_PART_OPTIONS = ("num_parts", "part_dims", "part_steps", "opq")
 # What only models of parts have (PQ-QINCo).
-NEEDS_PARTS = tuple(f"model.{name}" for name in _PART_OPTIONS)
+NEEDS_PARTS = ("model.num_parts", "model.part_dims", "model.part_steps", "model.opq")
 
 
 def check_data(options: Options) -> None:
-    """Against the data module of `_target_`; batch size and seed are other options of a job."""
-    module, _, name = str(options["_target_"]).rpartition(".")
-    check_arguments("data", getattr(import_module(module), name), options, given=("batch_size", "seed"))
+    """Against the data module of `_target_`, or that of the files it names; batch size and seed are no options."""
+    from qinco_lit.data.data_module import data_target, is_data_module, option_types
+
+    target, given = data_target(options), ("batch_size", "seed")
+    extra = {} if is_data_module(target) else option_types()
+    extra = {name: hint for name, hint in extra.items() if name not in given}
+    check_arguments("data", target, options, given=given, extra=extra)
 
 
 def check_model(options: Options) -> None:
     """Against the quantizer, and its sizes against each other, for vectors of any dimension."""
-    import torch
+    from qinco_lit.training import presets
 
-    from qinco_lit.quantizers import QINCo, Quantizer, build_quantizer
-
-    own: dict[str, Any] = {}
-    if "num_parts" in options:  # a product, which hands the other options to its parts
-        hints = {**get_type_hints(Quantizer.__init__), "num_parts": int}
-        own = {name: hints[name] for name in _PART_OPTIONS}
-    check_arguments("model", QINCo, options, given=("dim", "has_start"), extra=own)
-    dims = options.get("part_dims")
-    dim = sum(dims) if dims and None not in dims else options.get("num_parts") or 1
-    with torch.device("meta"):
-        build_quantizer(dim, **options)
+    presets.check_model(options)
 
 
 def check_recipe(options: Options) -> None:
@@ -56,9 +48,12 @@ def check_recipe(options: Options) -> None:
 
 def check_coarse(options: Options) -> None:
     """Where the lists of a training come from."""
-    if options.get("centroids") is None:
-        raise ValueError("coarse=ivf needs coarse.centroids=FILE.npy: `qinco centroids` writes one")
-    check_arguments("coarse", lambda: None, options, extra={"centroids": str})
+    check_arguments("coarse", lambda: None, options, extra={"centroids": str | None, "num_lists": Count | None})
+    if (options.get("centroids") is None) == (options.get("num_lists") is None):
+        raise ValueError(
+            "coarse=ivf needs either coarse.num_lists=N, whose centroids are found first, or "
+            "coarse.centroids=FILE.npy, as `qinco centroids` writes one"
+        )
 
 
 def check_trainer(options: Options, **extra: Any) -> None:

@@ -103,13 +103,6 @@ def plain(config: "DictConfig") -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def instantiated(config: dict[str, Any]) -> Any:
-    """What `_target_` makes of a group's options."""
-    from hydra.utils import instantiate
-
-    return instantiate(config, _convert_="all")
-
-
 def split_jobs(overrides: "list[Override]") -> list[list[str]]:
     """The overrides of every job of a sweep of Hydra's basic sweeper, in the order of their numbers."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper

@@ -40,7 +40,7 @@ class Spec:
         function: `module:name` of what does the work; imported when it is asked for.
         supplied: parameters that the program gives; None: it gives them to `call`, or leaves them as they are.
         named: options whose parameter has another name.
-        unread: options that no parameter receives, and their types.
+        typed: types of options that no parameter receives, or of which Python may give more kinds than can be typed.
         groups: of the config, with what checks each; one that is a parameter, too, is passed on.
         required: options without which there is nothing to do, and the line for who leaves one out.
         either: two options of which one must be given, and the line for who gives none or both.
@@ -51,7 +51,7 @@ class Spec:
     function: str
     supplied: Mapping[str, Supply | None] = field(default_factory=dict)
     named: Mapping[str, str] = field(default_factory=dict)
-    unread: Mapping[str, Any] = field(default_factory=dict)
+    typed: Mapping[str, Any] = field(default_factory=dict)
     groups: Mapping[str, Callable[[Mapping[str, Any]], None]] = field(default_factory=dict)
     required: Mapping[str, str] = field(default_factory=dict)
     either: tuple[tuple[str, str, str], ...] = ()
@@ -73,7 +73,7 @@ class Spec:
         options = {name: value for name, value in config.items() if name not in self.groups}
         given = {*self.supplied, *self.named.values(), *self.groups}
         extra = {option: hints[name] for option, name in self.named.items()}
-        check_arguments("", function, options, given=given, extra={**extra, **self.unread})
+        check_arguments("", function, options, given=given, extra={**extra, **self.typed})
         for name, check in self.groups.items():
             if config.get(name) is not None:
                 check(config[name])
@@ -98,8 +98,10 @@ class Spec:
             for name, value in typed.items()
             if name in hints and name not in others
         }
-        supplied = {name: make(config, run_dir) for name, make in self.supplied.items() if name not in given}
-        return function(**options, **supplied, **given)
+        for name, make in self.supplied.items():
+            if make is not None and name not in given:
+                options[name] = make(config, run_dir)
+        return function(**options, **given)
 
     def _imported(self) -> tuple[Callable[..., Any], dict[str, Any]]:
         """The function, and the annotations of its parameters."""
@@ -131,8 +133,10 @@ def run_folder(config: dict[str, Any], run_dir: Path) -> Path:  # noqa: ARG001 (
 
 def data_module(config: dict[str, Any], run_dir: Path, **options: str) -> Any:  # noqa: ARG001 (a Supply)
     """The data module of `data=`; `options`: its arguments that are other options of the job, by their dotted names."""
+    from qinco_lit.data import data_module as modules
+
     arguments = {name: option_of(config, dotted) for name, dotted in options.items()}
-    return hydra_adapter.instantiated({**config["data"], **arguments})
+    return modules.data_module(config["data"], **arguments)
 
 
 def option_of(config: Mapping[str, Any], dotted: str) -> Any:
@@ -176,14 +180,15 @@ def opened_data(config: dict[str, Any], run_dir: Path, stage: str) -> Any:
 
 def data_facts(config: dict[str, Any], run_dir: Path) -> Any:
     """What is known of the data: from `describe` next to the data set's `_target_`, or from its files."""
-    from qinco_lit.commands.plan import facts_of_file, facts_of_module
+    from qinco_lit.planning.plan import facts_of_file, facts_of_module
     from qinco_lit.vectors import open_vectors
 
     if config["input"] is not None:
         return facts_of_file(open_vectors(config["input"]))
-    module = str(config["data"]["_target_"]).rpartition(".")[0]
-    if hasattr(import_module(module), "describe"):
-        return hydra_adapter.instantiated({**config["data"], "_target_": f"{module}.describe"})
+    options = {name: value for name, value in config["data"].items() if not name.startswith("_")}
+    module = import_module(str(config["data"]["_target_"]).rpartition(".")[0])
+    if hasattr(module, "describe"):
+        return module.describe(**options)
     return facts_of_module(opened_data(config, run_dir, "predict"))
 
 

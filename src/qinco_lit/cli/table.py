@@ -102,25 +102,16 @@ def _published_sets(data_dir: Path) -> dict[str, download.PublishedSet]:
 
 
 def _check_encode(config: groups.Options) -> None:
-    from qinco_lit.encoding.encode_file import check_counts, check_output
+    from qinco_lit.encoding.encode_file import check_output
 
     check_output(Path(config["output"]))
-    check_counts({name: config[name] for name in ("shard_rows", "batch_size", "num_threads")})
     groups.check_codec(config)
 
 
 def _check_centroids(config: groups.Options) -> None:
-    from qinco_lit.commands.centroids import check_options
+    from qinco_lit.coarse.centroids import check_output
 
-    counts = {name: config[name] for name in ("num_lists", "iterations", "max_training_rows", "num_threads")}
-    check_options(Path(config["output"]), counts, config["min_gain"])
-
-
-def _check_plan(config: groups.Options) -> None:
-    from qinco_lit.commands.plan import check_options
-
-    check_options({name: config[name] for name in ("num_rows", "num_devices", "num_threads")}, config["seconds"])
-    groups.check_codec(config)
+    check_output(Path(config["output"]))
 
 
 def _check_reproduce(config: groups.Options) -> None:
@@ -145,15 +136,17 @@ _INDEX = "is required: qinco index codec=DIR codes=FILE.h5 data=CHOICE output=DI
 _SPECS: dict[str, Spec] = {
     "train": _Training(
         "train a quantizer on vectors (python train.py is the same)",
-        "qinco_lit.commands.train:train",
+        "qinco_lit.training.job:train_in_folder",
         supplied={
             "data": partial(data_module, batch_size="recipe.batch_size", seed="seed"),
             "centroids_path": option("coarse.centroids", Path),
+            "num_lists": option("coarse.num_lists"),
             "config": whole_config,
             "run_dir": run_folder,
+            "advice": lambda _, run_dir: f"go on with: qinco train resume={run_dir}",
             **dict.fromkeys(("resume", "overwrite", "overrides")),  # `_Training.run` gives them
         },
-        unread={**_DATA_DIR, "resume": str | None, "overwrite": bool},
+        typed={**_DATA_DIR, "resume": str | None, "overwrite": bool},
         groups={
             **_DATA, "model": groups.check_model, "coarse": groups.check_coarse, "recipe": groups.check_recipe,
             "trainer": lambda _: None, "logger": groups.check_logger(has_codec=True),
@@ -165,15 +158,15 @@ _SPECS: dict[str, Spec] = {
         "qinco_lit.commands.evaluate:evaluate",
         supplied={"data": partial(data_module, batch_size="batch_size"), **_MEASURES},
         named={"codec": "codec_dir"},
-        unread=_DATA_DIR,
+        typed=_DATA_DIR,
         groups={**_DATA, **_LOGGER},
         required={"codec": "codec=DIR is required: the codec/ folder of a training run"},
     ),
     "centroids": Spec(
         "find the centroids of an index's lists by k-means, resumable",
-        "qinco_lit.commands.centroids:centroids",
-        supplied={"vectors": rows("fit", "train_vectors")},
-        unread={**_DATA_DIR, "input": str | None},
+        "qinco_lit.coarse.centroids:train_centroids",
+        supplied={"x": rows("fit", "train_vectors"), "progress": None, "makes_output": None},
+        typed={**_DATA_DIR, "input": str | None, "output": str},
         groups=_DATA,
         required={"num_lists": f"num_lists=N {_CENTROIDS}", "output": f"output=FILE.npy {_CENTROIDS}"},
         either=(("input", "data", _EITHER_INPUT.format("training rows")),),
@@ -182,9 +175,8 @@ _SPECS: dict[str, Spec] = {
     "encode": Spec(
         "turn a file of vectors into a store of codes, resumable, on many devices",
         "qinco_lit.encoding.encode_file:encode",
-        supplied={"vectors": rows("predict", "database")},
-        named={"codec": "codec_dir"},
-        unread={**_DATA_DIR, "input": str | None},
+        supplied={"vectors": rows("predict", "database"), "progress": None},
+        typed={**_DATA_DIR, "input": str | None, "codec": str},
         groups={**_DATA, "trainer": groups.check_trainer},
         required={"codec": f"codec=DIR {_ENCODE}", "output": f"output=FILE.h5 {_ENCODE}"},
         either=(("input", "data", _EITHER_INPUT.format("database")),),
@@ -192,8 +184,9 @@ _SPECS: dict[str, Spec] = {
     ),
     "decode": Spec(
         "turn a store of codes back into vectors",
-        "qinco_lit.encoding.decode_file:decode",
-        named={"codec": "codec_dir"},
+        "qinco_lit.encoding.decode_file:decode_file",
+        supplied={"progress": None},
+        typed=dict.fromkeys(("codec", "codes", "output"), str),
         required={
             "codec": f"codec=DIR {_DECODE}", "codes": f"codes=FILE.h5 {_DECODE}", "output": f"output=FILE {_DECODE}",
         },
@@ -203,7 +196,7 @@ _SPECS: dict[str, Spec] = {
         "qinco_lit.commands.index:index",
         supplied={"data": data_module},
         named={"codec": "codec_dir"},
-        unread=_DATA_DIR,
+        typed=_DATA_DIR,
         groups=_DATA,
         required={
             "codec": f"codec=DIR {_INDEX}", "codes": f"codes=FILE.h5 {_INDEX}", "output": f"output=DIR {_INDEX}",
@@ -215,7 +208,7 @@ _SPECS: dict[str, Spec] = {
         "qinco_lit.commands.search:search",
         supplied={"data": data_module, **_MEASURES},
         named={"index": "index_dir"},
-        unread=_DATA_DIR,
+        typed=_DATA_DIR,
         groups={**_DATA, **_LOGGER},
         required={"index": "index=DIR is required: what `qinco index` wrote"},
     ),
@@ -224,7 +217,7 @@ _SPECS: dict[str, Spec] = {
         "qinco_lit.commands.plan:plan",
         supplied={"data": data_facts, "output_dir": run_folder, "max_epochs": option("trainer.max_epochs")},
         named={"codec": "codec_dir"},
-        unread={**_DATA_DIR, "input": str | None},
+        typed={**_DATA_DIR, "input": str | None},
         groups={
             **_DATA, "model": groups.check_model, "recipe": groups.check_recipe,
             "trainer": groups.check_planned_trainer,
@@ -233,7 +226,7 @@ _SPECS: dict[str, Spec] = {
             ("codec", "model", _EITHER_CODEC),
             ("input", "data", _EITHER_INPUT.format("database")),
         ),
-        also=_check_plan,
+        also=groups.check_codec,
     ),
     "reproduce": Spec(
         "run the experiments of the papers and report ours next to theirs",
@@ -245,7 +238,7 @@ _SPECS: dict[str, Spec] = {
             "overrides": _overrides,
             "program": None,
         },
-        unread=_DATA_DIR,
+        typed=_DATA_DIR,
         groups={"slurm": groups.check_slurm},
         also=_check_reproduce,
     ),

@@ -3,7 +3,8 @@
 import logging
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ _OURS = {
 _PROFILERS: dict[str, type[Profiler]] = {
     "simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler,
 }  # fmt: skip
+_LIGHTNING = ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric")
+# of faiss: it says which variants it did not find
+_QUIET_LOGGERS = {**dict.fromkeys(_LIGHTNING, logging.ERROR), "faiss.loader": logging.WARNING}
 _DEFAULTS = {"num_sanity_val_steps": 0, "enable_model_summary": False}
 _AT_LEAST = {
     "max_steps": 1, "accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "log_every_n_steps": 0,
@@ -132,11 +136,31 @@ def seconds_between(checkpoint_every_s: float | None) -> float:
     return math.inf if checkpoint_every_s is None else checkpoint_every_s
 
 
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """Leave what belongs to the whole process as it was: a training in a user's program is one of many things there.
+
+    These are the settings of torch that Lightning changes, the state of its random numbers, levels of loggers, and
+    filters of warnings.
+    """
+    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    levels = {name: logging.getLogger(name).level for name in _QUIET_LOGGERS}
+    device = torch.cuda.current_device() if torch.cuda.is_available() else None
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
+            if device is not None:
+                torch.cuda.set_device(device)
+
+
 def quiet_lightning() -> None:
     """Keep the adverts and advice of Lightning and faiss off the user's terminal; their errors still raise."""
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it says which variants it did not find
+    for name, level in _QUIET_LOGGERS.items():
+        logging.getLogger(name).setLevel(level)
     # our loaders are one background thread by design, and the process count is the user's choice
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")

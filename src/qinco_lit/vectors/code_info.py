@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Integer, Shaped
 
 from qinco_lit.vectors.code_packing import pack_codes, packed_bytes, unpack_codes
-from qinco_lit.vectors.layout import split_path
 from qinco_lit.vectors.vector_file import VectorFile, open_vectors
 
 FORMAT = "qinco_lit codes"
@@ -170,7 +169,7 @@ def input_facts(vectors: VectorFile) -> dict[str, Any]:
         "num_rows": len(vectors),
         "dim": vectors.shape[1],
         "input_dtype": vectors.dtype.name,
-        "input_bytes": split_path(vectors.path).file.stat().st_size,
+        "input_bytes": vectors.file_bytes,
         "input_path": vectors.path,
         "input_sample_sha256": _sample_sha256(vectors),
         "input_unit": vectors.is_unit,

@@ -1,60 +1,60 @@
-"""`centroids`: a file of vectors to the centroids of an index's lists, resumable."""
+"""The centroids of lists by k-means: from vectors to an array, and to a file that a kill does not set back."""
 
 import hashlib
 import json
 import logging
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float32
-from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn
-from rich.progress import Progress as Bar
 
 from qinco_lit.atomic import write_atomically
-from qinco_lit.coarse.kmeans.lloyd import KMeans, choose_method, default_rows, train_centroids
+from qinco_lit.coarse.kmeans.lloyd import KMeans, choose_method, default_rows, run_kmeans
 from qinco_lit.coarse.kmeans.state import StateFile, check_same
 from qinco_lit.devices import chosen_device
-from qinco_lit.encoding.progress import duration, progress_line
 from qinco_lit.environment import environment
 from qinco_lit.locks import only_writer
-from qinco_lit.search.baselines import get_num_threads
-from qinco_lit.vectors import VectorFile, write_vectors
+from qinco_lit.options import Count, Range, in_range
+from qinco_lit.progress import Progress, duration
+from qinco_lit.vectors import VectorFile, as_vectors_file, open_vectors, write_vectors
 from qinco_lit.vectors.code_info import input_facts
 from qinco_lit.vectors.readings import CENTROIDS_FORMAT
 
 log = logging.getLogger(__name__)
 
-_LINE_EVERY_S, _BAR_EVERY_S = 15.0, 1.0
+_SHARE = Range(0, below=1, advice="a share of the error, at least 0 and below 1")
+_ASK_EVERY_S = 1.0  # whether another process has made the file
 
 
-def centroids(
+@in_range
+def train_centroids(
+    x: Any,
+    num_lists: Count,
     *,
-    vectors: VectorFile,
-    output: Path,
-    num_lists: int,
-    iterations: int = 10,
-    min_gain: float = 5e-4,
-    max_training_rows: int | None = None,
+    output: str | Path | None = None,
+    iterations: Count = 10,
+    min_gain: Annotated[float, _SHARE] = 5e-4,
+    max_training_rows: Count | None = None,
     method: Literal["auto", "exact", "grouped"] = "auto",
     seed: int = 0,
     device: str = "auto",
-    num_threads: int | None = None,
-) -> None:
-    """Find `num_lists` centroids by k-means and write them, (num_lists, dim) float32 in raw space, with a record.
+    num_threads: Count | None = None,
+    progress: bool | None = None,
+    makes_output: bool = True,
+) -> Float32[np.ndarray, "lists dim"]:
+    """Find `num_lists` centroids by k-means; with `output` they are kept, with a record of what was measured.
 
-    A call that was stopped goes on from OUTPUT.state.npz to the same bytes; one that finds its work done does nothing.
+    A call that was stopped goes on from OUTPUT.state.npz to the same bytes; one that finds its work done reads it.
     The bytes depend on neither the threads nor interruptions.
 
     Args:
-        vectors: (num_rows, dim), to train on.
-        output: npy file; its record of what was measured is the json file of the same name.
+        x: (num_rows, dim) to train on: an array, a path or a VectorFile.
         num_lists: centroids.
+        output: npy file; its record is the json file of the same name. None: nothing is written.
         iterations: at most so many updates of all centroids.
         min_gain: stop when an update lowers the mean squared error by a smaller share.
         max_training_rows: evenly spaced runs of so many rows; None: 256 per list, or all of a million.
@@ -62,6 +62,11 @@ def centroids(
         seed: of the start.
         device: auto, cpu, cuda, cuda:1.
         num_threads: on a CPU; None: as many as faiss takes, all cores.
+        progress: False: nothing is shown of it.
+        makes_output: False: another process of the same job makes the output, wait for it.
+
+    Returns:
+        (num_lists, dim) in the space of x.
 
     Raises:
         FileNotFoundError: no folder for the output.
@@ -69,39 +74,58 @@ def centroids(
             than lists, or a row with NaN.
         OSError: the disk is full; the passes before are kept.
     """
-    counts = {"num_lists": num_lists, "iterations": iterations, "max_training_rows": max_training_rows}
-    check_options(output, {**counts, "num_threads": num_threads}, min_gain)
+    vectors, path = as_vectors_file(x), None if output is None else Path(output)
+    if path is not None:
+        check_output(path)
     place = chosen_device(device)
     if place.type not in ("cpu", "cuda"):
         raise ValueError(f"device={device}: k-means runs on cpu or cuda")
     num_rows = min(len(vectors), max_training_rows or default_rows(num_lists))
-    if num_rows < num_lists:
-        raise ValueError(f"num_lists={num_lists}: {vectors.path} gives {num_rows} training rows, fewer than lists")
+    check_num_rows(vectors, num_lists, num_rows)
     chosen = method
     if chosen == "auto":
         chosen = choose_method(num_lists, num_rows, vectors.shape[1], iterations, place)
     options = KMeans(num_lists, num_rows, chosen, iterations, min_gain, seed)
+
+    def run(state: StateFile | None) -> tuple[Float32[np.ndarray, "lists dim"], dict[str, Any]]:
+        import faiss  # logs how it is loaded: after it was quieted
+
+        used = num_threads or int(faiss.omp_get_max_threads())
+        with Progress("rows", show=progress is not False) as shown:
+            return run_kmeans(vectors, options, device=place, num_threads=used, state=state, progress=shown)
+
+    if path is None:
+        return run(None)[0]
     facts = _facts(vectors, options, place)
-    with only_writer(output):
-        state = StateFile(output.with_name(f"{output.name}.state.npz"), facts)
-        if _is_complete(output, facts, state.path):
-            log.info("%s is complete already: %s centroids", output, f"{num_lists:,}")
-            state.remove()
-            return
-        progress = _Progress()
-        try:
-            found, measured = train_centroids(
-                vectors,
-                options,
-                device=place,
-                num_threads=num_threads or get_num_threads(),
-                state=state,
-                watch=progress,
-            )
-        finally:
-            progress.stop()
-        _write(output, found, {"facts": facts, "input_path": vectors.path, "input_unit": vectors.is_unit, **measured})
+    if not makes_output:
+        return _awaited(path, facts)
+    with only_writer(path):
+        state = StateFile(path.with_name(f"{path.name}.state.npz"), facts)
+        if _is_complete(path, facts, state.path):
+            log.info("%s is complete already: %s centroids", path, f"{num_lists:,}")
+        else:
+            found, measured = run(state)
+            of_input = {"input_path": vectors.path, "input_unit": vectors.is_unit}
+            _write(path, found, {"facts": facts, **of_input, **measured})
         state.remove()
+    return open_vectors(path)[:]
+
+
+def check_num_rows(vectors: VectorFile, num_lists: int, num_rows: int) -> None:
+    """Raise ValueError where there are fewer rows than lists."""
+    if num_rows < num_lists:
+        raise ValueError(f"num_lists={num_lists}: {vectors.path} gives {num_rows} training rows, fewer than lists")
+
+
+def _awaited(path: Path, facts: Mapping[str, Any]) -> Float32[np.ndarray, "lists dim"]:
+    """What another process writes, as soon as it is complete; the facts of a file determine its bytes."""
+    while True:
+        try:
+            if json.loads(path.with_suffix(".json").read_text())["facts"] == facts:
+                return open_vectors(path)[:]
+        except (OSError, ValueError, KeyError):  # not yet, or of an earlier job
+            pass
+        time.sleep(_ASK_EVERY_S)
 
 
 def _write(output: Path, found: Float32[np.ndarray, "lists dim"], record: dict[str, Any]) -> None:
@@ -160,53 +184,9 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def check_options(output: Path, counts: Mapping[str, int | None], min_gain: float) -> None:
-    """Raise ValueError or FileNotFoundError for what can be refused without the vectors."""
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: give at least 1")
-    if not 0 <= min_gain < 1:
-        raise ValueError(f"min_gain={min_gain}: give a share of the error, at least 0 and below 1")
+def check_output(output: Path) -> None:
+    """Raise ValueError or FileNotFoundError unless centroids can be written under this name."""
     if output.suffix != ".npy":
         raise ValueError(f"output={output}: centroids are written as npy, name a file that ends in .npy")
     if not output.parent.is_dir():
         raise FileNotFoundError(f"output={output}: the folder {output.parent} does not exist; make it first")
-
-
-class _Progress:
-    """How far a pass is: a bar on a terminal, a line now and then elsewhere."""
-
-    def __init__(self) -> None:
-        self._what, self._total, self._done = "", 0, 0
-        self._began = self._shown = time.monotonic()
-        self._bar: Bar | None = None
-        self._task: TaskID | None = None
-
-    def start(self, what: str, num_rows: int) -> None:
-        """Another pass begins."""
-        self._what, self._total, self._done = what, num_rows, 0
-        self._began = self._shown = time.monotonic()
-        if sys.stderr.isatty():
-            self.stop()
-            self._bar = Bar(TextColumn("{task.description}"), BarColumn(), console=Console(stderr=True), transient=True)
-            self._bar.start()
-            self._task = self._bar.add_task(what, total=num_rows)
-
-    def advance(self, num_rows: int) -> None:
-        """Count rows, and show how far the pass is when it is time."""
-        self._done += num_rows
-        now = time.monotonic()
-        if now - self._shown < (_LINE_EVERY_S if self._bar is None else _BAR_EVERY_S):
-            return
-        self._shown = now
-        line = f"{self._what}: {progress_line(self._done, self._total, self._done, now - self._began)}"
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=self._done, description=line)
-        else:
-            log.info(line)
-
-    def stop(self) -> None:
-        """Leave the terminal as it was."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None

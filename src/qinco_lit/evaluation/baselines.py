@@ -1,64 +1,38 @@
 """Product and additive quantizers of faiss, as what a codec is measured against: PQ, OPQ, RQ, LSQ.
 
 All have 8 bits a code and as many codes as bytes. Dimensions that PQ and OPQ cannot divide are padded with zeros.
+Trained ones and their results are kept on disk: they depend on the data and the settings, not on the codec.
 """
 
+import hashlib
+import json
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import faiss
 import numpy as np
 from jaxtyping import Float32, Integer, Shaped, UInt8
 
+from qinco_lit.atomic import replacing, write_atomically
+from qinco_lit.search.points.faiss_engines import CODEBOOK_SIZE, RQ_SETTINGS
+from qinco_lit.vectors.matrix import Matrix, fingerprint, spaced_rows
+
 METHODS = ("pq", "opq", "rq", "lsq")
-CODEBOOK_SIZE = 256
+# The papers train OPQ and RQ on 500k vectors; the error barely falls beyond, and time grows in proportion.
+MAX_TRAINING_ROWS = 500_000
 
 # What is trained and how: recorded in results, and part of the cache's key, so that another number trains anew.
-#
-# RQ: database MSE on photo_sift (100k training vectors, 8 bytes, training beam 5, encoding beam 32) by Lloyd iterations
-# and residuals per codeword: 10 and 256: 24.2k, 10 and 391: 23.6k, 25 and 391: 22.9k, 25 and 1024: 21.9k (encoding
-# beam 16: 22.2k, 5: 23.0k). On another 100k SIFT a training beam of 16 or 1 was worse than 5, and faiss's default,
-# training by progressive dimension, 2 % better for almost four times the time. Codebooks that are refined jointly
-# after training belong to LSQ.
 SETTINGS: dict[str, dict[str, int]] = {
     "pq": {"kmeans_iterations": 25},
     "opq": {"kmeans_iterations": 25, "rotation_iterations": 50},
-    "rq": {"kmeans_iterations": 25, "residuals_per_codeword": 1024, "train_beam_size": 5, "encode_beam_size": 32},
+    "rq": RQ_SETTINGS,
     "lsq": {"train_iterations": 25, "train_ils_iterations": 8, "encode_ils_iterations": 16},
 }
 # faiss would take up to 5 GB for the table of distances of one encoding call.
 _WORKSPACE_BYTES = 512 << 20
-
-
-@runtime_checkable
-class TrainingRows(Protocol):
-    """A matrix of vectors that is read by row numbers: an ndarray, a VectorFile."""
-
-    @property
-    def shape(self) -> Any:
-        """(rows, dim)."""
-
-    def __getitem__(self, key: Any, /) -> Any:
-        """Rows as an array (n, dim)."""
-
-
-def faiss_version() -> str:
-    """Version of the faiss library that trains and encodes."""
-    return str(faiss.__version__)
-
-
-def get_num_threads() -> int:
-    """Return the threads that faiss uses."""
-    return int(faiss.omp_get_max_threads())
-
-
-def training_rows(vectors: TrainingRows, max_rows: int) -> Shaped[np.ndarray, "n dim"]:
-    """Return at most `max_rows` rows, evenly spaced: neighbours in a file resemble each other."""
-    num_rows = int(vectors.shape[0])
-    if num_rows <= max_rows:
-        return np.asarray(vectors[:])
-    return np.asarray(vectors[np.arange(max_rows) * num_rows // max_rows])
 
 
 class Baseline:
@@ -210,3 +184,78 @@ def _padded(x: Shaped[np.ndarray, "n dim"], padded_dim: int) -> Float32[np.ndarr
     padded = np.zeros((len(x), padded_dim), dtype=np.float32)
     padded[:, : x.shape[1]] = x
     return padded
+
+
+@dataclass(frozen=True)
+class CachedBaseline:
+    """A trained baseline, the facts of its training, and the folder where it and its results are kept, if any."""
+
+    baseline: Baseline
+    num_training_rows: int
+    train_s: float
+    folder: Path | None
+
+    def read_results(self, circumstances: dict[str, Any]) -> dict[str, Any] | None:
+        """Return results measured under the same circumstances (data, threads, machine as plain values), or None."""
+        path = self._results_path(circumstances)
+        if path is None or not path.is_file():
+            return None
+        stored: dict[str, Any] = json.loads(path.read_text())
+        results: dict[str, Any] = stored["results"]
+        return results
+
+    def write_results(self, circumstances: dict[str, Any], results: dict[str, Any]) -> None:
+        """Keep results for `read_results`."""
+        text = json.dumps({"circumstances": circumstances, "results": results}, indent=2)
+        if (path := self._results_path(circumstances)) is not None:
+            write_atomically(path, text + "\n")
+
+    def _results_path(self, circumstances: dict[str, Any]) -> Path | None:
+        return None if self.folder is None else self.folder / f"results-{_key(circumstances)}.json"
+
+
+def trained_baseline(
+    method: str, train_vectors: Matrix, num_bytes: int, *, max_training_rows: int, cache_dir: Path | None
+) -> CachedBaseline:
+    """Take a baseline from the cache, or train it on evenly spaced rows and keep it there.
+
+    Args:
+        method: one of METHODS.
+        train_vectors: (n, dim) raw vectors.
+        num_bytes: rate, bytes per vector.
+        max_training_rows: rows used at most.
+        cache_dir: a folder per trained quantizer is made in it; the key is a hash of the training rows, the method with
+            its settings, the rate and the version of faiss. None: it is trained, and nothing is kept.
+
+    Raises:
+        ValueError: see `Baseline.train`.
+    """
+    rows, began = spaced_rows(train_vectors, max_training_rows), time.perf_counter()
+    if cache_dir is None:
+        baseline = Baseline.train(method, rows, num_bytes)
+        return CachedBaseline(baseline, len(rows), time.perf_counter() - began, None)
+    identity = {
+        "method": method,
+        "settings": SETTINGS.get(method),
+        "num_bytes": num_bytes,
+        "training_rows": fingerprint(rows),
+        "faiss": str(faiss.__version__),
+    }
+    folder = cache_dir / f"{method}-{num_bytes}-{_key(identity)}"
+    index_path, facts_path = folder / "index.faiss", folder / "facts.json"
+    if not facts_path.is_file():
+        began = time.perf_counter()  # without reading the rows for their hash
+        baseline = Baseline.train(method, rows, num_bytes)
+        facts = {**identity, "train_s": time.perf_counter() - began}
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(index_path) as temporary:
+            baseline.save(temporary)
+        # the facts come last: where they are, the index is complete
+        write_atomically(facts_path, json.dumps(facts, indent=2) + "\n")
+    # also right after training: what is measured is what a later run loads
+    baseline = Baseline.load(method, index_path, int(rows.shape[1]))
+    return CachedBaseline(baseline, len(rows), float(json.loads(facts_path.read_text())["train_s"]), folder)
+
+
+def _key(values: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -1,36 +1,34 @@
-"""`train`: fit a quantizer to a data set, resumable, ending in a codec."""
+"""A training in its run folder: from a data set to a codec, resumable."""
 
 import logging
 import math
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from jaxtyping import Float, Shaped
 from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.callbacks import LambdaCallback
-from torch import Tensor
 
-from qinco_lit.arrays import AssignLists
-from qinco_lit.coarse.assignment import list_assigner
+from qinco_lit.coarse.assignment import FrozenLists, list_assigner
+from qinco_lit.coarse.centroids import check_num_rows, train_centroids
 from qinco_lit.codec import Codec
 from qinco_lit.mistakes import in_one_line
+from qinco_lit.options import Count, Range, in_range
 from qinco_lit.published import read_centroids
-from qinco_lit.quantizers import QINCo, Quantizer, build_quantizer
-from qinco_lit.quantizers.kmeans import nearest_codeword
+from qinco_lit.quantizers import Quantizer, build_quantizer
 from qinco_lit.training.checkpoints import BestModel, LastCheckpoint, TrainingInterruptedError
-from qinco_lit.training.initialization import check_rows, kmeans_codebooks
-from qinco_lit.training.measured import measured
 from qinco_lit.training.module import QuantizerTraining
 from qinco_lit.training.progress import Reporter
 from qinco_lit.training.recipe import Recipe
 from qinco_lit.training.run_folder import check_folder, only_trainer
-from qinco_lit.training.run_log import JsonLinesLogger, RunRecord, read_summary
-from qinco_lit.training.start import InitialCodebooks
+from qinco_lit.training.run_log import JsonLinesLogger, RunRecord, measured, read_summary
+from qinco_lit.training.start import initialize
 from qinco_lit.training.trainer import make_trainer, quiet_lightning, seconds_between
 from qinco_lit.training.wandb_run import finish_wandb, in_wandb_sweep, log_codec, start_wandb, wandb_id
 from qinco_lit.vectors.readings import check_centroids_reading
@@ -40,20 +38,23 @@ log = logging.getLogger(__name__)
 _PRESELECTOR_ROWS = 1024
 
 
-def train(
+@in_range
+def train_in_folder(
     *,
     data: LightningDataModule,
     model: Mapping[str, Any],
     centroids_path: Path | None = None,
+    num_lists: Count | None = None,
     recipe: Mapping[str, Any],
     trainer: Mapping[str, Any],
     logger: Mapping[str, Any] | None,
-    seed: int,
+    seed: Annotated[int, Range(0, (1 << 32) - 1)],
     run_dir: Path,
     resume: bool,
     overwrite: bool = False,
     config: Mapping[str, Any],
     overrides: Sequence[str],
+    advice: str | None = None,
 ) -> float:
     """Train, write `run_dir/codec`, return the best validation MSE (raw space, sum over dimensions).
 
@@ -61,14 +62,17 @@ def train(
         data: a data module with `dim` and `train_vectors` after setup (docs/architecture.md).
         model: arguments of `build_quantizer` but `dim` and `num_lists`.
         centroids_path: npy file of coarse centroids, in raw space: trains an IVF model.
+        num_lists: trains an IVF model whose centroids are found first, by k-means of the training vectors, and kept in
+            `run_dir/centroids.npy`.
         recipe: fields of `Recipe`.
         trainer: arguments of `pl.Trainer`, plus `checkpoint_every_s`.
         logger: arguments of `start_wandb` and `log_codec` (whether the codec becomes an artifact), None for no W&B.
-        seed: of weights and order.
+        seed: of weights, order and k-means.
         run_dir: where everything is written.
         resume: go on from `run_dir/checkpoints/last.ckpt`, or from the beginning where there is none yet.
         overwrite: begin anew where a training is finished or could go on; what it has made is removed.
         config, overrides: the resolved configuration and what the user typed, for the record.
+        advice: what a user is told who has interrupted it; None: nothing, and a second signal does not end the process.
 
     Raises:
         ValueError, FileNotFoundError: the user's mistakes, in one line; a folder that is not free among them.
@@ -83,21 +87,62 @@ def train(
     quiet_lightning()
     typed_recipe, reports = Recipe(**recipe), JsonLinesLogger(run_dir / "metrics.jsonl")
     best = BestModel(run_dir / "checkpoints" / "best.ckpt", patience_epochs=typed_recipe.patience_epochs)
-    kept = LastCheckpoint(last, every_s=seconds_between(trainer["checkpoint_every_s"]), reports=reports)
-    shown = Reporter(show=bool(trainer.get("enable_progress_bar", True)))
+    every_s = seconds_between(trainer["checkpoint_every_s"])
+    kept = LastCheckpoint(last, every_s=every_s, reports=reports, ends_process=advice is not None)
+    is_shown = bool(trainer.get("enable_progress_bar", True))
     # `kept` is the last of all, so that it keeps the state the others have reached
-    fitter = make_trainer(trainer, run_dir=run_dir, logger=reports, callbacks=[shown, best, kept])
+    callbacks = [Reporter(show=is_shown), best, kept]
+    fitter = make_trainer(trainer, run_dir=run_dir, logger=reports, callbacks=callbacks)
     check_folder(run_dir, resume=resume, overwrite=overwrite)
-    module = _module(data, model, centroids_path, typed_recipe, seed, fitter.strategy.root_device)
+    given = None if centroids_path is None else read_centroids(centroids_path)
+    data.prepare_data()
+    data.setup("fit")
+    dim: int = data.dim  # type: ignore[attr-defined]
+    rows: Any = data.train_vectors  # type: ignore[attr-defined]
+    if centroids_path is not None and given is not None:
+        check_centroids_reading(centroids_path, data)
+        if given.shape[1] != dim:
+            told = f"coarse.centroids={centroids_path} has dimension {given.shape[1]}"
+            raise ValueError(f"{told}, the training vectors have {dim}: give centroids of this data set")
+        num_lists = len(given)
+    elif num_lists is not None:
+        check_num_rows(rows, num_lists, len(rows))
+    quantizer = build_quantizer(dim, **model, num_lists=num_lists)
+
+    def prepared(centroids_file: Path | None) -> QuantizerTraining:
+        """The module, with the centroids of its lists; kept in a file, they are found once."""
+        device = fitter.strategy.root_device
+        centroids = given
+        if num_lists is not None and centroids is None:
+            if checkpoint is not None and centroids_file is not None and centroids_file.is_file():
+                centroids = read_centroids(centroids_file)
+            else:
+                centroids = train_centroids(
+                    rows,
+                    num_lists,
+                    output=centroids_file,
+                    seed=seed,
+                    device=str(device) if device.type == "cuda" else "cpu",
+                    progress=is_shown and fitter.is_global_zero,
+                    makes_output=fitter.is_global_zero,
+                )
+        lists = None
+        if centroids is not None:
+            lists = FrozenLists(centroids, list_assigner(centroids, rows, device), device)
+        start = partial(initialize, recipe=typed_recipe, seed=seed, lists=lists, show_progress=is_shown)
+        return QuantizerTraining(quantizer, typed_recipe, start=start, seed=seed, lists=lists)
+
     if fitter.fast_dev_run:  # type: ignore[attr-defined]
         try:
-            fitter.fit(module, datamodule=data)
+            fitter.fit(prepared(None), datamodule=data)
         except TrainingInterruptedError as interruption:
             raise KeyboardInterrupt from interruption
         log.info("fast_dev_run: training and validation went through; nothing is kept")
         return math.nan
-    facts: dict[str, Any] = {"seed": seed, "parameters": _num_parameters(module.quantizer), "reason": None}
-    with only_trainer(run_dir, resume=resume, overwrite=overwrite):  # everything before may be refused
+    facts: dict[str, Any] = {"seed": seed, "parameters": _num_parameters(quantizer), "reason": None}
+    # everything before may be refused
+    with only_trainer(run_dir, resume=resume, overwrite=overwrite), _signals_given_back():
+        job = _Job(fitter, prepared(run_dir / "centroids.npy"), data, best, kept)
         codec_artifact = False
         if logger is not None and fitter.is_global_zero:
             options = {name: value for name, value in logger.items() if name != "log_codec"}
@@ -105,8 +150,21 @@ def train(
             codec_artifact = bool(logger.get("log_codec"))
             facts["wandb_id"] = wandb_id(run_dir)
         record = RunRecord(run_dir, resume=resume, config=config, overrides=overrides, facts=facts)
-        job = _Job(fitter, module, data, best, kept)
-        return _fit(job, record, run_dir, checkpoint, codec_artifact=codec_artifact)
+        return _fit(job, record, run_dir, checkpoint, codec_artifact=codec_artifact, advice=advice)
+
+
+@contextmanager
+def _signals_given_back() -> Iterator[None]:
+    """Leave the handlers of SIGINT and SIGTERM as they were: Lightning does not, where a training is interrupted."""
+    if threading.current_thread() is not threading.main_thread():  # has none
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @dataclass(frozen=True)
@@ -134,7 +192,9 @@ class _Job:
         return math.nan if self.best.mse is None else self.best.mse
 
 
-def _fit(job: _Job, record: RunRecord, run_dir: Path, checkpoint: Path | None, *, codec_artifact: bool) -> float:
+def _fit(
+    job: _Job, record: RunRecord, run_dir: Path, checkpoint: Path | None, *, codec_artifact: bool, advice: str | None
+) -> float:
     fitter = job.fitter
     if fitter.is_global_zero and checkpoint is None:
         job.kept.reports.cut(0)
@@ -158,7 +218,8 @@ def _fit(job: _Job, record: RunRecord, run_dir: Path, checkpoint: Path | None, *
             # a sweep ends runs that promise little this way; its agent takes other exit codes than 0 for failures
             log.info("ended early by the W&B sweep")
             return job.best_mse
-        log.warning("interrupted; go on with: qinco train resume=%s", run_dir)
+        if advice is not None:
+            log.warning("interrupted; %s", advice)
         raise KeyboardInterrupt(signal.Signals(interruption.signal_number).name) from interruption
     except SystemExit as exit_:  # Lightning turns a Ctrl-C outside the training loop into this
         state = "interrupted"
@@ -189,83 +250,6 @@ def _wandb_summary(run_dir: Path) -> dict[str, Any]:
     figures = {f"best/{name.removeprefix('val/')}": value for name, value in best.items() if name.startswith("val/")}
     told = ("best_epoch", "wall_s", "parameters", "epochs", "reason")
     return {**figures, **{name: summary[name] for name in told if summary.get(name) is not None}}
-
-
-def _module(
-    data: LightningDataModule,
-    model: Mapping[str, Any],
-    centroids_path: Path | None,
-    recipe: Recipe,
-    seed: int,
-    device: torch.device,
-) -> QuantizerTraining:
-    centroids = None if centroids_path is None else read_centroids(centroids_path)
-    data.prepare_data()
-    data.setup("fit")
-    dim: int = data.dim  # type: ignore[attr-defined]
-    assign_lists = None
-    if centroids_path is not None and centroids is not None:
-        check_centroids_reading(centroids_path, data)
-        if centroids.shape[1] != dim:
-            given = f"coarse.centroids={centroids_path} has dimension {centroids.shape[1]}"
-            raise ValueError(f"{given}, the training vectors have {dim}: give centroids of this data set")
-        assign_lists = list_assigner(centroids, data.train_vectors, device)  # type: ignore[attr-defined]
-    quantizer = build_quantizer(dim, **model, num_lists=None if centroids is None else len(centroids))
-    return QuantizerTraining(
-        quantizer,
-        recipe,
-        initial_codebooks=_initial_codebooks(recipe),
-        seed=seed,
-        centroids=centroids,
-        assign_lists=assign_lists,
-        train_rotation=partial(
-            _rotation,
-            part_dims=[part.dim for part in quantizer.parts],
-            seed=seed,
-            centroids=None if centroids is None else torch.from_numpy(centroids),
-            assign_lists=assign_lists,
-            device=device,
-        ),
-    )
-
-
-def _rotation(
-    rows: Shaped[Tensor, "rows dim"],
-    *,
-    part_dims: list[int],
-    seed: int,
-    centroids: Float[Tensor, "lists dim"] | None,
-    assign_lists: AssignLists | None,
-    device: torch.device,
-) -> Float[Tensor, "dim dim"]:
-    """OPQ of raw training vectors, or of what their centroids leave of them."""
-    from qinco_lit.training.opq import opq_rotation, some_rows
-
-    chosen = some_rows(len(rows), seed)
-    x = check_rows(rows[chosen].float(), chosen)
-    log.info("OPQ: a rotation for parts of %s dimensions, on %d vectors", ", ".join(map(str, part_dims)), len(x))
-    if centroids is not None:
-        middle = centroids.mean(0)  # a matrix product compares vectors far from the origin badly
-        near = (
-            assign_lists(x)
-            if assign_lists
-            else nearest_codeword((x - middle).to(device), (centroids - middle).to(device)).cpu()
-        )
-        x = x - centroids[near]
-    return torch.from_numpy(opq_rotation(x.numpy(), part_dims, seed=seed))
-
-
-def _initial_codebooks(recipe: Recipe) -> InitialCodebooks:
-    def from_faiss(quantizer: QINCo, x: Tensor, generator: torch.Generator) -> Iterable[Tensor]:
-        from qinco_lit.training.faiss_codebooks import residual_codebooks
-
-        seed = int(torch.randint(1 << 31, (), generator=generator))
-        codebooks = residual_codebooks(x.cpu().numpy(), quantizer.num_steps, quantizer.codebook_size, seed=seed)
-        return torch.from_numpy(codebooks).to(x.device)
-
-    if recipe.initial_codebooks == "faiss_rq":
-        return from_faiss
-    return partial(kmeans_codebooks, iterations=recipe.kmeans_iterations, split_empty=recipe.kmeans_split_empty)
 
 
 def _write_codec(quantizer: Quantizer, best: Path | None, some_vectors: Any, target: Path) -> None:

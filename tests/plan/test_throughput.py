@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from qinco_lit.planning import throughput as rates
+from qinco_lit.planning import throughput
 from qinco_lit.planning.throughput import MIN_REPEATS, TrainingSteps, Work, time_by_turns
 from qinco_lit.training.recipe import Recipe
 from tests.models import random_quantizer
@@ -36,7 +36,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Clock]:
     def start(drift: float = 1.0) -> Clock:
         made = Clock(drift)
-        monkeypatch.setattr(rates.time, "perf_counter", lambda: made.now)
+        monkeypatch.setattr(throughput.time, "perf_counter", lambda: made.now)
         return made
 
     return start
@@ -46,7 +46,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Clock]:
 def test_the_rate_of_any_work_is_found_in_the_time_given_or_the_fewest_calls(clock, row_s):
     made = clock()
     timing = time_by_turns({"": made.work(row_s)}, 2.0, CPU)[""]
-    assert timing.rate == pytest.approx(1 / row_s)
+    assert timing.vectors_per_s == pytest.approx(1 / row_s)
     assert timing.spread == pytest.approx((1 / row_s, 1 / row_s))
     assert 4 <= timing.rows <= 4096
     assert len(timing.call_s) >= MIN_REPEATS
@@ -71,7 +71,7 @@ def test_a_small_step_tells_what_a_batch_takes(clock):
     made = clock()
     timing = time_by_turns({"": made.work(0.1, fixed_s=0.5)}, 1.0, CPU)[""]
     assert timing.rows < 512
-    assert timing.for_batches(512, fixed_s=0.5).rate == pytest.approx(512 / (0.5 + 512 * 0.1))
+    assert timing.for_batches(512, fixed_s=0.5).vectors_per_s == pytest.approx(512 / (0.5 + 512 * 0.1))
 
 
 @pytest.mark.parametrize("recipe", [RECIPE, {**RECIPE, "optimizer": "adam", "schedule": "plateau", "clip_value": None}])
