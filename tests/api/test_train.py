@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
 
 import qinco_lit as ql
 from qinco_lit.cli import main
@@ -76,17 +75,9 @@ def _command(folder: Path, x: np.ndarray, *options: str) -> Path:
 )
 def test_the_same_bits_as_the_command(typed: list[str], options: dict[str, Any], tmp_path: Path) -> None:
     codec, folder = _train(**options), _command(tmp_path, X, *typed)
-    found, expected = _weights(codec), load_file(folder / "weights.safetensors")
-    shared = found.keys() & expected.keys()
-    assert len(shared) >= len(expected) - 1
-    for name in shared:
-        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
-    np.testing.assert_array_equal(_codes(codec), _codes(ql.Codec.load(folder)))
-
-
-def _codes(codec: ql.Codec) -> np.ndarray:
-    found = codec.encode(X)
-    return np.column_stack(found) if isinstance(found, tuple) else found
+    codec.save(tmp_path / "codec")
+    for name in ("weights.safetensors", "config.json"):
+        assert (tmp_path / "codec" / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_an_array_a_file_and_a_tensor_are_the_same_and_nothing_is_left(tmp_path: Path) -> None:
