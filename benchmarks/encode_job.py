@@ -64,7 +64,7 @@ def overhead(codec_dir: Path, folder: Path, num_rows: int, repeats: int) -> None
             codec.encode(rows[start : start + BLOCK_ROWS])
         bare_s.append(time.perf_counter() - began)
         began = time.perf_counter()
-        encode(codec_dir=codec_dir, vectors=vectors, output=folder / f"{repeat}.h5", trainer=CPU)
+        encode(codec=codec_dir, vectors=vectors, output=folder / f"{repeat}.h5", trainer=CPU)
         job_s.append(time.perf_counter() - began)
     bare, job = float(np.median(bare_s)), float(np.median(job_s))
     store = open_codes(folder / "0.h5")

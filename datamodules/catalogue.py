@@ -10,7 +10,7 @@ from typing import Any
 
 from qinco_lit.vectors import open_vectors
 from qinco_lit.vectors.data_facts import DataFacts, DataFile, DataSource
-from qinco_lit.vectors.metric import Metric
+from qinco_lit.vectors.neighbours import Metric
 
 _QINCO = "https://dl.fbaipublicfiles.com/QINCo/datasets"
 _TEXMEX = "ftp://ftp.irisa.fr/local/texmex/corpus"

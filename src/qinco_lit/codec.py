@@ -12,6 +12,7 @@ from torch import Tensor
 
 from qinco_lit import codec_folder
 from qinco_lit.arrays import ArrayLike, Rows, as_float32, as_int64, as_list_ids, as_rows, as_vectors, check_range
+from qinco_lit.devices import chosen_device
 from qinco_lit.quantizers import Quantizer, truncated
 from qinco_lit.quantizers.beam import checked_num_steps
 from qinco_lit.quantizers.chunks import BLOCK_ROWS, assigned_rows, chunks
@@ -34,7 +35,8 @@ class Codec:
             else float32.
 
     Attributes:
-        weights_sha256: of the weights in the folder that it was loaded from or saved to; None before.
+        folder: that it was loaded from or saved to last; None before, and of what is another codec than there.
+        weights_sha256: of the weights in that folder; None before `identity` was asked.
         truncated_from: of a codec made by `truncated`: weights_sha256 and num_steps of the first longer one.
     """
 
@@ -49,6 +51,7 @@ class Codec:
             raise ValueError(f"workspace_bytes={workspace_bytes} must be positive")
         self.quantizer = quantizer.eval().requires_grad_(False)
         self.workspace_bytes = workspace_bytes
+        self.folder: Path | None = None
         self.weights_sha256: str | None = None
         self.truncated_from: dict[str, Any] | None = None
         self._precision = precision
@@ -111,6 +114,23 @@ class Codec:
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.quantizer.device
+
+    @property
+    def identity(self) -> str:
+        """What codes know their codec by: SHA-256 of its weights as `save` writes them, hexadecimal.
+
+        Of a truncated codec it is that of the codec that it was cut from: the two give the same codes.
+        """
+        if self.truncated_from is not None:
+            return str(self.truncated_from["weights_sha256"])
+        if self.weights_sha256 is None:
+            self.weights_sha256 = codec_folder.weights_sha256(self.quantizer)
+        return self.weights_sha256
+
+    @property
+    def name(self) -> str:
+        """Its folder, or `this codec`: for messages."""
+        return "this codec" if self.folder is None else str(self.folder)
 
     def to(self, device: str | torch.device) -> "Codec":
         """Move the weights; returns the codec itself."""
@@ -205,7 +225,7 @@ class Codec:
             normalized = self.quantizer.normalize(rows)
             list_ids = None if self.num_lists is None else self.quantizer.assign_lists(normalized)
             self.quantizer.fit_preselectors(normalized, list_ids)
-        self.weights_sha256 = self.truncated_from = None  # it is another codec now
+        self.folder = self.weights_sha256 = self.truncated_from = None  # it is another codec now
         self._prepare()
 
     def decode(self, codes: Rows, *, list_ids: Rows | None = None) -> Any:
@@ -303,6 +323,7 @@ class Codec:
             ValueError: the directory exists and is no codec (it is never overwritten).
         """
         self.weights_sha256 = codec_folder.write(Path(directory), self.quantizer, self.truncated_from)
+        self.folder = Path(directory)
 
     @classmethod
     def load(
@@ -321,5 +342,23 @@ class Codec:
         """
         quantizer, config = codec_folder.read(Path(directory))
         codec = cls(quantizer.to(device), workspace_bytes=workspace_bytes, precision=precision)
-        codec.weights_sha256, codec.truncated_from = config["weights_sha256"], config.get("truncated_from")
+        codec.folder, codec.weights_sha256 = Path(directory), config["weights_sha256"]
+        codec.truncated_from = config.get("truncated_from")
         return codec
+
+
+def as_codec(codec: Codec | str | Path, *, device: str | torch.device = "auto", precision: str = "auto") -> Codec:
+    """The codec that a user gives: itself, or what is loaded from its folder for a device in a precision.
+
+    Raises:
+        FileNotFoundError: no codec there.
+        ValueError: as `Codec.load`; another device or precision than that of a codec in memory.
+    """
+    if not isinstance(codec, Codec):
+        chosen = chosen_device(device) if isinstance(device, str) else device
+        return Codec.load(codec, device=chosen, precision=precision)
+    if device != "auto" and torch.device(device) != codec.device:
+        raise ValueError(f"device={device}: this codec is on {codec.device}; codec.to({str(device)!r}) moves it")
+    if precision != "auto" and precision_for(precision, codec.device).name != codec.precision:
+        raise ValueError(f"precision={precision}: this codec has {codec.precision}: give its folder, or precision=auto")
+    return codec

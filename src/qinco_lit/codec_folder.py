@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from qinco_lit.atomic import replacing_directory
+from qinco_lit.atomic import put_back, replacing_directory
 from qinco_lit.quantizers import Quantizer, build_quantizer
 
 _CONFIG, _WEIGHTS = "config.json", "weights.safetensors"
@@ -28,10 +28,10 @@ def write(target: Path, quantizer: Quantizer, truncated_from: Mapping[str, Any] 
     """
     if target.exists() and not (target / _CONFIG).is_file() and (target.is_file() or any(target.iterdir())):
         raise ValueError(f"{target} exists and is no codec: name another directory")
+    weights = _weights(quantizer)
+    sha256 = hashlib.sha256(weights).hexdigest()
     with replacing_directory(target) as temporary:
-        weights = temporary / _WEIGHTS
-        save_file({name: _alone(value) for name, value in tensors(quantizer).items()}, weights)
-        sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+        (temporary / _WEIGHTS).write_bytes(weights)
         config = {
             "format": _FORMAT,
             "version": _VERSION,
@@ -45,8 +45,18 @@ def write(target: Path, quantizer: Quantizer, truncated_from: Mapping[str, Any] 
     return sha256
 
 
+def weights_sha256(quantizer: Quantizer) -> str:
+    """SHA-256 that the weights of a quantizer have in a folder, hexadecimal."""
+    return hashlib.sha256(_weights(quantizer)).hexdigest()
+
+
+def _weights(quantizer: Quantizer) -> bytes:
+    return save({name: _alone(value) for name, value in tensors(quantizer).items()})
+
+
 def check_is_codec(source: Path) -> None:
     """Raise FileNotFoundError unless the files of a codec are in a folder."""
+    put_back(source)
     for name in (_CONFIG, _WEIGHTS):
         if not (source / name).is_file():
             raise FileNotFoundError(f"no codec in {source}: {name} is missing (train or `qinco import` writes one)")

@@ -7,6 +7,11 @@ import faiss
 import torch
 
 
+def num_threads_in_use() -> dict[str, int]:
+    """Of torch and of faiss."""
+    return {"torch": torch.get_num_threads(), "faiss": int(faiss.omp_get_max_threads())}
+
+
 @contextmanager
 def threads(num_threads: int | None) -> Iterator[None]:
     """Let torch and faiss use this many threads inside the block; None leaves theirs."""

@@ -60,7 +60,7 @@ def job(codec_dir: Path, vectors_path: Path, tmp_path: Path) -> Job:
 
     def run(name: str = "codes.h5", **options: Any) -> Path:
         source = options.pop("vectors", vectors_path)
-        given = {"codec_dir": codec_dir, "shard_rows": SHARD_ROWS, "trainer": ONE_PROCESS, **options}
+        given = {"codec": codec_dir, "shard_rows": SHARD_ROWS, "trainer": ONE_PROCESS, **options}
         given.setdefault("precision", "float32")
         encode(vectors=open_vectors(source), output=tmp_path / name, **given)
         return tmp_path / name

@@ -48,7 +48,7 @@ def _fork(rank: int, num_ranks: int, port: int, options: dict[str, str], folder:
             if rank == 1 and "fault" in options:
                 _fail_by(options["fault"])
             encode(
-                codec_dir=Path(options["codec"]),
+                codec=Path(options["codec"]),
                 vectors=open_vectors(options["vectors"]),
                 output=Path("codes.h5"),
                 shard_rows=SHARD_ROWS,

@@ -24,8 +24,8 @@ def codes(codec_dir: Path, vectors_path: Path) -> np.ndarray:
 def test_round_trip(job, tmp_path, vectors_path, codebook_size, packed):
     codec_dir = save_codec(tmp_path / "codec", codebook_size=codebook_size, num_steps=4)
     expected = Codec.load(codec_dir).encode(open_vectors(vectors_path)[:])
-    virtual = open_codes(job("virtual.h5", codec_dir=codec_dir, packed=packed))
-    merged = open_codes(job("merged.h5", codec_dir=codec_dir, packed=packed, merge=True))
+    virtual = open_codes(job("virtual.h5", codec=codec_dir, packed=packed))
+    merged = open_codes(job("merged.h5", codec=codec_dir, packed=packed, merge=True))
     for store in (virtual, merged):
         np.testing.assert_array_equal(store[:], expected)
         assert (store.dtype, store.shape) == (expected.dtype, expected.shape)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qinco_lit.codec import Codec
-from qinco_lit.encoding.decode_file import decode
+from qinco_lit.encoding.decode_file import decode_file
 from qinco_lit.vectors import open_codes, open_vectors
 from tests.codes.conftest import contents, save_codec
 
@@ -18,7 +18,7 @@ Decode = Callable[..., Path]
 @pytest.fixture
 def decoded(codec_dir: Path, tmp_path: Path) -> Decode:
     def run(codes: Path, name: str = "out.fvecs", **options: Any) -> Path:
-        decode(**{"codec_dir": codec_dir, "codes": codes, "output": tmp_path / name, "device": "cpu", **options})
+        decode_file(**{"codec": codec_dir, "codes": codes, "output": tmp_path / name, "device": "cpu", **options})
         return tmp_path / name
 
     return run
@@ -74,7 +74,7 @@ def test_another_codec_and_an_incomplete_store_are_refused(job, decoded, tmp_pat
     with pytest.raises(
         ValueError, match=r"codes.h5 holds codes of another codec: its weights have SHA-256 [0-9a-f]{12}…,"
     ):
-        decoded(path, codec_dir=other)
+        decoded(path, codec=other)
     (tmp_path / "codes.h5.shards" / "shard-00001.h5").unlink()
     with pytest.raises(FileNotFoundError, match=r"shard-00001.h5: the file of this shard is missing"):
         decoded(path)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pytest
@@ -103,7 +104,7 @@ def test_shards_left_by_a_merge_that_was_killed_are_removed(job, tmp_path):
         ({"precision": "bfloat16"}, "precision is float32 there, bfloat16 here"),
         ({"packed": True}, "packed is False there, True here"),
         ({"shard_rows": 500}, "shard_rows is 300 there, 500 here"),
-        ({"codec_dir": "another"}, "codec_sha256 is [0-9a-f]{12}… there, [0-9a-f]{12}… here"),
+        ({"codec": "another"}, "codec_sha256 is [0-9a-f]{12}… there, [0-9a-f]{12}… here"),
         (
             {"vectors": "more"},
             "num_rows is 1000 there, 1100 here, input_bytes is 28000 there, 30800 here, input_sample.*",
@@ -217,18 +218,19 @@ def test_progress_in_words():
 
 
 def test_progress_counts_every_row_once(job, tmp_path, monkeypatch, caplog):
-    from qinco_lit.encoding import progress
-
     job()
     (tmp_path / "codes.h5").unlink()
     (tmp_path / "codes.h5.shards" / "shard-00001.json").unlink()
     (tmp_path / "codes.h5.shards" / "shard-00003.json").unlink()
-    monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(command, "Progress", partial(command.Progress, line_every_s=0.0))
     with caplog.at_level("INFO"):
         job()
-    lines = [record.getMessage() for record in caplog.records if record.name.startswith("qinco_lit.encoding")]
+    lines = [record.getMessage() for record in caplog.records if record.name == "qinco_lit.progress"]
     assert lines[0] == "600 rows are finished already"
-    assert [line.split(" rows")[0] for line in lines[1:3]] == ["900 of 1,000", "1,000 of 1,000"]
+    assert [line.split(" rows")[0] for line in lines[1:3]] == [
+        "encoding: 900 of 1,000",
+        "encoding: 1,000 of 1,000",
+    ]
     assert command.folder_of(tmp_path / "codes.h5").name == "codes.h5.shards"
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from qinco_lit.codec import Codec
-from qinco_lit.encoding.decode_file import decode
+from qinco_lit.encoding.decode_file import decode_file
 from qinco_lit.vectors import open_codes, open_vectors
 from tests.codes.conftest import save_codec
 
@@ -21,7 +21,7 @@ def ivf_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("options", [{}, {"merge": True}, {"packed": True}])
 def test_lists_and_codes_are_those_of_the_codec(job, ivf_dir, vectors_path, options):
-    path = job(codec_dir=ivf_dir, **options)
+    path = job(codec=ivf_dir, **options)
     list_ids, codes = Codec.load(ivf_dir, precision="float32").encode(open_vectors(vectors_path)[:])
     assert len(np.unique(list_ids)) > 50
     store = open_codes(path)
@@ -39,7 +39,7 @@ def test_lists_and_codes_are_those_of_the_codec(job, ivf_dir, vectors_path, opti
 @pytest.mark.parametrize("options", [{}, {"merge": True}, {"packed": True}])
 @pytest.mark.parametrize("lists", [True, False])
 def test_batches_of_a_range_of_rows_are_its_codes_and_lists(job, ivf_dir, codec_dir, options, lists):
-    store = open_codes(job(codec_dir=ivf_dir if lists else codec_dir, **options))
+    store = open_codes(job(codec=ivf_dir if lists else codec_dir, **options))
     for start, stop in [(0, 1000), (290, 905), (-5, 5000), (300, 300), (7, 2)]:
         for batch_size in (1, 77, 300, 5000):
             batches = list(store.coded_batches(start, stop, batch_size))
@@ -58,7 +58,7 @@ def test_batches_of_a_range_of_rows_are_its_codes_and_lists(job, ivf_dir, codec_
 
 
 def test_batches_are_read_ahead_and_no_further(job, ivf_dir, monkeypatch):
-    store, reads = open_codes(job(codec_dir=ivf_dir)), []
+    store, reads = open_codes(job(codec=ivf_dir)), []
     read = type(store._rows).read
     monkeypatch.setattr(type(store._rows), "read", lambda rows, *place: reads.append(place) or read(rows, *place))
     batches = store.coded_batches(0, 1000, 10)
@@ -69,17 +69,17 @@ def test_batches_are_read_ahead_and_no_further(job, ivf_dir, monkeypatch):
 
 
 def test_decode_takes_the_lists_into_account(job, ivf_dir, tmp_path):
-    path = job(codec_dir=ivf_dir)
+    path = job(codec=ivf_dir)
     store = open_codes(path)
     rows = {"start": 250, "stop": 700}
-    decode(codec_dir=ivf_dir, codes=path, output=tmp_path / "x.npy", num_steps=2, batch_size=100, device="cpu", **rows)
+    decode_file(codec=ivf_dir, codes=path, output=tmp_path / "x.npy", num_steps=2, batch_size=100, device="cpu", **rows)
     expected = Codec.load(ivf_dir).decode(store[250:700][:, :2], list_ids=store.list_ids(250, 700))
     np.testing.assert_allclose(open_vectors(tmp_path / "x.npy")[:], expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("merge", [False, True])
 def test_a_list_that_changes_is_found(job, ivf_dir, tmp_path, merge):
-    path = job(codec_dir=ivf_dir, merge=merge)
+    path = job(codec=ivf_dir, merge=merge)
     for shard in range(4):
         open_codes(path).verify_shard(shard)
     damaged, row = (path, 305) if merge else (tmp_path / "codes.h5.shards" / "shard-00001.h5", 5)

@@ -12,8 +12,7 @@ import torch
 from qinco_lit.cli import main
 from qinco_lit.codec import Codec
 from qinco_lit.commands import truncate
-from qinco_lit.encoding.decode_file import check_codec, decode
-from qinco_lit.encoding.encode_file import codec_sha256, original_sha256
+from qinco_lit.encoding.decode_file import check_codec, decode_file
 from qinco_lit.quantizers import build_quantizer
 from qinco_lit.vectors import open_codes, open_vectors
 from tests.codes.conftest import DIM, contents, save_codec
@@ -72,32 +71,32 @@ def _codes(encoded: object) -> np.ndarray:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_store_of_fewer_steps_is_that_of_the_codec_whole_or_cut(job, codecs, vectors_path, tmp_path, kind, packed):
     codec_dir, x = codecs(kind), open_vectors(vectors_path)[:]
-    path = job(codec_dir=codec_dir, num_steps=2, packed=packed)
+    path = job(codec=codec_dir, num_steps=2, packed=packed)
     store, codec = open_codes(path), Codec.load(codec_dir, precision="float32")
     np.testing.assert_array_equal(store[:], _codes(codec.encode(x, num_steps=2)))
     assert (store.info.num_steps, store.info.encoded_num_steps) == (2, None)
     before = contents(tmp_path)
-    by_cut = job("cut.h5", codec_dir=_two_of(codec_dir), packed=packed)
+    by_cut = job("cut.h5", codec=_two_of(codec_dir), packed=packed)
     np.testing.assert_array_equal(open_codes(by_cut)[:], store[:])
     assert open_codes(by_cut).info == store.info
     assert list(open_codes(by_cut).shards) == list(store.shards)
     for other in (codec_dir, _two_of(codec_dir)):
-        decode(codec_dir=other, codes=path, output=tmp_path / f"{other.name}.npy", device="cpu")
+        decode_file(codec=other, codes=path, output=tmp_path / f"{other.name}.npy", device="cpu")
     assert (tmp_path / f"{kind}.npy").read_bytes() == (tmp_path / f"{kind}-2.npy").read_bytes()
-    job(codec_dir=_two_of(codec_dir), packed=packed)  # goes on with the other's work: all of it is done
+    job(codec=_two_of(codec_dir), packed=packed)  # goes on with the other's work: all of it is done
     assert {name: data for name, data in contents(tmp_path).items() if name in before} == before
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_prefix_is_decoded_by_the_codec_whole_or_cut(job, codecs, tmp_path, kind):
     codec_dir = codecs(kind)
-    whole = job(codec_dir=codec_dir)
+    whole = job(codec=codec_dir)
     prefix = cut(whole, 2, "prefix.h5")
     store, results = open_codes(whole), []
     lists = {} if store.info.num_lists is None else {"list_ids": store.list_ids()}
     for codes in (whole, prefix):
         for codec in (codec_dir, _two_of(codec_dir)):
-            decode(codec_dir=codec, codes=codes, output=tmp_path / "x.npy", num_steps=2, device="cpu")
+            decode_file(codec=codec, codes=codes, output=tmp_path / "x.npy", num_steps=2, device="cpu")
             results.append(open_vectors(tmp_path / "x.npy")[:])
             expected = Codec.load(codec).decode(store[:][:, :2], **lists)
             np.testing.assert_allclose(results[-1], expected, rtol=1e-5, atol=1e-5)
@@ -109,7 +108,7 @@ def test_codes_found_for_fewer_steps_are_as_good_as_the_first_of_more(job, codec
     """The beam after m steps holds the hypothesis that the longer search keeps, and the shorter one takes the best."""
     codec_dir, x = codecs(kind), open_vectors(vectors_path)[:]
     codec, errors = Codec.load(codec_dir), []
-    for store in (open_codes(job("m.h5", codec_dir=codec_dir, num_steps=2)), open_codes(job(codec_dir=codec_dir))):
+    for store in (open_codes(job("m.h5", codec=codec_dir, num_steps=2)), open_codes(job(codec=codec_dir))):
         lists = {} if store.info.num_lists is None else {"list_ids": store.list_ids()}
         errors.append(np.square(codec.decode(store[:][:, :2], **lists) - x).sum(axis=1))
     assert (errors[0] <= errors[1] * (1 + 1e-5)).all()
@@ -118,35 +117,35 @@ def test_codes_found_for_fewer_steps_are_as_good_as_the_first_of_more(job, codec
 
 def test_one_number_of_steps_is_not_continued_as_another(job, codecs, tmp_path):
     codec_dir = codecs("plain")
-    job(codec_dir=codec_dir, num_steps=2)
+    job(codec=codec_dir, num_steps=2)
     before = contents(tmp_path)
     for num_steps in (3, None):
         with pytest.raises(
             ValueError, match=f"other work: num_steps is 2 there, {num_steps or STEPS} here; name another"
         ):
-            job(codec_dir=codec_dir, num_steps=num_steps)
+            job(codec=codec_dir, num_steps=num_steps)
     cut(tmp_path / "codes.h5", 1, "cut.h5")
     with pytest.raises(ValueError, match="belongs to other work: encoded_num_steps is 2 there, None here; name"):
-        job("cut.h5", codec_dir=codec_dir, num_steps=1)
+        job("cut.h5", codec=codec_dir, num_steps=1)
     for num_steps in (0, 5, -1):
         with pytest.raises(ValueError, match=rf"^num_steps={num_steps}: .*plain has 4 steps; give 1 to 4$"):
-            job("new.h5", codec_dir=codec_dir, num_steps=num_steps)
+            job("new.h5", codec=codec_dir, num_steps=num_steps)
     assert {name: data for name, data in contents(tmp_path).items() if not name.startswith("cut")} == before
-    all_steps = job("whole.h5", codec_dir=codec_dir, merge=True).read_bytes()
-    assert job("every.h5", codec_dir=codec_dir, merge=True, num_steps=STEPS).read_bytes() == all_steps
+    all_steps = job("whole.h5", codec=codec_dir, merge=True).read_bytes()
+    assert job("every.h5", codec=codec_dir, merge=True, num_steps=STEPS).read_bytes() == all_steps
 
 
 def test_stores_of_more_steps_and_of_other_codecs_are_refused(job, codecs, tmp_path):
     codec_dir = codecs("plain")
-    store = open_codes(job(codec_dir=codec_dir))
-    check_codec(store, _two_of(codec_dir), num_steps=2)
+    store = open_codes(job(codec=codec_dir))
+    check_codec(store, Codec.load(_two_of(codec_dir)), num_steps=2)
     with pytest.raises(
         ValueError, match=r"codes.h5 has codes of 4 steps, the codec in .*plain-2 was cut to 2: give num_steps=2$"
     ):
-        check_codec(store, _two_of(codec_dir))
+        check_codec(store, Codec.load(_two_of(codec_dir)))
     other = cut(save_codec(tmp_path / "other", seed=1, num_steps=STEPS), 2, "other-2")
     with pytest.raises(ValueError, match=r"codes.h5 holds codes of another codec: its weights have SHA-256 "):
-        check_codec(store, other, num_steps=2)
+        check_codec(store, Codec.load(other), num_steps=2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -205,7 +204,7 @@ def test_from_the_command_line(codecs, vectors_path, tmp_path, caplog, monkeypat
 def test_a_codec_cut_in_memory_has_its_own_name(tmp_path):
     quantizer = random_quantizer(DIM, num_steps=STEPS, codebook_size=16, hidden_dim=8, num_blocks=1, **SEARCH)
     Codec(quantizer).truncated(2).save(tmp_path / "codec")  # of weights that lie in no folder
-    assert original_sha256(tmp_path / "codec") == codec_sha256(tmp_path / "codec")
+    assert Codec.load(tmp_path / "codec").identity == Codec.load(tmp_path / "codec").weights_sha256
 
 
 def test_the_weights_are_those_of_the_first_steps():

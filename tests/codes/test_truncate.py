@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import h5py
 import numpy as np
 import pytest
 
+from qinco_lit import atomic
 from qinco_lit.cli import main
 from qinco_lit.commands import truncate, verify
-from qinco_lit.encoding import progress, shards
-from qinco_lit.vectors import code_store, disk_space, open_codes
+from qinco_lit.encoding import shards
+from qinco_lit.progress import Progress
+from qinco_lit.vectors import code_store, open_codes
 from tests.codes.conftest import NUM_ROWS, SHARD_ROWS, contents, save_codec
 
 STEPS = 4
@@ -36,7 +39,7 @@ def four_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def store(job: Callable[..., Path], four_steps: Path) -> Callable[..., Path]:
-    return lambda **options: job(codec_dir=four_steps, **options)
+    return lambda **options: job(codec=four_steps, **options)
 
 
 @pytest.mark.parametrize("merge", [False, True])
@@ -45,7 +48,7 @@ def store(job: Callable[..., Path], four_steps: Path) -> Callable[..., Path]:
 @pytest.mark.parametrize("lists", [None, 20])
 def test_it_holds_the_first_codes_in_the_same_form(job, tmp_path, codebook_size, packed, merge, lists):
     codec = save_codec(tmp_path / "codec", num_steps=STEPS, codebook_size=codebook_size, lists=lists)
-    path = job(codec_dir=codec, packed=packed, merge=merge)
+    path = job(codec=codec, packed=packed, merge=merge)
     whole = open_codes(path)
     for num_steps in (1, 3):
         output = cut(path, num_steps, f"first{num_steps}.h5")
@@ -127,14 +130,14 @@ def test_it_goes_on_where_it_was_interrupted(store, tmp_path, monkeypatch, caplo
         ValueError, match=r"cut.h5 is not complete: 2 of 4 shards .* run the same `qinco truncate` again$"
     ):
         verify.run(argparse.Namespace(store=tmp_path / "cut.h5"))
-    monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("qinco_lit.encoding.truncate.Progress", partial(Progress, line_every_s=0.0))
     with caplog.at_level("INFO"):
         cut(path, 2)
     assert given[3:] == [SHARD_ROWS, NUM_ROWS - 3 * SHARD_ROWS]
     assert contents(tmp_path) == expected
     lines = [record.getMessage() for record in caplog.records]
     assert lines[0] == "600 rows are finished already"
-    assert [line.split(" rows")[0] for line in lines[1:3]] == ["900 of 1,000", "1,000 of 1,000"]
+    assert [line.split(" rows")[0] for line in lines[1:3]] == ["truncating: 900 of 1,000", "truncating: 1,000 of 1,000"]
     assert lines[3].startswith(f"{tmp_path}/cut.h5: 1,000 rows, 2 of 4 codes each, 0.0 MB, in ")
 
 
@@ -166,7 +169,7 @@ def test_a_store_that_is_complete_is_tidied_up_and_kept(store, tmp_path, monkeyp
 
     with monkeypatch.context() as patched:  # right after the store has its name
         patched.setattr(shards.ShardFolder, "remove", killed)
-        patched.setattr(truncate, "_write_record", killed)
+        patched.setattr("qinco_lit.encoding.truncate._write_record", killed)
         with pytest.raises(KeyboardInterrupt):
             cut(path, num_steps)
     assert (tmp_path / "cut.h5.shards").is_dir()
@@ -208,7 +211,7 @@ def test_a_full_disk_keeps_what_is_finished(store, tmp_path, monkeypatch):
         if len(reserved) == 3:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(disk_space.os, "posix_fallocate", reserve)
+    monkeypatch.setattr(atomic.os, "posix_fallocate", reserve)
     with pytest.raises(OSError, match="No space left on device") as raised:
         cut(path, 2)
     assert str(raised.value) == (

@@ -11,11 +11,13 @@ from jaxtyping import Float32, Int64
 
 from qinco_lit.codec import Codec
 from qinco_lit.commands.evaluate import evaluate
-from qinco_lit.quantizers import QINCo
-from qinco_lit.search.baselines import SETTINGS
+from qinco_lit.evaluation.baselines import SETTINGS
+from qinco_lit.quantizers import build_quantizer
 from qinco_lit.vectors.unit_rows import unit_rows
+from tests.models import random_quantizer
 
 DIM, STEPS, CODEBOOK = 6, 3, 16
+SMALL = {"codebook_size": CODEBOOK, "hidden_dim": 8, "num_blocks": 1, "num_candidates": 4, "beam_size": 3}
 
 
 def vectors(num: int, seed: int) -> Float32[np.ndarray, "num dim"]:
@@ -60,6 +62,24 @@ class Data:
         return NEAREST[self.metric](self.queries, self.database)[:, :100]
 
 
+def small_codec(num_steps: int, seed: int = 0, **options: Any) -> Codec:
+    quantizer = random_quantizer(DIM, seed=seed, num_steps=num_steps, **SMALL | options)
+    quantizer.data_std.fill_(1.3)
+    return Codec(quantizer)
+
+
+def saved_codec(path: Path, *args: Any, **options: Any) -> Path:
+    small_codec(*args, **options).save(path)
+    return path
+
+
+def ready_data(**options: Any) -> Data:
+    data = Data(**options)
+    data.prepare_data()
+    data.setup("")
+    return data
+
+
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SETTINGS, "lsq", {"train_iterations": 2, "train_ils_iterations": 2, "encode_ils_iterations": 4})
@@ -69,7 +89,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def codec_dir(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    quantizer = QINCo(
+    quantizer = build_quantizer(
         DIM, num_steps=STEPS, codebook_size=CODEBOOK, hidden_dim=8, num_blocks=1, num_candidates=4, beam_size=3
     )
     with torch.no_grad():

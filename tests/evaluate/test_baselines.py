@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from jaxtyping import Float32
 
+from qinco_lit.evaluation import baselines
+from qinco_lit.evaluation.baselines import METHODS, SETTINGS, Baseline, trained_baseline
 from qinco_lit.metrics import mean_squared_error
-from qinco_lit.search import baseline_cache
-from qinco_lit.search.baseline_cache import fingerprint, trained_baseline
-from qinco_lit.search.baselines import METHODS, SETTINGS, Baseline, training_rows
+from qinco_lit.vectors.matrix import fingerprint, spaced_rows
 
 
 def _vectors(num: int, dim: int, seed: int) -> Float32[np.ndarray, "num dim"]:
@@ -125,8 +125,8 @@ def test_impossible_training_is_refused_in_one_line() -> None:
 
 def test_training_rows_are_evenly_spaced_and_distinct() -> None:
     x = np.arange(1000)[:, None]
-    np.testing.assert_array_equal(training_rows(x, 1000), x)
-    rows = training_rows(x, 300)[:, 0]
+    np.testing.assert_array_equal(spaced_rows(x, 1000), x)
+    rows = spaced_rows(x, 300)[:, 0]
     assert len(set(rows.tolist())) == 300
     assert set(np.diff(rows).tolist()) == {3, 4}
     assert rows[0] == 0
@@ -140,7 +140,7 @@ def test_the_cache_returns_the_same_quantizer_without_training(
     x, database = _vectors(600, 10, 1), _vectors(100, 10, 2)
     fresh = Baseline.train(method, x, 2)
     first = trained_baseline(method, x, 2, max_training_rows=600, cache_dir=tmp_path)
-    monkeypatch.setattr(baseline_cache.Baseline, "train", None)  # training again would fail
+    monkeypatch.setattr(baselines.Baseline, "train", None)  # training again would fail
     second = trained_baseline(method, x, 2, max_training_rows=600, cache_dir=tmp_path)
     assert first.train_s == second.train_s > 0
     assert first.num_training_rows == 600
@@ -177,7 +177,7 @@ def test_an_interrupted_training_leaves_nothing_that_looks_complete(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(baseline_cache.Baseline, "save", fails)
+        patch.setattr(baselines.Baseline, "save", fails)
         with pytest.raises(KeyboardInterrupt):
             trained_baseline("pq", x, 2, max_training_rows=300, cache_dir=tmp_path)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from jaxtyping import Float32, UInt8
 
 from qinco_lit.codec import Codec
-from qinco_lit.commands import evaluate as command
+from qinco_lit.evaluation.evaluate import SCHEMA_VERSION
 from qinco_lit.evaluation.measure import TestSet, measure
+from qinco_lit.threads import num_threads_in_use
 from tests.evaluate.conftest import CODEBOOK, DIM, NEAREST, STEPS, Data, neighbours
 
 FIGURES = ("mse", "mse_per_step", "recall_at_1", "recall_at_10", "recall_at_100", "entropy_bits", "unused_share")
@@ -110,7 +110,7 @@ def test_metrics_json_is_recomputed_by_a_second_path(run: Callable[..., Any], co
 def test_the_fields_of_the_record_are_frozen(run: Callable[..., Any], codec_dir: Path) -> None:
     """A new or renamed field breaks readers of metrics.json: raise SCHEMA_VERSION with it."""
     record = run(baselines=["lsq"])
-    assert command.SCHEMA_VERSION == record["schema_version"] == 4
+    assert SCHEMA_VERSION == record["schema_version"] == 4
     assert set(record) == {
         "schema_version", "created", "codec", "data", "batch_size", "device", "num_threads", "command",
         "versions", "git_revision", "hardware", "arithmetic", "methods", "rates",
@@ -133,7 +133,7 @@ def test_baselines_come_from_the_cache_with_identical_figures(
     run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = run(baselines=["pq", "opq", "rq", "lsq"])["methods"]
-    monkeypatch.setattr("qinco_lit.search.baselines.Baseline.train", None)
+    monkeypatch.setattr("qinco_lit.evaluation.baselines.Baseline.train", None)
     second = run(baselines=["lsq", "pq", "opq", "rq"])["methods"]
     assert list(second) == ["codec", "lsq", "pq", "opq", "rq"]
     for method in ("pq", "opq", "rq", "lsq"):
@@ -181,9 +181,9 @@ def test_without_queries_there_is_no_recall(run: Callable[..., Any], tmp_path: P
 
 
 def test_threads_are_restored(run: Callable[..., Any]) -> None:
-    before = torch.get_num_threads(), command.faiss_baselines.get_num_threads()
+    before = num_threads_in_use()
     assert run(num_threads=1)["num_threads"] == {"torch": 1, "faiss": 1}
-    assert (torch.get_num_threads(), command.faiss_baselines.get_num_threads()) == before
+    assert num_threads_in_use() == before
 
 
 def test_results_are_written_and_told(
@@ -275,7 +275,7 @@ def test_wandb_gets_rate_distortion_and_every_methods_figures(
     ]  # fmt: skip
     assert table.data[0][-2:] == [whole["encode_vectors_per_s"], first["encoded"]["decode_vectors_per_s"]]
     assert table.data[1][-2:] == [first["encoded"][f"{what}_vectors_per_s"] for what in ("encode", "decode")]
-    monkeypatch.setattr(command, "measure", None)
+    monkeypatch.setattr("qinco_lit.evaluation.evaluate.measure", None)
     with pytest.raises(TypeError):
         run(logger={"mode": "offline"})
     assert states == ["finished", "finished", "failed"]

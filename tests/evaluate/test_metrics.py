@@ -8,7 +8,6 @@ from qinco_lit.metrics import (
     CodeCounts,
     NearestSoFar,
     SquaredError,
-    code_entropy,
     mean_squared_error,
     recall_at,
 )
@@ -63,11 +62,17 @@ def test_recall_beyond_the_results_is_refused() -> None:
         recall_at(ids[:0], ids[:0], (1,))
 
 
+def _entropy(codes: Any, codebook_size: int) -> Any:
+    counts = CodeCounts(codes.shape[1], codebook_size)
+    counts.add(codes)
+    return counts.entropy_bits
+
+
 def test_entropy_of_known_distributions() -> None:
     uniform = np.arange(256, dtype=np.uint8)
     constant = np.full(256, 7, dtype=np.uint8)
     quarter = np.repeat(np.array([0, 1, 2, 2], dtype=np.uint8), 64)  # 1/4, 1/4, 1/2
-    entropy = code_entropy(np.stack([uniform, constant, quarter], axis=1), 256)
+    entropy = _entropy(np.stack([uniform, constant, quarter], axis=1), 256)
     np.testing.assert_allclose(entropy, [8.0, 0.0, 1.5], atol=1e-12)
 
 
@@ -81,12 +86,12 @@ def test_counts_over_blocks_and_codewords_never_used() -> None:
     np.testing.assert_array_equal(counts.counts, expected)
     np.testing.assert_allclose(counts.unused_share, [1 - len(set(codes[:, step].tolist())) / 300 for step in range(3)])
     assert counts.unused_share[1] == pytest.approx(299 / 300)
-    np.testing.assert_allclose(counts.entropy_bits, code_entropy(codes, 300))
+    np.testing.assert_allclose(counts.entropy_bits, _entropy(codes, 300))
 
 
 def test_codes_beyond_the_codebook_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^codes 0\.\.16 are outside a codebook of 16 codewords$"):
-        code_entropy(np.array([[0], [16]], dtype=np.uint8), 16)
+        _entropy(np.array([[0], [16]], dtype=np.uint8), 16)
     with pytest.raises(ValueError, match=r"^codes have 2 steps, expected 3$"):
         CodeCounts(3, 16).add(np.zeros((4, 2), dtype=np.uint8))
 

@@ -7,49 +7,28 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rich.progress import Progress
 
 from qinco_lit.codec import Codec
 from qinco_lit.evaluation.codec_quantizer import CodecQuantizer
 from qinco_lit.evaluation.measure import RECALL_AT, Meter, TestSet, blocks
-from qinco_lit.evaluation.rate_curve import Dedicated, measure_rates
-from qinco_lit.quantizers import ProductQINCo
-from tests.cli.conftest import Qinco, qinco, refused
+from qinco_lit.evaluation.rate_curve import Dedicated, measure_rate_curve
+from qinco_lit.progress import Progress
+from qinco_lit.quantizers import build_quantizer
 from tests.decoding import decode_distinct
-from tests.evaluate.conftest import CODEBOOK, DIM, NEAREST, STEPS, Data
+from tests.evaluate.conftest import DIM, NEAREST, SMALL, STEPS, Data, ready_data, saved_codec, small_codec
 from tests.models import random_quantizer
 
 RECALLS = [f"recall_at_{k}" for k in RECALL_AT]
 SPEEDS = {"encode_vectors_per_s", "decode_vectors_per_s"}
 FIGURES = {"mse", "mse_per_step", *RECALLS, "entropy_bits", "unused_share"}
-SMALL = {"codebook_size": CODEBOOK, "hidden_dim": 8, "num_blocks": 1, "num_candidates": 4, "beam_size": 3}
 
 Run = Callable[..., dict[str, Any]]
-__all__ = ["qinco", "refused"]  # the command in this process, in an empty folder
 
 
 @pytest.fixture(autouse=True)
 def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take most of the time, and have tests of their own."""
     monkeypatch.setattr("qinco_lit.commands.evaluate.figure_bytes", lambda _, suffix: suffix.encode())
-
-
-def _codec(num_steps: int, seed: int = 0, **options: Any) -> Codec:
-    quantizer = random_quantizer(DIM, seed=seed, num_steps=num_steps, **SMALL | options)
-    quantizer.data_std.fill_(1.3)
-    return Codec(quantizer)
-
-
-def _saved(path: Path, *args: Any, **options: Any) -> Path:
-    _codec(*args, **options).save(path)
-    return path
-
-
-def _data(**options: Any) -> Data:
-    data = Data(**options)
-    data.prepare_data()
-    data.setup("")
-    return data
 
 
 def _test_set(data: Data) -> TestSet:
@@ -78,10 +57,10 @@ def _check(figures: dict[str, Any], expected: dict[str, float]) -> None:
 
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
 def test_all_three_ways_equal_a_second_path(run: Run, codec_dir: Path, tmp_path: Path, metric: str) -> None:
-    other = _saved(tmp_path / "two" / "codec", 2, 1)
+    other = saved_codec(tmp_path / "two" / "codec", 2, 1)
     record = run(rate="all", dedicated=[tmp_path / "two"], data=Data(metric=metric), batch_size=64)
     assert record == json.loads((tmp_path / "out" / "metrics.json").read_text())
-    data, codec, trained = _data(metric=metric), Codec.load(codec_dir), Codec.load(other)
+    data, codec, trained = ready_data(metric=metric), Codec.load(codec_dir), Codec.load(other)
     all_codes = codec.encode(data.database)
     points = record["rates"]["points"]
     assert [point["num_steps"] for point in points] == [1, 2, 3]
@@ -131,14 +110,14 @@ def test_baselines_have_the_rate_of_the_codes_that_are_measured(run: Run, tmp_pa
 
 @pytest.mark.parametrize("kind", ["ivf", "product", "parts"])
 def test_models_of_every_kind_have_rates(run: Run, tmp_path: Path, kind: str) -> None:
-    data = _data()
+    data = ready_data()
     if kind == "ivf":
-        codec = _codec(3, num_lists=5)
+        codec = small_codec(3, num_lists=5)
     else:
         order = "steps" if kind == "product" else "parts"
-        product = ProductQINCo(DIM, num_parts=2, num_steps=4, opq=True, order=order, **SMALL)
+        product = build_quantizer(DIM, num_parts=2, num_steps=4, opq=True, order=order, **SMALL)
         for number, part in enumerate(product.parts):
-            part.load_state_dict(random_quantizer(DIM // 2, seed=number, num_steps=2, **SMALL).state_dict())
+            part.load_state_dict(random_quantizer(DIM // 2, seed=number, num_steps=2, **SMALL).parts[0].state_dict())
         product.rotation.copy_(product.rotation.flip(0))
         codec = Codec(product)
     codec.save(tmp_path / "other")
@@ -156,13 +135,13 @@ def _coded(codec: Codec, x: Any, **options: Any) -> tuple[dict[str, Any], Any]:
 
 
 def test_a_greedy_codec_finds_the_same_codes_for_every_rate(run: Run, tmp_path: Path) -> None:
-    _saved(tmp_path / "qinco1", 3, num_candidates=0, beam_size=1, outer_skip=False)
+    saved_codec(tmp_path / "qinco1", 3, num_candidates=0, beam_size=1, outer_skip=False)
     for point in run(codec_dir=tmp_path / "qinco1", rate="all")["rates"]["points"]:
         assert point["prefix"].items() <= point["encoded"].items()
 
 
 def test_a_given_search_holds_for_every_encoding_and_the_dedicated_models(run: Run, tmp_path: Path) -> None:
-    _saved(tmp_path / "two", 2, 1, beam_size=2)
+    saved_codec(tmp_path / "two", 2, 1, beam_size=2)
     record = run(rate=[2], dedicated=[tmp_path / "two"], beam_size=16, num_candidates=0)
     [facts] = record["rates"]["dedicated"]
     for searched in (record["codec"], facts):
@@ -188,16 +167,15 @@ class Counted:
 
 
 def test_figures_do_not_depend_on_the_blocks_and_every_vector_is_read_once() -> None:
-    data, results = _data(), []
-    quantizer = CodecQuantizer(_codec(3))
-    dedicated = {2: Dedicated(Path("two"), CodecQuantizer(_codec(2, 1)))}
+    data, results = ready_data(), []
+    quantizer = CodecQuantizer(small_codec(3))
+    dedicated = {2: Dedicated(Path("two"), CodecQuantizer(small_codec(2, 1)))}
     for batch_size in (250, 64):
         database = Counted(data.database)
         test_set = TestSet(database, data.queries, data.ground_truth, "l2")
-        with Progress(disable=True) as progress:
-            results.append(measure_rates(quantizer, [1, 2, 3], dedicated, test_set, batch_size, progress))
-            [task] = progress.tasks
-            assert task.completed == task.total == 250 * (3 + 1 + 2 + 2)
+        with Progress("codes", show=False) as progress:
+            results.append(measure_rate_curve(quantizer, [1, 2, 3], dedicated, test_set, batch_size, progress))
+            assert progress.line(1.0).startswith(f"2,000 of {250 * (3 + 1 + 2 + 2):,} codes (100 %)")
         assert (database.times == 1).all()
     (whole, rates), (other_whole, other_rates) = results
     for one, other in zip([whole, *_all(rates)], [other_whole, *_all(other_rates)], strict=True):
@@ -226,8 +204,8 @@ class Rounded:
 @pytest.mark.parametrize("lists", [{}, {"num_lists": 3}])
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
 def test_recalls_do_not_depend_on_how_equal_codes_are_rounded(metric: str, lists: dict[str, int]) -> None:
-    data = _data(metric=metric)
-    quantizer = CodecQuantizer(_codec(2, **lists))
+    data = ready_data(metric=metric)
+    quantizer = CodecQuantizer(small_codec(2, **lists))
     for batch_size in (250, 64, 7):
         meters = [Meter(each, _test_set(data), prefixes=[1]) for each in (quantizer, Rounded(quantizer))]
         for meter in meters:
@@ -261,7 +239,7 @@ def test_without_queries_there_are_errors_and_no_recalls(run: Run) -> None:
 
 def test_the_fields_of_rates_are_frozen(run: Run, tmp_path: Path) -> None:
     """A new or renamed field breaks readers of metrics.json: raise SCHEMA_VERSION with it."""
-    _saved(tmp_path / "two", 2, 1)
+    saved_codec(tmp_path / "two", 2, 1)
     record = run(rate=[2], dedicated=[str(tmp_path / "two")])
     assert set(record["rates"]) == {"dedicated", "points"}
     assert set(record["rates"]["dedicated"][0]) == set(record["codec"]) - {"dim"}
@@ -280,97 +258,3 @@ def test_results_are_written_and_told(run: Run, tmp_path: Path, capsys: pytest.C
     for text in ("One codec at every rate", "prefix of 3", "own search", "all 3"):
         assert text in printed
         assert text in table
-
-
-# --- mistakes -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"num_steps": 0}, r"^num_steps=0: \S*codec has 3 codes; give 1 to 3$"),
-        ({"num_steps": 4}, r"^num_steps=4: \S*codec has 3 codes; give 1 to 3$"),
-        ({"rate": [2, 4]}, r"^rate=\[2, 4\]: \S*codec has 3 codes; give numbers from 1 to 3, or rate=all$"),
-        ({"rate": []}, r"^rate=\[\]: \S*codec has 3 codes; give numbers from 1 to 3, or rate=all$"),
-        ({"rate": "all", "num_steps": 2}, r"^num_steps=2 measures one rate, rate=all several: give one of them$"),
-        ({"rate": [1], "num_steps": 2}, r"^num_steps=2 measures one rate, rate=\[1\] several: give one of them$"),
-        ({"dedicated": ["a"]}, r"^dedicated=\['a'\] is compared at each rate: add rate=all$"),
-    ],
-)
-def test_impossible_rates_are_one_line_and_leave_no_folder(
-    run: Run, tmp_path: Path, options: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        run(**options)
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "rate", "message"),
-    [
-        ({"num_steps": 4}, "all", r"^dedicated=\S*/bad has 4 codes, measured are 1, 2, 3: leave it out$"),
-        ({"num_steps": 2}, [1, 3], r"^dedicated=\S*/bad has 2 codes, measured are 1, 3: leave it out$"),
-        ({"num_steps": 2, "codebook_size": 8}, "all", r"/bad has codebook_size=8, the codec 16: their rates do not co"),
-        ({"num_steps": 2, "num_lists": 4}, "all", r"/bad has num_lists=4, the codec None: their rates do not compare$"),
-        ({"num_steps": 2, "dim": 4}, "all", r"/bad has dim=4, the codec 6: their rates do not compare$"),
-    ],
-)
-def test_dedicated_models_that_do_not_fit_are_named(
-    run: Run, tmp_path: Path, options: dict[str, Any], rate: Any, message: str
-) -> None:
-    options = dict(options)
-    Codec(random_quantizer(options.pop("dim", DIM), **SMALL | options)).save(tmp_path / "bad")
-    with pytest.raises(ValueError, match=message):
-        run(rate=rate, dedicated=[tmp_path / "bad"])
-    assert not (tmp_path / "out").exists()
-
-
-def test_two_dedicated_models_of_one_rate_are_named(run: Run, tmp_path: Path) -> None:
-    paths = [_saved(tmp_path / name, 2, seed) for seed, name in enumerate(("a", "b"))]
-    with pytest.raises(ValueError, match=r"^dedicated=\S*/a and \S*/b both have 2 codes: give one of them$"):
-        run(rate="all", dedicated=paths)
-
-
-def test_a_truncated_codec_is_no_dedicated_model(run: Run, codec_dir: Path, tmp_path: Path) -> None:
-    Codec.load(codec_dir).truncated(2).save(tmp_path / "cut")
-    message = r"^dedicated=\S*/cut was cut from a longer codec: give one that was trained for 2 codes$"
-    with pytest.raises(ValueError, match=message):
-        run(rate="all", dedicated=[tmp_path / "cut"])
-
-
-def test_a_dedicated_model_that_cannot_search_so_is_named(run: Run, tmp_path: Path) -> None:
-    _saved(tmp_path / "one", 2, num_candidates=0, beam_size=1)
-    with pytest.raises(ValueError, match=r"^\S*/one: this model has no pre-selector: [^\n]*$"):
-        run(rate="all", dedicated=[tmp_path / "one"], candidate_budget=8)
-    with pytest.raises(FileNotFoundError, match=r"nowhere"):
-        run(rate="all", dedicated=[tmp_path / "nowhere"])
-
-
-def test_the_command_line_takes_rates(codec_dir: Path, tmp_path: Path, qinco: Qinco) -> None:
-    _saved(tmp_path / "two" / "codec", 2, 1)
-    data, words = _data(), ["evaluate", f"codec={codec_dir}", "data=files"]
-    for name, rows in {"train": data.train_vectors, "database": data.database, "queries": data.queries}.items():
-        np.save(tmp_path / f"{name}.npy", rows)
-        words.append(f"data.{name}={tmp_path / name}.npy")
-    outcome = qinco(*words, "data.num_val=100", "rate=[1,2]", "dedicated=[two]", "hydra.run.dir=out")
-    assert outcome.code == 0, outcome
-    points = json.loads((tmp_path / "out" / "metrics.json").read_text())["rates"]["points"]
-    assert [point["num_steps"] for point in points] == [1, 2]
-    assert [point["dedicated"] is None for point in points] == [True, False]
-    outcome = qinco(*words, "data.num_val=100", "rate=[1,4]", "hydra.run.dir=none")
-    message = f"qinco: error: rate=[1, 4]: {codec_dir} has 3 codes; give numbers from 1 to 3, or rate=all\n"
-    assert (outcome.code, outcome.err) == (2, message)
-    assert not (tmp_path / "none").exists()
-
-
-@pytest.mark.parametrize(
-    ("option", "expected"),
-    [
-        ("rate=4", "all or a list in brackets, each an integer or null"),
-        ("rate=some", "all or a list in brackets, each an integer or null"),
-        ("dedicated=there", "a list in brackets, each text or a path"),
-        ("num_steps=few", "an integer or null"),
-    ],
-)
-def test_options_of_another_type_are_refused_at_once(refused: Callable[..., str], option: str, expected: str) -> None:
-    assert refused("evaluate", "codec=DIR", option) == f"{option}: expected {expected}"

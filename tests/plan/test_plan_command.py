@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from qinco_lit.codec import Codec
-from qinco_lit.commands.plan import facts_of_file, plan
-from qinco_lit.quantizers import QINCo
+from qinco_lit.commands.plan import plan
+from qinco_lit.planning import plan as planning
+from qinco_lit.planning.plan import facts_of_file
+from qinco_lit.quantizers import build_quantizer
+from qinco_lit.training.recipe import Recipe
 from qinco_lit.vectors import open_vectors, write_vectors
 from qinco_lit.vectors.data_facts import DataFacts
 from tests.models import random_quantizer
@@ -117,6 +120,21 @@ def test_a_file_is_measured_with_a_codec(run: Run, vectors_path: Path, tmp_path:
     )
 
 
+def test_a_codec_in_memory_is_planned_with_and_nothing_is_written(
+    vectors_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    facts, codec = facts_of_file(open_vectors(vectors_path)), Codec(random_quantizer(DIM, **MODEL))
+    record = planning.plan(facts, recipe=Recipe(**RECIPE), codec=codec, seconds=0.02, num_threads=1, progress=False)
+    assert record["model"] == {**record["model"], "codec": None, "config": codec.quantizer.config}
+    assert record["times"]["encode"]["rows"] == 500
+    assert (list((tmp_path / "empty").iterdir()), capfd.readouterr()) == ([], ("", ""))
+    for given in ({"codec": codec, "model": MODEL}, {}):
+        with pytest.raises(ValueError, match=r"^give either codec=, a trained one, or model=, the sizes of one$"):
+            planning.plan(facts, recipe=Recipe(**RECIPE), **given)
+
+
 def test_num_rows_takes_the_place_of_what_is_known(run: Run, vectors_path: Path):
     record = run(data=facts_of_file(open_vectors(vectors_path)), num_rows=10**6)
     assert record["data"]["num_rows"] == record["times"]["encode"]["rows"] == 10**6
@@ -142,7 +160,9 @@ def test_a_model_of_parts_is_that_of_its_parts(run: Run, tmp_path: Path, num_lis
     codec = Codec(random_product(DIM, **{**MODEL, **parts}, num_lists=num_lists))
     codec.save(tmp_path / "codec")
     record = run(codec_dir=tmp_path / "codec")
-    alone = [QINCo(dim, **{**MODEL, "num_steps": steps}, num_lists=num_lists) for dim, steps in ((4, 2), (2, 1))]  # type: ignore[arg-type]
+    alone = [
+        build_quantizer(dim, **{**MODEL, "num_steps": steps}, num_lists=num_lists) for dim, steps in ((4, 2), (2, 1))
+    ]
     count = sum(weight.numel() for part in alone for weight in part.parameters())
     assert record["model"]["num_parameters"] == count
     frozen = sum(buffer.numel() for part in alone for buffer in part.buffers())

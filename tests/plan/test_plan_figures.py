@@ -10,8 +10,8 @@ import pytest
 from qinco_lit.codec import Codec
 from qinco_lit.encoding import ShardFolder, default_shard_rows
 from qinco_lit.planning.figures import doublings, memory_of_a_process, shards, sizes_on_disk, times
-from qinco_lit.planning.measurements import Rates, Searched
-from qinco_lit.planning.throughput import Timing
+from qinco_lit.planning.measurements import Measurements, Searched
+from qinco_lit.planning.throughput import Throughput
 from qinco_lit.quantizers.beam import Search
 from qinco_lit.vectors.code_info import CodeInfo, StoredRows
 from tests.models import random_quantizer
@@ -19,16 +19,18 @@ from tests.models import random_quantizer
 SEARCH = Search(8, 4, None, 256)
 
 
-def _timing(row_s: float, rows: int = 100) -> Timing:
+def _throughput(row_s: float, rows: int = 100) -> Throughput:
     calls = tuple(row_s * rows * factor for factor in (1.0, 0.9, 1.3))
-    return Timing(rows, calls, tuple(call / rows for call in calls))
+    return Throughput(rows, calls, tuple(call / rows for call in calls))
 
 
-def _rates(**changes: Any) -> Rates:
-    encode = Searched(SEARCH, _timing(1e-3), {"beam_size": _timing(1.9e-3), "num_candidates": _timing(1.5e-3)})
-    training = Searched(replace(SEARCH, beam_size=4), _timing(4e-3), {"beam_size": _timing(6e-3)})
-    rates = Rates(encode, _timing(1e-5), training, batch_size=512, fixed_s=0.0, read=None, peak_bytes=1)
-    return replace(rates, **changes)
+def _measured(**changes: Any) -> Measurements:
+    encode = Searched(
+        SEARCH, _throughput(1e-3), {"beam_size": _throughput(1.9e-3), "num_candidates": _throughput(1.5e-3)}
+    )
+    training = Searched(replace(SEARCH, beam_size=4), _throughput(4e-3), {"beam_size": _throughput(6e-3)})
+    measured = Measurements(encode, _throughput(1e-5), training, batch_size=512, fixed_s=0.0, read=None, peak_bytes=1)
+    return replace(measured, **changes)
 
 
 SET = {"num_rows": 10**6, "epoch_size": 10**5, "max_epochs": 3, "num_devices": 1}
@@ -38,8 +40,8 @@ def _seconds(figures: dict[str, Any]) -> dict[str, float]:
     return {f"{work} {name}": time[name] for work, time in figures.items() for name in time if name.endswith("s")}
 
 
-def test_times_are_rows_over_rate():
-    figures = times(_rates(), **SET)
+def test_times_are_rows_over_throughput():
+    figures = times(_measured(), **SET)
     assert [figures[work]["seconds"] for work in ("encode", "decode", "epoch", "training")] == pytest.approx(
         [1000, 10, 400, 1200]
     )
@@ -57,22 +59,22 @@ def test_times_are_rows_over_rate():
     ],
 )
 def test_times_are_proportional(change, scaled, factor):
-    before, after = times(_rates(), **SET), times(_rates(), **{**SET, **change})
+    before, after = times(_measured(), **SET), times(_measured(), **{**SET, **change})
     for work, time in after.items():
         for name, value in time.items():
             assert value == pytest.approx(before[work][name] * (factor if work in scaled else 1)), (work, name)
 
 
 def test_half_the_devices_take_twice_the_time():
-    eight, four = (_seconds(times(_rates(), **{**SET, "num_devices": number})) for number in (8, 4))
+    eight, four = (_seconds(times(_measured(), **{**SET, "num_devices": number})) for number in (8, 4))
     assert four == pytest.approx({name: 2 * value for name, value in eight.items() if not name.endswith("rows")} | {
         name: value for name, value in eight.items() if name.endswith("rows")
     })  # fmt: skip
 
 
 def test_doublings_are_those_measured_and_the_assumed_ones_say_so():
-    planned = times(_rates(), **SET)
-    lines = {line["option"]: line for line in doublings(_rates(), planned, 2)}
+    planned = times(_measured(), **SET)
+    lines = {line["option"]: line for line in doublings(_measured(), planned, 2)}
     assert list(lines) == ["beam_size", "num_candidates", "num_devices", "num_rows"]
     assert {name: line["basis"] for name, line in lines.items()} == {
         "beam_size": "measured", "num_candidates": "measured", "num_devices": "assumed", "num_rows": "assumed",

@@ -16,7 +16,7 @@ Build = Callable[..., dict[str, Any] | None]
 def encode_file(codec_dir: Path, vectors: Path | VectorFile, output: Path, **options: Any) -> None:
     trainer = {"accelerator": "cpu", "devices": 1}
     rows = vectors if isinstance(vectors, VectorFile) else open_vectors(vectors)
-    encode(codec_dir=codec_dir, vectors=rows, output=output, trainer=trainer, **options)
+    encode(codec=codec_dir, vectors=rows, output=output, trainer=trainer, **options)
 
 
 def data_of(folder: Path, **options: Any) -> VectorDataModule:

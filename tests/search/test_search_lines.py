@@ -17,7 +17,7 @@ OPTIONS: dict[str, Any] = {**QUICK, "latency_queries": 0}
 
 @pytest.fixture(autouse=True)
 def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qinco_lit.commands.search_output.figure_bytes", lambda *_: b"")
+    monkeypatch.setattr("qinco_lit.commands.search.figure_bytes", lambda *_: b"")
 
 
 def test_a_line_for_every_point_where_there_is_no_bar(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -131,20 +131,20 @@ def _encode(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all
         vectors = data.database
     others = ("codec", "input", "data", "data_dir", "output")
     options = {name: value for name, value in config.items() if name not in others}
-    encode(codec_dir=Path(config["codec"]), vectors=vectors, output=Path(config["output"]), **options)
+    encode(codec=Path(config["codec"]), vectors=vectors, output=Path(config["output"]), **options)
 
 
 def _decode(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all of it goes to output=)
-    from qinco_lit.encoding.decode_file import decode
+    from qinco_lit.encoding.decode_file import decode_file
 
     options = {name: value for name, value in config.items() if name not in ("codec", "codes", "output")}
-    decode(codec_dir=Path(config["codec"]), codes=Path(config["codes"]), output=Path(config["output"]), **options)
+    decode_file(config["codec"], config["codes"], config["output"], **options)
 
 
 def _index(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all of it goes to output=)
     from qinco_lit.commands.index import index
 
-    names = ("training_codes", "ids")
+    names = ("training_codes", "ids", "centroids")
     paths: dict[str, Any] = {name: None if config[name] is None else Path(config[name]) for name in names}
     others = ("codec", "codes", "data", "data_dir", "output", *paths)
     options = {name: value for name, value in config.items() if name not in others}
@@ -192,7 +192,7 @@ def _plan(config: dict[str, Any], run_dir: Path) -> None:
 
 def _data_facts(config: dict[str, Any]) -> Any:
     """What is known of the data: from `describe` next to the data set's `_target_`, or from its files."""
-    from qinco_lit.commands.plan import facts_of_file, facts_of_module
+    from qinco_lit.planning.plan import facts_of_file, facts_of_module
     from qinco_lit.vectors import open_vectors
 
     if config["input"] is not None:

@@ -95,7 +95,7 @@ def check_encode(config: Mapping[str, Any]) -> None:
     from qinco_lit.encoding.encode_file import check_counts, check_output, encode
 
     options = {name: value for name, value in config.items() if name not in ("data", "trainer")}
-    given, extra = ("codec_dir", "vectors", "trainer"), {"codec": str, "input": str | None, "data_dir": str}
+    given, extra = ("codec", "vectors", "trainer", "progress"), {"codec": str, "input": str | None, "data_dir": str}
     check_arguments("", encode, options, given=given, extra=extra)
     check_arguments("trainer", Trainer, config["trainer"])
     check_output(Path(config["output"]))
@@ -110,9 +110,10 @@ def check_decode(config: Mapping[str, Any]) -> None:
     for name, what in {"codec": "codec=DIR", "codes": "codes=FILE.h5", "output": "output=FILE"}.items():
         if config[name] is None:
             raise ValueError(f"{what} is required: qinco decode codec=DIR codes=FILE.h5 output=FILE.fvecs")
-    from qinco_lit.encoding.decode_file import decode
+    from qinco_lit.encoding.decode_file import decode_file
 
-    check_arguments("", decode, config, given=("codec_dir",), extra={"codec": str})
+    paths = {"codec": str, "codes": str, "output": str}
+    check_arguments("", decode_file, config, given=(*paths, "progress"), extra=paths)
 
 
 def check_index(config: Mapping[str, Any]) -> None:
@@ -136,7 +137,8 @@ def check_plan(config: Mapping[str, Any]) -> None:
     if (config["input"] is None) == (config.get("data") is None):
         raise ValueError("give either input=FILE, any file of vectors, or data=CHOICE, the database of a data set")
     from qinco_lit.codec_folder import check_is_codec
-    from qinco_lit.commands.plan import check_options, plan
+    from qinco_lit.commands.plan import plan
+    from qinco_lit.planning.plan import check_options
     from qinco_lit.training import Recipe
 
     options = {name: value for name, value in config.items() if name not in ("data", "model", "recipe", "trainer")}
@@ -161,10 +163,9 @@ def check_plan(config: Mapping[str, Any]) -> None:
 def check_reproduce(config: Mapping[str, Any]) -> None:
     """Check the options of `qinco reproduce` (plain nested values) against their receivers. Raises ValueError."""
     from qinco_lit.commands.reproduce import check_launcher, reproduce
-    from qinco_lit.reproducing.choose import choose
     from qinco_lit.reproducing.scale import read_scale
     from qinco_lit.reproducing.slurm import SlurmOptions
-    from qinco_lit.reproducing.tasks import expand
+    from qinco_lit.reproducing.tasks import choose, expand
 
     given = ("scale_name", "find_missing", "environment", "overrides", "program")
     check_arguments("", reproduce, config, given=given, extra={"data_dir": str})

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from qinco_lit.vectors import VectorFile, exact_neighbours, open_vectors, write_vectors
-from qinco_lit.vectors.metric import Metric, comparison
+from qinco_lit.vectors.neighbours import Metric, comparison
 
 NUM_NEIGHBOURS = 100
 
@@ -27,21 +27,30 @@ def read_ground_truth(path: str, *, num_queries: int, num_database: int) -> Int6
         ValueError: not integers, another number of queries, or ids outside of the database.
     """
     stored = open_vectors(path)
-    if stored.dtype.kind not in "iu":
+    return checked_ground_truth(stored, path, num_queries=num_queries, num_database=num_database)
+
+
+def checked_ground_truth(
+    given: VectorFile | np.ndarray, name: str, *, num_queries: int, num_database: int
+) -> Int64[np.ndarray, "num_queries k"]:
+    """The ids as int64. Raises ValueError, naming where they are from, as `read_ground_truth` does."""
+    if given.dtype.kind not in "iu":
         raise ValueError(
-            f"{path}: ground truth holds {stored.dtype}, expected integer ids: give an ivecs, ibin or npy file"
+            f"{name}: ground truth holds {given.dtype}, expected integer ids: give an ivecs, ibin or npy file"
         )
-    if len(stored) != num_queries:
+    if given.ndim != 2 or not given.shape[1]:
+        raise ValueError(f"{name}: ground truth of shape {given.shape}: give ids (queries, neighbours)")
+    if len(given) != num_queries:
         raise ValueError(
-            f"{path}: ground truth of {len(stored)} queries, there are {num_queries}: give the matching files"
+            f"{name}: ground truth of {len(given)} queries, there are {num_queries}: give the matching files"
         )
-    ids = stored[:].astype(np.int64)
+    ids = given[:].astype(np.int64)
     outside = (ids < -1) | (ids >= num_database)
     outside[:, 0] |= ids[:, 0] < 0
     if outside.any():
         row, column = np.argwhere(outside)[0]
         raise ValueError(
-            f"{path}: id {ids[row, column]} of query {row} is outside of the database of {num_database} rows:"
+            f"{name}: id {ids[row, column]} of query {row} is outside of the database of {num_database} rows:"
             " give the matching files"
         )
     return ids

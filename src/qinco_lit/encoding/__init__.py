@@ -1,4 +1,4 @@
-"""Encoding a data set with Lightning: shards that survive a kill, and the store that they end in."""
+"""Vectors to stores of codes with Lightning, in shards that survive a kill; and back."""
 
 from qinco_lit.encoding.module import Encoding
 from qinco_lit.encoding.shards import ShardFolder, default_shard_rows

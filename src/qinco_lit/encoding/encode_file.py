@@ -1,26 +1,31 @@
-"""`encode`: a file of vectors to a store of codes, on any number of ranks, resumable."""
+"""Vectors to a store of codes, on any number of ranks, resumable."""
 
 import json
 import logging
+import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning import Trainer
 
 from qinco_lit.atomic import write_atomically
 from qinco_lit.coarse.assignment import list_assigner
-from qinco_lit.codec import Codec
+from qinco_lit.codec import Codec, as_codec
+from qinco_lit.devices import chosen_device
 from qinco_lit.encoding import Encoding, ShardFolder, default_shard_rows
-from qinco_lit.encoding.progress import Progress, duration
 from qinco_lit.encoding.shards import OtherRankFailedError, finished_store, folder_of
-from qinco_lit.encoding.writer import WriteShards
+from qinco_lit.encoding.writer import RowsDone, WriteShards
 from qinco_lit.environment import environment
 from qinco_lit.locks import only_writer
-from qinco_lit.training.trainer import quiet_lightning
-from qinco_lit.vectors import VectorFile
+from qinco_lit.progress import Progress, duration
+from qinco_lit.training.trainer import quiet_lightning, settings_kept
+from qinco_lit.vectors import CodeStore, VectorFile, as_vectors_file, open_codes
 from qinco_lit.vectors.code_info import CodeInfo, input_facts
 from qinco_lit.vectors.layout import HDF5_SUFFIXES
 from qinco_lit.vectors.vector_dtypes import check_vector_dtype
@@ -30,12 +35,70 @@ log = logging.getLogger(__name__)
 _POLL_S = 0.2  # between looks at whether the other ranks have finished
 
 
+def encode_file(
+    codec: Codec | str | Path,
+    input: Any,
+    output: str | Path,
+    *,
+    shard_rows: int | None = None,
+    merge: bool = False,
+    packed: bool = False,
+    beam_size: int | None = None,
+    num_candidates: int | None = None,
+    candidate_budget: int | None = None,
+    num_steps: int | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    batch_size: int = 16_384,
+    num_threads: int | None = None,
+    progress: bool | None = None,
+) -> CodeStore:
+    """Encode vectors into a store of codes in this process; killed and called again, it goes on and ends the same.
+
+    `qinco encode` does the same on any number of processes and devices (`encode`); the bytes of the store are equal.
+
+    Args:
+        codec: or its folder.
+        input: (n, dim) vectors: an array, or what `open_vectors` opens or has opened.
+        output: HDF5 file; its shards are made in `OUTPUT.shards` next to it, and `OUTPUT.json` says what encoded it.
+        shard_rows, merge, packed, beam_size, num_candidates, candidate_budget, num_steps, batch_size, num_threads,
+            progress: of `encode`.
+        precision, device: of a codec that is loaded, see `Codec`.
+
+    Returns:
+        The store, open.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: as `encode`.
+    """
+    output = Path(output)
+    check_output(output)
+    codec, vectors = as_codec(codec, device=device, precision=precision), as_vectors_file(input, "input")
+    encode(
+        codec=codec,
+        vectors=vectors,
+        output=output,
+        trainer=None,
+        shard_rows=shard_rows,
+        merge=merge,
+        packed=packed,
+        beam_size=beam_size,
+        num_candidates=num_candidates,
+        candidate_budget=candidate_budget,
+        num_steps=num_steps,
+        batch_size=batch_size,
+        num_threads=num_threads,
+        progress=progress,
+    )
+    return open_codes(output)
+
+
 def encode(
     *,
-    codec_dir: Path,
+    codec: Codec | Path,
     vectors: VectorFile,
     output: Path,
-    trainer: Mapping[str, Any],
+    trainer: Mapping[str, Any] | None,
     shard_rows: int | None = None,
     merge: bool = False,
     packed: bool = False,
@@ -46,6 +109,7 @@ def encode(
     precision: str = "auto",
     batch_size: int = 16_384,
     num_threads: int | None = None,
+    progress: bool | None = None,
 ) -> None:
     """Encode vectors into a store of codes; what an earlier call with the same arguments has finished is kept.
 
@@ -53,19 +117,21 @@ def encode(
     else: not on ranks, `batch_size` or interruptions. Every process of the job calls this function.
 
     Args:
-        codec_dir: what training or `import` wrote.
+        codec: its folder, from which every process loads it for its device; or itself, for this process alone.
         vectors: (num_rows, dim).
         output: HDF5 file; its shards are made in `OUTPUT.shards` next to it, and `OUTPUT.json` says what encoded it.
-        trainer: arguments of `pl.Trainer` that say where to run: accelerator, devices, num_nodes, strategy.
+        trainer: arguments of `pl.Trainer` that say where to run: accelerator, devices, num_nodes, strategy; None: this
+            process alone, on the device of a codec in memory, which takes none, or the first GPU.
         shard_rows: rows per shard, the unit of work that a kill can cost; None: `default_shard_rows`.
         merge: end in one file instead of one that refers to its shards; does so later for a finished store, too.
         packed: the codes of a vector in ceil(num_steps x log2(codebook_size)) bits, rounded up to bytes.
         beam_size, num_candidates, candidate_budget: of `Codec.encode`; None takes the model's.
         num_steps: codes per vector; the search is for exactly so many, and finds others than the first ones of more.
             None: all of the model's.
-        precision: of `Codec`.
+        precision: of `Codec`, where it is loaded.
         batch_size: rows read and moved to the device at a time, in whole blocks of 16,384.
         num_threads: of torch in each process; None shares the cores among them.
+        progress: False shows none.
 
     Raises:
         FileNotFoundError: no codec, or no folder for the output.
@@ -77,43 +143,68 @@ def encode(
     search = {"beam_size": beam_size, "num_candidates": num_candidates, "candidate_budget": candidate_budget}
     check_output(output)
     check_counts({"shard_rows": shard_rows, "batch_size": batch_size, "num_threads": num_threads})
-    quiet_lightning()
-    fitter = _trainer(trainer)
-    codec = Codec.load(codec_dir, device=fitter.strategy.root_device, precision=precision)
-    _check_vectors(vectors, codec, codec_dir)
-    steps = _checked_num_steps(num_steps, codec, codec_dir)
-    with only_writer(output) if fitter.is_global_zero else nullcontext():  # the first rank holds it for all
-        folder = ShardFolder.open(output)
-        store = finished_store(output)
-        found = {
-            path: work.info for path, work in {output: store, folder_of(output): folder}.items() if work is not None
-        }
-        rows = shard_rows or next((known.shard_rows for known in found.values()), default_shard_rows(len(vectors)))
-        info = _info(codec, codec_dir, vectors, search, steps, packed, rows)
-        for path, known in found.items():
-            check_same(path, known, info)
-        if store is not None and not (store.is_virtual and merge):
+    with _process_left_as_it_was():
+        quiet_lightning()
+        if isinstance(codec, Codec):
+            if trainer is not None:
+                raise ValueError("trainer says where processes load the codec: save it, and give its folder")
+            fitter, codec = _trainer(None, codec.device), as_codec(codec, precision=precision)
+        else:
+            fitter = _trainer(trainer, chosen_device("auto"))
+            codec = Codec.load(codec, device=fitter.strategy.root_device, precision=precision)
+        _check_vectors(vectors, codec)
+        steps = _checked_num_steps(num_steps, codec)
+        with only_writer(output) if fitter.is_global_zero else nullcontext():  # the first rank holds it for all
+            folder = ShardFolder.open(output)
+            store = finished_store(output)
+            found = {
+                path: work.info for path, work in {output: store, folder_of(output): folder}.items() if work is not None
+            }
+            rows = shard_rows or next((known.shard_rows for known in found.values()), default_shard_rows(len(vectors)))
+            info = _info(codec, vectors, search, steps, packed, rows)
+            for path, known in found.items():
+                check_same(path, known, info)
+            if store is not None and not (store.is_virtual and merge):
+                if fitter.is_global_zero:
+                    if folder is not None and not store.is_virtual:
+                        folder.remove()  # a merge was killed at its very end
+                    log.info("%s is complete already: %s rows", output, f"{len(store):,}")
+                return
+            folder = folder or ShardFolder(output, info)
+            folder.create()  # by every rank: another one may be the first
             if fitter.is_global_zero:
-                if folder is not None and not store.is_virtual:
-                    folder.remove()  # a merge was killed at its very end
-                log.info("%s is complete already: %s rows", output, f"{len(store):,}")
-            return
-        folder = folder or ShardFolder(output, info)
-        folder.create()  # by every rank: another one may be the first
-        if fitter.is_global_zero:
-            folder.forget_failure(before=began)
-        with _heard(folder, fitter):
-            centroids = codec.coarse_centroids
-            module = Encoding(
-                codec,
-                vectors,
-                folder,
-                search={**search, "num_steps": steps},
-                batch_size=batch_size,
-                num_threads=num_threads,
-                assign_lists=None if centroids is None else list_assigner(centroids, vectors, codec.device),
-            )
-            _run(fitter, module, folder, codec_dir, merge=merge)
+                folder.forget_failure(before=began)
+            with _heard(folder, fitter):
+                centroids = codec.coarse_centroids
+                module = Encoding(
+                    codec,
+                    vectors,
+                    folder,
+                    search={**search, "num_steps": steps},
+                    batch_size=batch_size,
+                    num_threads=num_threads,
+                    assign_lists=None if centroids is None else list_assigner(centroids, vectors, codec.device),
+                )
+                _run(fitter, module, folder, merge=merge, show=progress is not False)
+
+
+@contextmanager
+def _process_left_as_it_was() -> Iterator[None]:
+    """Give back what Lightning and `Encoding` change; its exit is the interruption again that it was made of."""
+    num_threads, handlers = torch.get_num_threads(), {}
+    if threading.current_thread() is threading.main_thread():  # others have no handlers
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with settings_kept():
+            yield
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise stop.__context__ from None
+        raise
+    finally:
+        torch.set_num_threads(num_threads)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -133,31 +224,29 @@ def _heard(folder: ShardFolder, fitter: Trainer) -> Iterator[None]:
         raise
 
 
-def _run(fitter: Trainer, module: Encoding, folder: ShardFolder, codec_dir: Path, *, merge: bool) -> None:
+def _run(fitter: Trainer, module: Encoding, folder: ShardFolder, *, merge: bool, show: bool) -> None:
     began, rows_before = time.monotonic(), folder.num_rows(folder.finished())
-    progress = Progress(folder)
-    fitter.callbacks.append(WriteShards(folder, progress))  # type: ignore[attr-defined]
-    try:
+    with Progress(show=show) as shown:
+        progress = RowsDone(folder, shown)
+        fitter.callbacks.append(WriteShards(folder, progress))  # type: ignore[attr-defined]
         fitter.predict(module, return_predictions=False)
         if fitter.is_global_zero:
             _wait(folder, progress)
-    finally:
-        progress.stop()
     if fitter.is_global_zero:
         folder.merge() if merge else folder.join()
         rows, taken = folder.info.num_rows, time.monotonic() - began
         size = rows * folder.info.bytes_per_vector / 1e6
         if rows > rows_before:  # else it was only merged
-            _write_record(folder, codec_dir, fitter, num_rows=rows - rows_before, seconds=taken)
+            _write_record(folder, module.codec, fitter, num_rows=rows - rows_before, seconds=taken)
         log.info("%s: %s rows, %.1f MB of codes, in %s", folder.output, f"{rows:,}", size, duration(taken))
 
 
-def _write_record(folder: ShardFolder, codec_dir: Path, fitter: Trainer, *, num_rows: int, seconds: float) -> None:
+def _write_record(folder: ShardFolder, codec: Codec, fitter: Trainer, *, num_rows: int, seconds: float) -> None:
     """Say beside the store what encoded it; the store itself is the same from wherever it comes."""
     record = {
         "format": "qinco_lit encode",
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "codec": str(codec_dir),
+        "codec": None if codec.folder is None else str(codec.folder),
         "device": str(fitter.strategy.root_device),
         "num_ranks": fitter.world_size,
         "num_rows_encoded": num_rows,
@@ -169,7 +258,7 @@ def _write_record(folder: ShardFolder, codec_dir: Path, fitter: Trainer, *, num_
     write_atomically(path, json.dumps(record, indent=2) + "\n")
 
 
-def _wait(folder: ShardFolder, progress: Progress) -> None:
+def _wait(folder: ShardFolder, progress: RowsDone) -> None:
     """Wait for the other ranks. By their files: a collective would give up after minutes, and they may need hours."""
     while len(folder.finished()) < folder.info.num_shards:
         folder.check_failure()
@@ -177,7 +266,11 @@ def _wait(folder: ShardFolder, progress: Progress) -> None:
         time.sleep(_POLL_S)
 
 
-def _trainer(options: Mapping[str, Any]) -> Trainer:
+def _trainer(options: Mapping[str, Any] | None, device: torch.device) -> Trainer:
+    if options is None:  # whatever cluster this process runs on
+        on_cpu = device.type == "cpu"
+        options = {"accelerator": "cpu" if on_cpu else "gpu", "devices": 1 if on_cpu else [device.index or 0]}
+        options["plugins"] = [LightningEnvironment()]
     if str(options.get("precision", "32-true")) not in ("32-true", "32"):
         raise ValueError(f"trainer.precision={options['precision']}: it would round the vectors; give precision=NAME")
     return Trainer(
@@ -192,7 +285,6 @@ def _trainer(options: Mapping[str, Any]) -> Trainer:
 
 def _info(
     codec: Codec,
-    codec_dir: Path,
     vectors: VectorFile,
     options: Mapping[str, int | None],
     num_steps: int,
@@ -206,29 +298,13 @@ def _info(
         packed=packed,
         num_lists=codec.num_lists,
         shard_rows=rows,
-        codec_sha256=original_sha256(codec_dir),
+        codec_sha256=codec.identity,
         beam_size=search.beam_size,
         num_candidates=search.record()["num_candidates"],
         candidate_budget=search.candidate_budget,
         precision=codec.precision,
         **input_facts(vectors),
     )
-
-
-def read_config(codec_dir: Path) -> dict[str, Any]:
-    """What `config.json` says in a codec folder that has been loaded."""
-    return dict(json.loads((codec_dir / "config.json").read_text()))
-
-
-def codec_sha256(codec_dir: Path) -> str:
-    """Hash of the weights of a codec folder that has been loaded, hexadecimal."""
-    return str(read_config(codec_dir)["weights_sha256"])
-
-
-def original_sha256(codec_dir: Path) -> str:
-    """As `codec_sha256`, but of a truncated codec that of the codec it was cut from: the two give the same codes."""
-    cut = read_config(codec_dir).get("truncated_from") or {}
-    return str(cut.get("weights_sha256") or codec_sha256(codec_dir))
 
 
 def check_same(path: Path, known: CodeInfo, info: CodeInfo, *, option: str = "output=") -> None:
@@ -253,13 +329,17 @@ def check_counts(counts: Mapping[str, int | None]) -> None:
             raise ValueError(f"{name}={value}: give at least 1")
 
 
-def _checked_num_steps(num_steps: int | None, codec: Codec, codec_dir: Path) -> int:
+def _checked_num_steps(num_steps: int | None, codec: Codec) -> int:
     if num_steps is not None and not 1 <= num_steps <= codec.num_steps:
-        raise ValueError(f"num_steps={num_steps}: {codec_dir} has {codec.num_steps} steps; give 1 to {codec.num_steps}")
+        raise ValueError(
+            f"num_steps={num_steps}: {codec.name} has {codec.num_steps} steps; give 1 to {codec.num_steps}"
+        )
     return num_steps or codec.num_steps
 
 
-def _check_vectors(vectors: VectorFile, codec: Codec, codec_dir: Path) -> None:
+def _check_vectors(vectors: VectorFile, codec: Codec) -> None:
     if vectors.shape[1] != codec.dim:
-        raise ValueError(f"{codec_dir} encodes vectors of dimension {codec.dim}, {vectors.path} has {vectors.shape[1]}")
+        raise ValueError(
+            f"{codec.name} encodes vectors of dimension {codec.dim}, {vectors.path} has {vectors.shape[1]}"
+        )
     check_vector_dtype(vectors.dtype, vectors.path)

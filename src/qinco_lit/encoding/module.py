@@ -1,6 +1,7 @@
 """Shards of rows in, codes out: what Lightning's `Trainer.predict` runs on every rank."""
 
 import signal
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -135,7 +136,8 @@ class Encoding(LightningModule):
         """Let SIGTERM stop the work as Ctrl-C does, where Lightning would only make a note of it."""
         if self._num_threads is not None:
             torch.set_num_threads(self._num_threads)
-        signal.signal(signal.SIGTERM, _interrupt)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _interrupt)
 
     def predict_step(self, batch: Batch) -> EncodedBatch:
         """Encode a batch; a GPU is not waited for, so that it has the next batch when this one ends."""

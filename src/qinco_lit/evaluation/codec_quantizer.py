@@ -55,7 +55,7 @@ class CodecQuantizer:
             "num_steps": self.num_steps,
             "bits_per_vector": self.bits_per_vector,
             "model": self.codec.quantizer.config,
-            "weights_sha256": self.codec.weights_sha256,
+            "weights_sha256": self.codec.weights_sha256 or self.codec.identity,
             "truncated_from": self.codec.truncated_from,
             **search.record(),
             "precision": self.codec.precision,

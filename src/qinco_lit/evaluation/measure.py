@@ -8,12 +8,12 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Integer, Shaped
 
-from qinco_lit.metrics import CodeCounts, NearestSoFar, SquaredError, recall_at
+from qinco_lit.metrics import RECALL_AT, CodeCounts, NearestSoFar, SquaredError, recall_at
 from qinco_lit.vectors import exact_neighbours
 from qinco_lit.vectors.distinct_rows import distinct_rows, row_keys
-from qinco_lit.vectors.metric import Metric, comparison
+from qinco_lit.vectors.matrix import Matrix
+from qinco_lit.vectors.neighbours import Metric, comparison
 
-RECALL_AT = (1, 10, 100)
 _WARM_UP_ROWS = 256
 
 
@@ -39,18 +39,6 @@ class Quantizer(Protocol):
         """Reconstructions after 1..num_steps codes, or only the last one when a prefix of the codes means nothing."""
 
 
-@runtime_checkable
-class Rows(Protocol):
-    """A matrix of vectors that is read by slices of rows: an ndarray, a VectorFile."""
-
-    @property
-    def shape(self) -> Any:
-        """(rows, dim)."""
-
-    def __getitem__(self, key: slice, /) -> Any:
-        """Rows as an array (n, dim)."""
-
-
 @dataclass(frozen=True)
 class TestSet:
     """What is compressed and searched.
@@ -61,7 +49,7 @@ class TestSet:
 
     __test__ = False  # not a test class for pytest
 
-    database: Rows
+    database: Matrix
     queries: Shaped[np.ndarray, "nq dim"] | None
     ground_truth: Integer[np.ndarray, "nq k"] | None
     metric: Metric = "l2"
@@ -94,7 +82,7 @@ def measure(
     return meter.figures()
 
 
-def blocks(database: Rows, batch_size: int) -> Iterator[tuple[int, Shaped[np.ndarray, "n dim"]]]:
+def blocks(database: Matrix, batch_size: int) -> Iterator[tuple[int, Shaped[np.ndarray, "n dim"]]]:
     """Yield (first row, rows) of the whole database in order. Raises ValueError for NaN or infinity."""
     for start in range(0, int(database.shape[0]), batch_size):
         x = np.asarray(database[start : start + batch_size])

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from rich.progress import Progress
 
 from qinco_lit.codec import Codec
 from qinco_lit.evaluation.codec_quantizer import CodecQuantizer
 from qinco_lit.evaluation.measure import Meter, TestSet, blocks
+from qinco_lit.progress import Progress
 
 Rate = Literal["all"] | Sequence[int]
 
@@ -43,19 +43,22 @@ def check_rate(rate: Rate | None, dedicated: Sequence[str | Path], num_steps: in
         raise ValueError(f"dedicated={[str(path) for path in dedicated]} is compared at each rate: add rate=all")
 
 
-def chosen_rates(rate: Rate, quantizer: CodecQuantizer, codec_dir: Path) -> list[int]:
+def chosen_rates(rate: Rate | None, quantizer: CodecQuantizer) -> list[int]:
     """Return the numbers of codes to measure at, ascending. Raises ValueError for one that the codec has not."""
     most = quantizer.num_steps
+    if rate is None:
+        return []
     if isinstance(rate, str):
         return list(range(1, most + 1))
     wrong = [each for each in rate if not 1 <= each <= most]
     if wrong or not rate:
-        raise ValueError(f"rate={list(rate)}: {codec_dir} has {most} codes; give numbers from 1 to {most}, or rate=all")
+        known = f"{quantizer.codec.name} has {most} codes"
+        raise ValueError(f"rate={list(rate)}: {known}; give numbers from 1 to {most}, or rate=all")
     return sorted(set(rate))
 
 
 def load_dedicated(
-    paths: Sequence[str | Path], quantizer: CodecQuantizer, rates: Sequence[int], *, precision: str
+    paths: Sequence[str | Path], quantizer: CodecQuantizer, rates: Sequence[int]
 ) -> dict[int, Dedicated]:
     """Load the models that were trained for some of the rates, by their number of codes.
 
@@ -63,7 +66,6 @@ def load_dedicated(
         paths: run folders or codec folders.
         quantizer: the codec they are compared with; its options of the search hold for them, too.
         rates: numbers of codes that are measured.
-        precision: of `Codec`.
 
     Raises:
         FileNotFoundError: no codec there.
@@ -73,7 +75,7 @@ def load_dedicated(
     found: dict[int, Dedicated] = {}
     for path in map(Path, paths):
         codec_dir = path / "codec" if (path / "codec" / "config.json").is_file() else path
-        codec = Codec.load(codec_dir, device=quantizer.codec.device, precision=precision)
+        codec = Codec.load(codec_dir, device=quantizer.codec.device, precision=quantizer.codec.precision)
         own = Dedicated(codec_dir, replace(quantizer, codec=codec))
         for name in ("dim", "codebook_size", "num_lists"):
             theirs, ours = getattr(codec, name), getattr(quantizer.codec, name)
@@ -96,7 +98,7 @@ def load_dedicated(
     return dict(sorted(found.items()))
 
 
-def measure_rates(
+def measure_rate_curve(
     quantizer: CodecQuantizer,
     rates: Sequence[int],
     dedicated: Mapping[int, Dedicated],
@@ -112,7 +114,7 @@ def measure_rates(
         dedicated: by number of codes.
         test_set: the data.
         batch_size: database vectors at a time.
-        progress: is shown the codes found.
+        progress: counts the codes found.
 
     Returns:
         `Meter.figures` of the codec at all of its codes, and `rates` of `metrics.json`: `dedicated`, a list of facts
@@ -129,11 +131,11 @@ def measure_rates(
     trained = {each: Meter(model.quantizer, test_set) for each, model in dedicated.items()}
     meters = [(quantizer.num_steps, full), *encoded.items(), *trained.items()]
     total = int(test_set.database.shape[0]) * sum(num_steps for num_steps, _ in meters)
-    task = progress.add_task(f"{len(rates)} rates: codes found", total=total)
+    progress.start(f"{len(rates)} rates", total)
     for start, x in blocks(test_set.database, batch_size):
         for num_steps, meter in meters:
             meter.add(x, start)
-            progress.advance(task, len(x) * num_steps)
+            progress.advance(len(x) * num_steps)
     points = [
         {
             "num_steps": each,

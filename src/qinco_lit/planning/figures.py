@@ -1,4 +1,4 @@
-"""What measured rates and known sizes mean for a whole data set: arithmetic, no measurement."""
+"""What measured throughput and known sizes mean for a whole data set: arithmetic, no measurement."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ from torch import Tensor
 
 from qinco_lit.codec import Codec
 from qinco_lit.encoding import default_shard_rows
-from qinco_lit.planning.measurements import Rates, Searched
-from qinco_lit.planning.throughput import Timing
+from qinco_lit.planning.measurements import Measurements, Searched
+from qinco_lit.planning.throughput import Throughput
 from qinco_lit.quantizers.beam import Search
 from qinco_lit.quantizers.chunks import BLOCK_ROWS
 from qinco_lit.quantizers.precision import precision_for
@@ -20,40 +20,42 @@ _LIST_ID_BYTES = 4
 _BATCHES_IN_FLIGHT = 3  # encoded, ready, being read
 
 
-def times(rates: Rates, *, num_rows: int, epoch_size: int, max_epochs: int, num_devices: int) -> dict[str, Any]:
+def times(
+    measured: Measurements, *, num_rows: int, epoch_size: int, max_epochs: int, num_devices: int
+) -> dict[str, Any]:
     """Seconds for all rows: `encode`, `decode`, `epoch`, `training`."""
 
-    def on_devices(timing: Timing, rows: int) -> dict[str, float]:
-        return _time(timing, rows, num_devices)
+    def on_devices(throughput: Throughput, rows: int) -> dict[str, float]:
+        return _time(throughput, rows, num_devices)
 
-    training = rates.training.plain
+    training = measured.training.plain
     return {
-        "encode": on_devices(rates.encode.plain, num_rows),
-        "decode": on_devices(rates.decode, num_rows),
+        "encode": on_devices(measured.encode.plain, num_rows),
+        "decode": on_devices(measured.decode, num_rows),
         "epoch": on_devices(training, epoch_size),
         "training": on_devices(training, max_epochs * epoch_size),
     }
 
 
-def _time(timing: Timing, num_rows: int, num_devices: int) -> dict[str, float]:
+def _time(throughput: Throughput, num_rows: int, num_devices: int) -> dict[str, float]:
     """By the median call, by the fastest and the slowest one, and the rows per row that was measured."""
-    slowest, fastest = timing.spread
+    slowest, fastest = throughput.spread
     return {
         "rows": num_rows,
-        "seconds": num_rows / timing.rate / num_devices,
+        "seconds": num_rows / throughput.vectors_per_s / num_devices,
         "at_least_s": num_rows / fastest / num_devices,
         "at_most_s": num_rows / slowest / num_devices,
-        "extrapolated_by": num_rows / (timing.rows * len(timing.call_s)),
+        "extrapolated_by": num_rows / (throughput.rows * len(throughput.call_s)),
     }
 
 
-def doublings(rates: Rates, planned: dict[str, Any], num_devices: int) -> list[dict[str, Any]]:
+def doublings(measured: Measurements, planned: dict[str, Any], num_devices: int) -> list[dict[str, Any]]:
     """What twice as much of one thing changes: options of the search, as measured; devices and rows, as assumed.
 
     `planned` is what `times` has returned. Each line has `option`, `basis`, and for `encode` and `training` the values
     `from` and `to`, the `time_ratio` and the new `seconds`; None where the option plays no role.
     """
-    works: dict[str, Searched] = {"encode": rates.encode, "training": rates.training}
+    works: dict[str, Searched] = {"encode": measured.encode, "training": measured.training}
     lines: dict[str, dict[str, Any]] = {}
 
     def change(option: str, work: str, value: int, ratio: float, basis: str) -> None:
@@ -62,8 +64,8 @@ def doublings(rates: Rates, planned: dict[str, Any], num_devices: int) -> list[d
         line[work] = {"from": value, "to": 2 * value, "time_ratio": ratio, "seconds": seconds}
 
     for work, searched in works.items():
-        for option, timing in searched.doubled.items():
-            change(option, work, getattr(searched.search, option), timing.ratio(searched.plain), "measured")
+        for option, throughput in searched.doubled.items():
+            change(option, work, getattr(searched.search, option), throughput.ratio(searched.plain), "measured")
     for work in works:
         change("num_devices", work, num_devices, 0.5, "assumed")
     change("num_rows", "encode", planned["encode"]["rows"], 2.0, "assumed")
@@ -93,13 +95,13 @@ def sizes_on_disk(codec: Codec, *, num_rows: int, row_bytes: int, file_bytes: in
     }
 
 
-def shards(num_rows: int, rate: float) -> dict[str, float]:
+def shards(num_rows: int, vectors_per_s: float) -> dict[str, float]:
     """How `qinco encode` cuts the work, and what a kill costs each process at most.
 
-    `rate` is in vectors per second of one process.
+    `vectors_per_s` is that of one process.
     """
     rows = default_shard_rows(num_rows)
-    return {"number": -(-num_rows // rows), "rows": rows, "lost_by_a_kill_s": min(rows, num_rows) / rate}
+    return {"number": -(-num_rows // rows), "rows": rows, "lost_by_a_kill_s": min(rows, num_rows) / vectors_per_s}
 
 
 def memory_of_a_process(codec: Codec, search: Search, row_bytes: int, peak_bytes: int) -> dict[str, int]:

@@ -11,7 +11,8 @@ from jaxtyping import Shaped
 
 from qinco_lit.coarse.assignment import FrozenLists, list_assigner
 from qinco_lit.codec import Codec
-from qinco_lit.planning.throughput import Timing, TrainingSteps, decoding, encoding, read_rate, time_by_turns
+from qinco_lit.planning.throughput import Throughput, TrainingSteps, decoding, encoding, reading_per_s, time_by_turns
+from qinco_lit.progress import Progress
 from qinco_lit.quantizers import build_quantizer
 from qinco_lit.quantizers.beam import Search
 from qinco_lit.quantizers.chunks import BLOCK_ROWS
@@ -23,21 +24,21 @@ _READ_SHARE = 0.3  # of the seconds of a measurement
 
 @dataclass(frozen=True)
 class Searched:
-    """Timings of one kind of work by a search, and by that search with one option doubled.
+    """Throughputs of one kind of work by a search, and by that search with one option doubled.
 
     Attributes:
         search: the search.
         plain: by it.
-        doubled: by option: the timing with twice its value.
+        doubled: by option: the throughput with twice its value.
     """
 
     search: Search
-    plain: Timing
-    doubled: Mapping[str, Timing]
+    plain: Throughput
+    doubled: Mapping[str, Throughput]
 
 
 @dataclass(frozen=True)
-class Rates:
+class Measurements:
     """All measurements of a plan.
 
     Attributes:
@@ -51,7 +52,7 @@ class Rates:
     """
 
     encode: Searched
-    decode: Timing
+    decode: Throughput
     training: Searched
     batch_size: int
     fixed_s: float
@@ -69,10 +70,16 @@ class Rates:
         }
 
 
-def measure_rates(
-    codec: Codec, recipe: Recipe, data: DataFacts, rows: Shaped[np.ndarray, "n dim"], search: Search, seconds: float
-) -> Rates:
-    """Measure everything, some `seconds` for each timing.
+def measure(
+    codec: Codec,
+    recipe: Recipe,
+    data: DataFacts,
+    rows: Shaped[np.ndarray, "n dim"],
+    search: Search,
+    seconds: float,
+    progress: Progress,
+) -> Measurements:
+    """Measure everything, some `seconds` for each.
 
     Args:
         codec: on the device.
@@ -81,6 +88,7 @@ def measure_rates(
         rows: at least a training batch and a block of `qinco encode`.
         search: of the encoding.
         seconds: for each.
+        progress: says what is measured.
     """
     device = codec.device
     if device.type == "cuda":
@@ -89,18 +97,21 @@ def measure_rates(
     centroids = codec.coarse_centroids
     assign_lists = None if centroids is None else list_assigner(centroids, rows, device)
     works = {name: encoding(codec, block, each, assign_lists) for name, each in searches.items()}
+    progress.start("measuring encoding", None)
     encode = _searched(search, time_by_turns(works, seconds, device))
     peak_bytes = _peak_bytes(device)
     codes = decoding(codec, BLOCK_ROWS, np.random.default_rng(0))
+    progress.start("measuring training steps", None)
     lists = None if centroids is None else FrozenLists(centroids, assign_lists, device)
     training, fixed_s = _training(codec, recipe, rows, seconds, lists)
-    return Rates(
+    progress.start("measuring decoding and reading", None)
+    return Measurements(
         encode=encode,
         decode=time_by_turns({"decode": codes}, seconds, device)["decode"],
         training=training,
         batch_size=recipe.batch_size,
         fixed_s=fixed_s,
-        read=None if data.rows is None else read_rate(data.rows, _READ_SHARE * seconds),
+        read=None if data.rows is None else reading_per_s(data.rows, _READ_SHARE * seconds),
         peak_bytes=peak_bytes,
     )
 
@@ -117,9 +128,9 @@ def _training(
     steps = TrainingSteps(copy, recipe, rows, codec.device, lists)
     own = codec.quantizer.default_search
     works = {name: steps.by(search) for name, search in _with_doubled(own).items()}
-    timings = time_by_turns(works, seconds, codec.device)
+    found = time_by_turns(works, seconds, codec.device)
     fixed_s = steps.fixed_s()
-    return _searched(own, {name: t.for_batches(recipe.batch_size, fixed_s) for name, t in timings.items()}), fixed_s
+    return _searched(own, {name: t.for_batches(recipe.batch_size, fixed_s) for name, t in found.items()}), fixed_s
 
 
 def _with_doubled(search: Search) -> dict[str, Search]:
@@ -135,17 +146,17 @@ def _with_doubled(search: Search) -> dict[str, Search]:
     return {"": search, **{name: replace(search, **{name: 2 * getattr(search, name)}) for name in options}}
 
 
-def _searched(search: Search, timings: dict[str, Timing]) -> Searched:
-    return Searched(search, timings.pop(""), timings)
+def _searched(search: Search, found: dict[str, Throughput]) -> Searched:
+    return Searched(search, found.pop(""), found)
 
 
-def _record(timing: Timing) -> dict[str, float]:
-    slowest, fastest = timing.spread
+def _record(throughput: Throughput) -> dict[str, float]:
+    slowest, fastest = throughput.spread
     return {
-        "rows": timing.rows,
-        "repeats": len(timing.call_s),
-        "seconds": sum(timing.call_s),
-        "vectors_per_s": timing.rate,
+        "rows": throughput.rows,
+        "repeats": len(throughput.call_s),
+        "seconds": sum(throughput.call_s),
+        "vectors_per_s": throughput.vectors_per_s,
         "slowest_vectors_per_s": slowest,
         "fastest_vectors_per_s": fastest,
     }

@@ -39,7 +39,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Timing:
+class Throughput:
     """Calls with the same number of rows.
 
     Attributes:
@@ -53,30 +53,30 @@ class Timing:
     row_s: tuple[float, ...]
 
     @property
-    def rate(self) -> float:
-        """Rows per second, by the median call."""
+    def vectors_per_s(self) -> float:
+        """By the median call."""
         return 1 / statistics.median(self.row_s)
 
     @property
     def spread(self) -> tuple[float, float]:
-        """Rows per second of the slowest call and of the fastest."""
+        """Vectors per second of the slowest call and of the fastest."""
         return 1 / max(self.row_s), 1 / min(self.row_s)
 
-    def ratio(self, other: "Timing") -> float:
+    def ratio(self, other: "Throughput") -> float:
         """Time of a row against the other's: the median over the turns, which both took side by side."""
         return statistics.median(a / b for a, b in zip(self.row_s, other.row_s, strict=True))
 
-    def for_batches(self, batch_size: int, fixed_s: float) -> "Timing":
+    def for_batches(self, batch_size: int, fixed_s: float) -> "Throughput":
         """The same where each call is a training step of which `fixed_s` does not depend on its rows."""
         steps = [fixed_s + max(taken - fixed_s, 0.0) * batch_size / self.rows for taken in self.call_s]
         return replace(self, row_s=tuple(step / batch_size for step in steps))
 
 
-def time_by_turns(works: Mapping[str, Work], seconds: float, device: torch.device) -> dict[str, Timing]:
+def time_by_turns(works: Mapping[str, Work], seconds: float, device: torch.device) -> dict[str, Throughput]:
     """Time all works in `seconds` each or, where MIN_REPEATS calls with the fewest rows take longer, in those.
 
-    They take turns, so that what else the machine does meets all of them, and ratios say more than rates. A first call
-    with one row warms up; then the rows of a call grow until it takes a quarter of the time there is.
+    They take turns, so that what else the machine does meets all of them, and ratios say more than single figures. A
+    first call with one row warms up; then the rows of a call grow until it takes a quarter of the time there is.
     """
     rows = {name: _rows_of_a_call(work, seconds, device) for name, work in works.items()}
     taken: dict[str, list[float]] = {name: [] for name in works}
@@ -86,7 +86,7 @@ def time_by_turns(works: Mapping[str, Work], seconds: float, device: torch.devic
             taken[name].append(_seconds(work, rows[name], device))
         rounds += 1
     return {
-        name: Timing(rows[name], tuple(calls), tuple(call / rows[name] for call in calls))
+        name: Throughput(rows[name], tuple(calls), tuple(call / rows[name] for call in calls))
         for name, calls in taken.items()
     }
 
@@ -159,7 +159,7 @@ class TrainingSteps:
         device: torch.device,
         lists: FrozenLists | None = None,
     ) -> None:
-        # the rate does not depend on the weights, and those of an untrained model would diverge
+        # the time does not depend on the weights, and those of an untrained model would diverge
         self._recipe, self._device = replace(recipe, lr=1e-12), device
         self._quantizer = quantizer.train().requires_grad_(True)
         self._module = QuantizerTraining(quantizer, self._recipe, start=lambda *_: None, seed=0, lists=lists).to(device)
@@ -213,7 +213,7 @@ def _trainer(device: torch.device) -> Trainer:
     )
 
 
-def read_rate(vectors: VectorFile, seconds: float) -> float:
+def reading_per_s(vectors: VectorFile, seconds: float) -> float:
     """Rows per second that are read in order, after the first ones; whether from disk or its cache is not known."""
     began, rows = time.perf_counter(), 0
     for start in range(0, len(vectors), _READ_ROWS):

@@ -1,10 +1,17 @@
-"""Exact nearest neighbours by brute force, in bounded memory."""
+"""How vectors are compared; exact nearest neighbours by brute force, in bounded memory."""
 
 from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, Shaped
+
+from qinco_lit.vectors.matrix import Matrix
+
+# l2: squared L2, smaller is nearer. ip: inner product, larger is nearer. cosine: the inner product of vectors that are
+# normalised to unit length when they are read (`VectorFile.unit`).
+Metric = Literal["l2", "ip", "cosine"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
 
 _QUERY_ROWS = 1024
 # Candidate pairs whose difference vectors are held at once.
@@ -12,21 +19,14 @@ _PAIR_ROWS = 1 << 14
 _FLOAT32 = np.finfo(np.float32)
 
 
-@runtime_checkable
-class VectorRows(Protocol):
-    """A matrix of vectors that is read by slices of rows: an ndarray, a VectorFile."""
-
-    @property
-    def shape(self) -> Any:
-        """(rows, dim)."""
-
-    def __getitem__(self, key: slice, /) -> Any:
-        """Rows as an array (n, dim)."""
+def comparison(metric: Metric) -> Literal["l2", "ip"]:
+    """What is computed of the vectors as they are read: the inner product for cosine, too."""
+    return "l2" if metric == "l2" else "ip"
 
 
 def exact_neighbours(
-    queries: VectorRows,
-    database: VectorRows,
+    queries: Matrix,
+    database: Matrix,
     k: int,
     *,
     metric: str = "l2",
@@ -57,7 +57,7 @@ def exact_neighbours(
         return (ranking.sign * best.costs).astype(np.float32), best.ids
 
 
-def _check(queries: np.ndarray, database: VectorRows, k: int, metric: str, batch_rows: int) -> None:
+def _check(queries: np.ndarray, database: Matrix, k: int, metric: str, batch_rows: int) -> None:
     if queries.ndim != 2 or len(database.shape) != 2:
         raise ValueError(f"queries {queries.shape} and database {tuple(database.shape)} must be matrices (rows, dim)")
     if queries.shape[1] != database.shape[1]:
@@ -77,7 +77,7 @@ def _check_finite(rows: np.ndarray, name: str, first_row: int) -> None:
         raise ValueError(f"{name} {first_row + int(bad.argmax())} holds NaN or infinity; remove such vectors first")
 
 
-def _blocks(database: VectorRows, batch_rows: int) -> Iterator[tuple[int, Shaped[np.ndarray, "n dim"]]]:
+def _blocks(database: Matrix, batch_rows: int) -> Iterator[tuple[int, Shaped[np.ndarray, "n dim"]]]:
     for start in range(0, database.shape[0], batch_rows):
         block = np.asarray(database[start : start + batch_rows])
         _check_finite(block, "database vector", start)

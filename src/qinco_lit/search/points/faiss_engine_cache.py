@@ -13,11 +13,10 @@ import numpy as np
 from jaxtyping import Float32
 
 from qinco_lit.atomic import replacing
-from qinco_lit.search.baseline_cache import fingerprint
-from qinco_lit.search.baselines import TrainingRows, faiss_version, training_rows
 from qinco_lit.search.points import faiss_engines
 from qinco_lit.search.points.faiss_engines import FaissEngine, built_index
-from qinco_lit.vectors.metric import Metric
+from qinco_lit.vectors.matrix import Matrix, fingerprint, spaced_rows
+from qinco_lit.vectors.neighbours import Metric
 
 _READ_BYTES = 64 << 20
 
@@ -59,14 +58,14 @@ class EngineBuilder:
         *,
         coarse: Any,
         metric: Metric,
-        train_vectors: TrainingRows,
-        database: TrainingRows,
+        train_vectors: Matrix,
+        database: Matrix,
         num_bytes: int,
         cache_dir: Path,
     ) -> None:
         self._coarse, self._metric, self._database = coarse, metric, database
         self._num_bytes, self._cache_dir = num_bytes, cache_dir
-        self._rows = training_rows(train_vectors, faiss_engines.MAX_TRAINING_ROWS)
+        self._rows = spaced_rows(train_vectors, faiss_engines.MAX_TRAINING_ROWS)
         centroids: Float32[np.ndarray, "lists dim"] = coarse.reconstruct_n(0, coarse.ntotal)
         self._data = {
             "metric": metric,
@@ -74,7 +73,7 @@ class EngineBuilder:
             "database": fingerprint(database),
             "centroids": fingerprint(centroids),
             "num_bytes": num_bytes,
-            "faiss": faiss_version(),
+            "faiss": str(faiss.__version__),
         }
 
     def engine(self, method: str, *, nprobe: Sequence[int], ef_search: Sequence[int]) -> CachedEngine:
