@@ -219,7 +219,7 @@ def _fit(
         state = "finished"
     except TrainingInterruptedError as interruption:
         state = "interrupted"
-        if in_wandb_sweep() and interruption.signal_number == signal.SIGTERM:
+        if advice is not None and in_wandb_sweep() and interruption.signal_number == signal.SIGTERM:
             # a sweep ends runs that promise little this way; its agent takes other exit codes than 0 for failures
             log.info("ended early by the W&B sweep")
             return job.best_mse
