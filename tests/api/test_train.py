@@ -115,12 +115,12 @@ def test_a_run_folder_is_gone_on_with_to_the_same_bytes(tmp_path: Path, monkeypa
         with pytest.raises(KeyboardInterrupt):
             _train(run_dir=tmp_path / "run", num_lists=12)
     assert not (tmp_path / "run" / "codec").exists()
-    before = (tmp_path / "run" / "centroids.npy").stat().st_mtime_ns
+    before = (tmp_path / "run" / "coarse" / "centroids.npy").stat().st_mtime_ns
     assert _same(whole, _train(run_dir=tmp_path / "run", num_lists=12))
-    assert (tmp_path / "run" / "centroids.npy").stat().st_mtime_ns == before
+    assert (tmp_path / "run" / "coarse" / "centroids.npy").stat().st_mtime_ns == before
     for name in ("codec/weights.safetensors", "codec/config.json", "checkpoints/best.ckpt", "config.json"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
-    files = {"checkpoints", "codec", "metrics.jsonl", "summary.json", "config.json", "centroids.npy", "centroids.json"}
+    files = {"checkpoints", "codec", "metrics.jsonl", "summary.json", "config.json", "coarse"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == files
     assert _same(whole, _train()) is False
 

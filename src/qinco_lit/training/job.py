@@ -64,7 +64,7 @@ def train_in_folder(
         model: arguments of `build_quantizer` but `dim` and `num_lists`.
         centroids_path: npy file of coarse centroids, in raw space: trains an IVF model.
         num_lists: trains an IVF model whose centroids are found first, by k-means of the training vectors, and kept in
-            `run_dir/centroids.npy`.
+            `run_dir/coarse/centroids.npy`.
         recipe: fields of `Recipe`.
         trainer: arguments of `pl.Trainer`, plus `checkpoint_every_s`.
         logger: arguments of `start_wandb` and `log_codec` (whether the codec becomes an artifact), None for no W&B.
@@ -114,6 +114,8 @@ def train_in_folder(
             if checkpoint is not None and centroids_file is not None and centroids_file.is_file():
                 centroids = read_centroids(centroids_file)
             else:
+                if centroids_file is not None and fitter.is_global_zero:
+                    centroids_file.parent.mkdir(exist_ok=True)
                 centroids = train_centroids(
                     rows, num_lists, output=centroids_file, seed=seed,
                     device=str(device) if device.type == "cuda" else "cpu",
@@ -130,7 +132,7 @@ def train_in_folder(
     facts: dict[str, Any] = {"seed": seed, "parameters": _num_parameters(quantizer), "reason": None}
     # everything before may be refused
     with only_trainer(run_dir, resume=resume, overwrite=overwrite), _signals_given_back():
-        job = _Job(fitter, prepared(run_dir / "centroids.npy"), data, best, kept)
+        job = _Job(fitter, prepared(run_dir / "coarse" / "centroids.npy"), data, best, kept)
         codec_artifact = False
         if logger is not None and fitter.is_global_zero:
             options = {name: value for name, value in logger.items() if name != "log_codec"}
