@@ -73,7 +73,7 @@ def train_centroids(
     """
     vectors, path = as_vectors_file(x), None if output is None else Path(output)
     counts = {"num_lists": num_lists, "iterations": iterations, "max_training_rows": max_training_rows}
-    check_options(path if makes_output else None, {**counts, "num_threads": num_threads}, min_gain)
+    check_options(path, {**counts, "num_threads": num_threads}, min_gain)
     place = chosen_device(device)
     if place.type not in ("cpu", "cuda"):
         raise ValueError(f"device={device}: k-means runs on cpu or cuda")

@@ -114,8 +114,8 @@ def train_in_folder(
             if checkpoint is not None and centroids_file is not None and centroids_file.is_file():
                 centroids = read_centroids(centroids_file)
             else:
-                if centroids_file is not None and fitter.is_global_zero:
-                    centroids_file.parent.mkdir(exist_ok=True)
+                if centroids_file is not None:
+                    centroids_file.parent.mkdir(parents=True, exist_ok=True)
                 centroids = train_centroids(
                     rows, num_lists, output=centroids_file, seed=seed,
                     device=str(device) if device.type == "cuda" else "cpu",
