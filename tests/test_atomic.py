@@ -2,13 +2,18 @@
 
 import errno
 import os
+import random
+import signal
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from qinco_lit import atomic
-from qinco_lit.atomic import replacing_directory
+from qinco_lit.atomic import put_back, replacing, replacing_directory
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -30,7 +35,14 @@ def test_an_old_directory_is_replaced_and_nothing_else_stays(tmp_path: Path) -> 
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a"]
 
 
+@pytest.fixture
+def no_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on network file systems."""
+    monkeypatch.setattr(atomic, "_exchange", lambda *_: False)
+
+
 @pytest.mark.parametrize("failing", [1, 2])
+@pytest.mark.usefixtures("no_exchange")
 def test_the_old_directory_is_back_when_a_rename_fails(
     failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,3 +136,118 @@ def test_who_may_read_it_is_for_the_users_umask_to_say(umask: int, tmp_path: Pat
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in [tmp_path / "a", *(tmp_path / "a").rglob("*")]}
     folder, file = 0o777 & ~umask, 0o666 & ~umask
     assert modes == {"a": folder, "part": folder, "inner": file, "outer": file}
+
+
+# --- several processes, killed at any time ---------------------------------------------------------------------------
+
+_REPLACE = """
+import sys
+from pathlib import Path
+from qinco_lit import atomic
+if sys.argv[2] == "aside":
+    atomic._exchange = lambda *_: False
+for count in range(int(sys.argv[4])):
+    with atomic.replacing_directory(Path(sys.argv[1])) as folder:
+        for name in ("one", "two"):
+            (folder / name).write_text(f"{sys.argv[3]}-{count}")
+"""
+HOW = pytest.mark.parametrize("how", ["exchange", "aside"])
+
+
+def _writer(folder: Path, how: str, name: str, count: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", _REPLACE, str(folder), how, name, str(count)])
+
+
+@HOW
+def test_processes_that_replace_one_directory_all_succeed(how: str, tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    fill(folder, "old")
+    writers = [_writer(folder, how, str(number), 150) for number in range(3)]
+    missed = looks = 0
+    while any(writer.poll() is None for writer in writers):
+        looks, missed = looks + 1, missed + (not folder.exists())
+        time.sleep(0.0005)
+    assert [writer.returncode for writer in writers] == [0, 0, 0]
+    assert looks > 20
+    assert how == "aside" or missed == 0  # at no moment is there none
+    assert len({path.read_text() for path in folder.iterdir()}) == 1
+    assert contents(tmp_path).keys() == {"a/one", "a/two"}
+    assert contents(tmp_path)["a/one"].endswith("-149")
+
+
+@HOW
+def test_processes_that_make_one_directory_all_succeed(how: str, tmp_path: Path) -> None:
+    for number in range(3):
+        writers = [_writer(tmp_path / str(number), how, str(own), 1) for own in range(3)]
+        assert [writer.wait() for writer in writers] == [0, 0, 0]
+    assert contents(tmp_path).keys() == {f"{number}/{name}" for number in range(3) for name in ("one", "two")}
+
+
+@HOW
+def test_a_kill_at_any_time_leaves_a_whole_directory(how: str, tmp_path: Path) -> None:
+    folder, generator = tmp_path / "a", random.Random(0)
+    fill(folder, "old")
+    for _ in range(12):
+        writer = _writer(folder, how, "new", 10**6)
+        before = folder.stat().st_ino
+        while writer.poll() is None and (not folder.exists() or folder.stat().st_ino == before):
+            time.sleep(0.001)
+        time.sleep(generator.uniform(0, 0.01))
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        put_back(folder)  # as who reads it does
+        assert len({path.read_text() for path in folder.iterdir()}) == 1
+    fill(folder, "new")
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".old"] == []
+
+
+@pytest.mark.usefixtures("no_exchange")
+def test_what_stepped_aside_before_a_kill_is_put_back(tmp_path: Path) -> None:
+    for name in ("a", "b[0]", "c"):
+        fill(tmp_path / name, name)
+        (tmp_path / name).rename(tmp_path / f".{name}.{'0a' * 6}.old")
+    put_back(tmp_path / "b[0]")
+    assert contents(tmp_path / "b[0]") == {"part/inner": "b[0]", "outer": "b[0]"}
+    put_back(tmp_path / "d")  # nothing of it is there
+    with pytest.raises(KeyError), replacing_directory(tmp_path / "c"):
+        raise KeyError
+    put_back(tmp_path / "c")
+    assert contents(tmp_path / "c") == {"part/inner": "c", "outer": "c"}
+    fill(tmp_path / "a", "new")
+    assert contents(tmp_path / "a") == {"part/inner": "new", "outer": "new"}
+    fill(tmp_path / "a", "newer")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b[0]", "c"}
+
+
+def test_readers_put_a_directory_back(tmp_path: Path) -> None:
+    from qinco_lit.codec_folder import check_is_codec
+    from qinco_lit.search.index.bundle import read_config
+
+    for read, file in ((check_is_codec, "weights.safetensors"), (read_config, "config.json")):
+        aside = tmp_path / f".{file}x.{'0' * 12}.old"
+        aside.mkdir()
+        (aside / file).write_text("")
+        with pytest.raises((FileNotFoundError, ValueError)):
+            read(tmp_path / f"{file}x")
+        assert (tmp_path / f"{file}x" / file).exists()
+
+
+def test_a_folder_that_cannot_be_written_is_read_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / f".a.{'0' * 12}.old").mkdir()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(atomic, "locked", refuse)
+    put_back(tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_file_is_flushed_before_its_rename_and_its_name_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[tuple[str, bool]] = []
+    monkeypatch.setattr(atomic, "_fsync", lambda path: flushed.append((path.name, (tmp_path / "a").exists())))
+    with replacing(tmp_path / "a") as temporary:
+        temporary.write_text("new")
+    assert flushed == [(temporary.name, False), (tmp_path.name, True)]

@@ -1,14 +1,19 @@
 """What one process holds, another one is refused, or waits for; nothing is left of it."""
 
+import errno
+import fcntl
 import logging
 import os
+import signal
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from qinco_lit.locks import is_held, locked, only_writer
+from qinco_lit.locks import is_held, locked, locked_with_children, only_writer
 
 
 def test_a_second_writer_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -79,3 +84,93 @@ def test_a_lock_is_open_to_whom_the_user_lets_in(umask: int, tmp_path: Path) -> 
             assert stat.S_IMODE((tmp_path / "lock").stat().st_mode) == 0o666 & ~umask
     finally:
         os.umask(before)
+
+
+_HOLD = """
+import subprocess, sys
+from pathlib import Path
+from qinco_lit.locks import locked, locked_with_children
+how, path, child = sys.argv[1:]
+with locked(Path(path), busy="") if how == "alone" else locked_with_children(Path(path)) as held:
+    keeps = (held,) if how == "children" else ()
+    process = subprocess.Popen(["sleep", "60"], pass_fds=keeps) if child == "child" else None
+    print(process.pid if process else 0, flush=True)
+    sys.stdin.read()
+"""
+
+
+def _holder(how: str, path: Path, child: str = "") -> tuple[subprocess.Popen[str], int]:
+    command = [sys.executable, "-c", _HOLD, how, str(path), child]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    return holder, int(holder.stdout.readline())
+
+
+@pytest.mark.parametrize("how", ["alone", "children"])
+def test_what_a_killed_process_leaves_blocks_nobody(how: str, tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    holder, _ = _holder(how, lock)
+    assert is_held(lock)
+    with pytest.raises(ValueError, match="^held$"), locked(lock, busy="held"):
+        pass
+    with locked_with_children(lock) as descriptor:
+        assert descriptor is None
+    holder.kill()
+    holder.communicate()
+    assert lock.exists()  # a file without a holder
+    assert not is_held(lock)
+    with locked(lock, busy="held") as is_locked:
+        assert is_locked
+    assert not lock.exists()
+
+
+@pytest.mark.parametrize("how", ["alone", "children"])
+def test_a_child_holds_on_to_what_it_was_given(how: str, tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    holder, child = _holder(how, lock, "child")
+    holder.kill()
+    try:
+        holder.wait()
+        assert is_held(lock) == (how == "children")
+    finally:
+        os.kill(child, signal.SIGKILL)
+    holder.communicate()
+    while is_held(lock):
+        pass
+
+
+def test_threads_that_come_and_go_are_one_at_a_time(tmp_path: Path) -> None:
+    inside, most, entered = 0, 0, 0
+
+    def work() -> None:
+        nonlocal inside, most, entered
+        for _ in range(100):
+            with locked(tmp_path / "lock", busy="", wait=True):
+                inside, entered = inside + 1, entered + 1
+                most = max(most, inside)
+                inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (most, entered) == (1, 400)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_file_system_without_locks_is_told_once_and_gone_on_with(
+    shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    for name in "ab":
+        with locked(tmp_path / name, busy="", shared=shared) as is_locked, locked(tmp_path / name, busy=""):
+            assert not is_locked
+            assert not is_held(tmp_path / name)
+        with locked_with_children(tmp_path / name) as descriptor:
+            assert descriptor is not None
+    assert caplog.messages == [f"{tmp_path}: the file system has no locks; let no other process work on the same files"]

@@ -110,21 +110,25 @@ def as_int64(values: Any, device: torch.device, what: str, expected: str) -> Ten
     return tensor.to(device).to(torch.int64)
 
 
-def check_range(values: Int[Tensor, "rows columns"], limit: int, *, word: str, option: str, first_row: int) -> None:
+def check_range(
+    values: Int[Tensor, "..."], limit: int, *, word: str, option: str, first_row: int | None = None
+) -> None:
     """Check that integers are from 0 to below the limit.
 
     Args:
-        values: codes, or list ids.
+        values: codes, or list ids; (rows, columns) where `first_row` is given.
         limit: the value of `option`.
         word: what one of the values is called.
         option: whose value the limit is.
-        first_row: number of the first row, for the message.
+        first_row: number of the first row, for the message; None: it names no row.
 
     Raises:
         ValueError: names the first value out of range, by row, and that of a code by step.
     """
     bad = (values < 0) | (values >= limit)
     if bool(bad.any()):
+        if first_row is None:
+            raise ValueError(f"{word} {int(values[bad][0])} is out of range: {option} is {limit}")
         row, column = (int(i) for i in bad.nonzero()[0])
         where = f"row {first_row + row}" + (f", step {column}" if word == "code" else "")
         raise ValueError(f"{word} {int(values[row, column])} at {where} is out of range: {option} is {limit}")

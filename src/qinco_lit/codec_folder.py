@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from qinco_lit.atomic import replacing_directory
+from qinco_lit.atomic import put_back, replacing_directory
 from qinco_lit.quantizers import Quantizer, build_quantizer
 
 _CONFIG, _WEIGHTS = "config.json", "weights.safetensors"
@@ -56,6 +56,7 @@ def _weights(quantizer: Quantizer) -> bytes:
 
 def check_is_codec(source: Path) -> None:
     """Raise FileNotFoundError unless the files of a codec are in a folder."""
+    put_back(source)
     for name in (_CONFIG, _WEIGHTS):
         if not (source / name).is_file():
             raise FileNotFoundError(f"no codec in {source}: {name} is missing (train or `qinco import` writes one)")

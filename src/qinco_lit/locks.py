@@ -1,4 +1,9 @@
-"""One process at a time: locks that a killed process cannot leave behind."""
+"""One process at a time: locks that a killed process cannot leave behind.
+
+By `flock`, and not by `filelock`, which torch brings: that one leaves its files, turns to locks that outlive a killed
+process where the file system has none, gives no descriptor that a child could hold on to, and shares a lock only by
+way of an SQLite file, in versions younger than torch asks for.
+"""
 
 import contextlib
 import errno
@@ -15,8 +20,10 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # some network file 
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, busy: str, wait: bool = False, shared: bool = False) -> Iterator[None]:
+def locked(path: Path, *, busy: str, wait: bool = False, shared: bool = False) -> Iterator[bool]:
     """Hold the lock file for the block; it is removed afterwards. Where the file system has no locks, go on without.
+
+    Yields whether it is held, or False where there are no locks.
 
     Args:
         path: of the lock file; its folder is made when needed.
@@ -29,13 +36,32 @@ def locked(path: Path, *, busy: str, wait: bool = False, shared: bool = False) -
         OSError: the file cannot be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _acquire(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, busy, wait=wait)
+    descriptor, has_locks = _acquire(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, busy, wait=wait)
     try:
-        yield
+        yield has_locks
     finally:
         # removed while it is held alone, or it could be the next one's
-        if not shared or _try(descriptor, fcntl.LOCK_EX):
+        if not shared or not has_locks or _try(descriptor, fcntl.LOCK_EX):
             path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked_with_children(path: Path) -> Iterator[int | None]:
+    """Hold the lock file for the block and yield its descriptor; None where another process holds it.
+
+    A child that inherits the descriptor holds the lock as long as it runs, also when this process is killed. So the
+    file stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor, _ = _acquire(path, fcntl.LOCK_EX, "", wait=False)
+    except ValueError:
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
         os.close(descriptor)
 
 
@@ -73,7 +99,8 @@ def is_held(path: Path) -> bool:
         os.close(descriptor)
 
 
-def _acquire(path: Path, kind: int, busy: str, *, wait: bool) -> int:
+def _acquire(path: Path, kind: int, busy: str, *, wait: bool) -> tuple[int, bool]:
+    """The descriptor of the lock file, and whether it is locked: not where there are no locks."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # less what the user's umask takes
         try:
@@ -87,10 +114,10 @@ def _acquire(path: Path, kind: int, busy: str, *, wait: bool) -> int:
                 if error.errno not in _NO_LOCKS:
                     raise
                 _say_unlocked(path.parent)
-                return descriptor
+                return descriptor, False
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), path.stat()):
-                    return descriptor
+                    return descriptor, True
         except BaseException:
             os.close(descriptor)
             raise

@@ -1,9 +1,15 @@
-"""Squared error, recall and code entropy: pure functions, and accumulators for data that arrive in blocks."""
+"""Squared error, recall, code entropy, Pareto fronts: pure functions, and accumulators for data in blocks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64, Integer, Shaped, UInt64
+
+# The k of R@k that evaluations report.
+RECALL_AT = (1, 10, 100)
+
+_Item = TypeVar("_Item")
 
 
 class SquaredError:
@@ -141,3 +147,18 @@ def _of_the_first(scores: Float32[np.ndarray, "nq n"], keys: UInt64[np.ndarray, 
     firsts = np.take_along_axis(order, begin, axis=1)
     np.put_along_axis(shared, order, np.take_along_axis(scores, firsts, axis=1), axis=1)
     return shared
+
+
+def pareto_front(items: Iterable[_Item], cost: Callable[[_Item], float], loss: Callable[[_Item], float]) -> list[_Item]:
+    """Return what nothing else beats in one of two values and equals in the other, both the smaller the better.
+
+    By rising cost. Of items equal in both the first is taken, one with a value that is infinite or NaN never.
+    """
+    valued = [(cost(each), loss(each), each) for each in items]
+    known = [row for row in valued if row[0] < np.inf and row[1] < np.inf]
+    front, lowest = [], np.inf
+    for _, lost, each in sorted(known, key=lambda row: row[:2]):
+        if lost < lowest:
+            front.append(each)
+            lowest = lost
+    return front

@@ -17,7 +17,7 @@ TYPED = ".hydra"  # as Hydra writes it: config.yaml, hydra.yaml, overrides.yaml
 _OWN = uuid4().hex[:12]  # of this process, so that others' records are told from its own
 
 
-def only_process(run_dir: Path) -> AbstractContextManager[None]:
+def only_process(run_dir: Path) -> AbstractContextManager[bool]:
     """Hold a run folder for the block. Raises ValueError: another process works in it."""
     return locked(run_dir / LOCK, busy=_busy(run_dir))
 

@@ -89,7 +89,7 @@ def test_an_option_that_the_layout_has_no_word_for_is_refused(tmp_path: Path) ->
     codec.quantizer.parts[0].config["low_rank"] = 4
     with pytest.raises(ValueError, match="cannot express low_rank=4: this codec cannot be exported$"):
         export_checkpoint(codec, tmp_path / "x.pt")
-    codec.quantizer.config["low_rank"] = None  # not used
+    codec.quantizer.parts[0].config["low_rank"] = None  # not used
     export_checkpoint(codec, tmp_path / "x.pt")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from qinco_lit.published import import_checkpoint, read_qinco1_release
+from qinco_lit.published import import_checkpoint, qinco1_release, read_qinco1_release
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -72,69 +72,75 @@ def test_a_saved_object_that_runs_code_is_refused_unrun(place: str) -> None:
     evil, good = _RunsOnLoad(), torch.load(GOLDEN / "qinco2.pt", weights_only=True)
     saved = {"alone": evil, "model": {"model": evil}, "logger": {**good, "logger": evil}, "inside": [[evil]]}[place]
     torch.save(saved, "x.pt")
-    with pytest.raises(ValueError, match=r"x\.pt is refused: it refers to builtins\.eval, which no published"):
+    with pytest.raises(ValueError, match=r"x\.pt is refused: it refers to eval, which no published"):
         import_checkpoint("x.pt")
     assert not Path("owned").exists()
 
 
+_NAME, _OPCODE = "is refused: it refers to ", "is refused: it uses the pickle opcode "
+_CALL, _NEW = "is refused: Trying to call reduce for unrec.* ", "is refused: Can only create new object for .* "
+_STATE, _DAMAGED = "is refused: Can only build .* but got ", "is no torch checkpoint or is damaged: "
+_OTHER = "is neither tensors in a dict nor a model of the QINCo1 release: it holds a "
 _REFUSED = {
     # names
-    "os.system": (_global("os", "system") + _text("touch owned") + b"\x85R", "it refers to os.system, which"),
-    "eval": (_global("__builtin__", "eval") + _text(_TOUCH) + b"\x85R", "it refers to builtins.eval, which"),
-    "getattr": (_global("builtins", "getattr") + _LINEAR + _text("forward") + b"\x86R", "it refers to builtins.geta"),
-    "beside a class": (_global("torch.nn.modules.linear", "os.system"), "it refers to torch.nn.modules.linear.os.sys"),
-    "inside a class": (_global("model_qinco", "QINCo.__class__"), r"it refers to model_qinco.QINCo.__class__"),
-    "inside a function": (_global("torch._utils", "_rebuild_tensor_v2.__code__"), "it refers to torch._utils._re"),
-    "stack name": (_text("os") + _text("system") + b"\x93" + _text("touch owned") + b"\x85R", "it refers to os.system"),
-    "stack name from memo": (_text("os") + b"\x94" + _text("system") + b"\x94\x93", "it refers to os.system"),
-    "stack name of a list": (_text("os") + b"]\x93", "it refers to a list of 'os' by name"),
-    "stack name of a global": (_MODEL + _text("system") + b"\x93", "it refers to 'system' of model_qinco.QINCo by"),
-    "terminal control": (_text("o\x1b[2Js\n") + _text("x") + b"\x93", r"it refers to 'o\\x1b\[2Js\\n.x', which"),
-    "instance": (b"(" + _text("touch owned") + b"ios\nsystem\n", "it uses the pickle opcode INST, which"),
-    "object": (b"(" + _MODEL + b"o", "it uses the pickle opcode OBJ, which"),
-    "extension": (b"\x82\x01", "it uses the pickle opcode EXT1, which"),
-    "old string": (b"S'a'\n", "it uses the pickle opcode STRING, which"),
-    "new with keywords": (_MODEL + b")}\x92", "it uses the pickle opcode NEWOBJ_EX, which"),
+    "os.system": (_global("os", "system") + _text("touch owned") + b"\x85R", f"{_NAME}os.system, which"),
+    "posix.system": (_global("posix", "system") + _text("touch owned") + b"\x85R", f"{_NAME}posix.system, which"),
+    "eval": (_global("__builtin__", "eval") + _text(_TOUCH) + b"\x85R", f"{_NAME}eval, which"),
+    "getattr": (_global("builtins", "getattr") + _LINEAR + _text("forward") + b"\x86R", f"{_NAME}getattr, which"),
+    "beside a class": (_global("torch.nn.modules.linear", "os.system"), f"{_NAME}torch.nn.modules.linear.os.system, "),
+    "inside a class": (_global("model_qinco", "QINCo.__class__"), f"{_NAME}model_qinco.QINCo.__class__, "),
+    "inside a function": (_global("torch._utils", "_rebuild_tensor_v2.__code__"), f"{_NAME}torch._utils._rebuild_t"),
+    "terminal control": (_global("o\x1b[2Js", "x"), _NAME + r"o\\x1b\[2Js.x, which"),
+    "stack name": (_text("os") + _text("system") + b"\x93" + _text("touch owned") + b"\x85R", f"{_OPCODE}0x93"),
+    "stack name from memo": (_text("os") + b"\x94" + _text("system") + b"\x94\x93", f"{_OPCODE}0x94"),
+    "stack name of a list": (_text("os") + b"]\x93", f"{_OPCODE}0x93"),
+    "stack name of a global": (_MODEL + _text("system") + b"\x93", f"{_OPCODE}0x93"),
+    "instance": (b"(" + _text("touch owned") + b"ios\nsystem\n", f"{_OPCODE}0x69"),
+    "object": (b"(" + _MODEL + b"o", f"{_OPCODE}0x6f"),
+    "extension": (b"\x82\x01", f"{_OPCODE}0x82"),
+    "old string": (b"S'a'\n", f"{_OPCODE}0x53"),
+    "new with keywords": (_MODEL + b")}\x92", f"{_OPCODE}0x92"),
     # allowed names, wrongly used
-    "call a class": (_MODEL + _text("a") + b"\x85R", r"it calls model_qinco.QINCo with \('a'\)"),
-    "call a storage": (_global("torch", "FloatStorage") + b")R", r"it calls torch.FloatStorage with \(\)"),
-    "call a value": (_text("a") + b")R", r"it calls 'a' with \(\)"),
-    "call a record": (_MODEL + b")\x81)R", r"it calls a Record with \(\)"),
-    "build with arguments": (_LINEAR + _text("a") + b"\x85\x81", r"it builds torch.*Linear from \('a'\)"),
-    "build a function": (_REBUILD + b")\x81", r"it builds torch._utils._rebuild_tensor_v2 from \(\)"),
-    "ordered dict": (_ORDERED + b"]\x85R", r"it calls collections.Or.* with \(a list\)"),
-    "set of objects": (_global("builtins", "set") + b"]" + _MODEL + b"a\x85R", r"it calls builtins.set with "),
-    "bytes": (_global("_codecs", "encode") + _text("a") + _text("rot13") + b"\x86R", r"it calls _codecs.* with \('a'"),
-    "numpy objects": (_global("numpy", "dtype") + _text("O") + b"K\x00K\x01\x87R", r"it calls numpy.dtype with \('O'"),
+    "call a class": (_MODEL + _text("a") + b"\x85R", rf"{_DAMAGED}TypeError: QINCo\(\) takes no arguments"),
+    "call a storage": (_global("torch", "FloatStorage") + b")R", f"{_DAMAGED}TypeError: 'StorageType' object is not"),
+    "call a value": (_text("a") + b")R", f"{_CALL}a$"),
+    "call a record": (_MODEL + b")\x81)R", f"{_CALL}<.*QINCo object at"),
+    "build with arguments": (_LINEAR + _text("a") + b"\x85\x81", rf"{_DAMAGED}TypeError: Linear\(\) takes no argum"),
+    "build a function": (_REBUILD + b")\x81", f"{_DAMAGED}TypeError: .* is not a type object"),
+    "ordered dict": (_ORDERED + b"]\x85R", f"{_OTHER}OrderedDict$"),
+    "set of objects": (_global("builtins", "set") + b"]" + _MODEL + b"a\x85R", f"{_OTHER}set$"),
+    "bytes": (_global("_codecs", "encode") + _text("a") + _text("rot13") + b"\x86R", f"{_OTHER}str$"),
+    "numpy objects": (_global("numpy", "dtype") + _text("O") + b"K\x00K\x01\x87R", f"{_DAMAGED}KeyError: 'O'"),
     # attributes
-    "state of a function": (_REBUILD + b"}" + _text("__code__") + b"Nsb", "it sets the state of torch._utils._rebuild"),
-    "state of a class": (_MODEL + b"N}" + _text("__reduce__") + b"Ns\x86b", "it sets the state of model_qinco.QINCo"),
-    "slots of a record": (_MODEL + b")\x81N}" + _text("class_name") + b"Ns\x86b", "it sets the state of a Record"),
-    "state of a list": (b"]}b", "it sets the state of a list to a dict"),
-    "fill a tuple": (b")Na", r"it fills \(\) by APPEND"),
-    "fill a record": (_MODEL + b")\x81" + _text("a") + b"Ns", "it fills a Record by SETITEM"),
-    "odd keys": (b"}NNs", "it fills a dict by SETITEM"),
+    "state of a function": (_REBUILD + b"}" + _text("__code__") + b"Nsb", f"{_STATE}<class 'function'>"),
+    "state of a class": (_MODEL + b"N}" + _text("__reduce__") + b"Ns\x86b", f"{_STATE}<class 'type'>"),
+    "slots of a record": (_MODEL + b")\x81N}" + _text("class_name") + b"Ns\x86b", "is refused: it gives a model_q"),
+    "odd names": (_MODEL + b")\x81}" + _text("a\x1b") + b"Nsb", "is refused: it gives a model_qinco.QINCo attributes"),
+    "state of a list": (b"]}b", f"{_STATE}<class 'list'>"),
+    "fill a tuple": (b")Na", "is refused: Can only append to lists, but got <class 'tuple'>"),
+    "fill a record": (_MODEL + b")\x81" + _text("a") + b"Ns", "is refused: Can only SETITEM for dict, .* but got "),
+    "odd keys": (b"}NNs", f"{_OTHER}dict$"),
     # memory
-    "memo overwritten": (_MODEL + b"q\x00" + _text("a") + b"q\x00" + b"h\x00)\x81", r"it builds 'a' from \(\)"),
-    "memo empty": (b"h\x07", "its pickle is damaged"),
-    "stack empty": (b"R", "its pickle is damaged"),
-    "mark missing": (b"t", "its pickle is damaged"),
-    "two objects": (b"NN", r"its pickle is damaged \(it ends with 2 objects\)"),
-    "nothing": (b"", r"its pickle is damaged \(it ends with 0 objects\)"),
-    "deep": (b")" + b"\x85" * 100_000 + b")R", r"it calls \(a tuple\) with \(\)"),
+    "memo overwritten": (_MODEL + b"q\x00" + _text("a") + b"q\x00" + b"h\x00)\x81", f"{_NEW}got a$"),
+    "memo empty": (b"h\x07", f"{_DAMAGED}KeyError: 7"),
+    "stack empty": (b"R", f"{_DAMAGED}IndexError: pop from empty list"),
+    "mark missing": (b"t", f"{_DAMAGED}IndexError: pop from empty list"),
+    "two objects": (b"NN", f"{_OTHER}NoneType$"),
+    "nothing": (b"", f"{_DAMAGED}IndexError: pop from empty list"),
+    "deep": (b")" + b"\x85" * 100_000 + b")R", f"({_CALL}|{_DAMAGED})"),
     # storages
-    "other persistent id": (_text("a") + b"Q", "it refers to something beside the pickle that is no storage"),
-    "path as key": (_STORAGE.replace(_text("0"), _text("../a")) + b"K\x04tQ", "it refers to something beside"),
-    "beyond": (_REBUILD + b"(" + _STORAGE + b"K\x04tQK\x01K\x04\x85K\x01\x85\x89" + _TENSOR_END, "it calls torch._ut"),
-    "larger": (_REBUILD + b"(" + _STORAGE + b"K\x04tQK\x00K\xff\x85K\x00\x85\x89" + _TENSOR_END, "it calls torch._ut"),
+    "other persistent id": (_text("a") + b"Q", "is refused: persistent_load id must be tuple or int, but got"),
+    "path as key": (_STORAGE.replace(_text("0"), _text("../a")) + b"K\x04tQ", f"{_DAMAGED}.*data/../a: file not"),
+    "beyond": (_REBUILD + b"(" + _STORAGE + b"K\x04tQK\x01K\x04\x85K\x01\x85\x89" + _TENSOR_END, f"{_DAMAGED}Tryin"),
+    "larger": (_REBUILD + b"(" + _STORAGE + b"K\x04tQK\x00K\xff\x85K\x01\x85\x89" + _TENSOR_END, f"{_DAMAGED}Tryin"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", _REFUSED)
 def test_a_pickle_is_refused_by_what_it_tries(name: str) -> None:
     data, message = _REFUSED[name]
-    _archive(Path("x.pt"), b"\x80\x02" + data + b".")
-    with pytest.raises(ValueError, match=rf"x\.pt is refused: {message}") as caught:
+    _archive(Path("x.pt"), b"\x80\x02" + data + b".", s0=bytes(16))
+    with pytest.raises(ValueError, match=rf"x\.pt {message}") as caught:
         read_qinco1_release("x.pt")
     assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(ValueError, match="x.pt"):
@@ -171,12 +177,17 @@ def test_modules_that_contain_themselves_end() -> None:
         import_checkpoint("x.pt")
 
 
-def test_storages_must_be_what_the_pickle_declares() -> None:
-    tensor = _REBUILD + b"(" + _STORAGE + b"K\x04tQK\x00K\x04\x85K\x01\x85\x89" + _TENSOR_END
-    data = b"\x80\x02" + _MODEL + b")\x81}" + _text("_parameters") + b"}" + _text("a") + tensor + b"ssb."
+def _with_a_tensor(shape: bytes, strides: bytes) -> bytes:
+    tensor = _REBUILD + b"(" + _STORAGE + b"K\x04tQK\x00" + shape + strides + b"\x89" + _TENSOR_END
+    return b"\x80\x02" + _MODEL + b")\x81}" + _text("_parameters") + b"}" + _text("a") + tensor + b"ssb."
+
+
+def test_storages_must_be_what_the_pickle_declares(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = _with_a_tensor(b"K\x04\x85", b"K\x01\x85")
     for storages, message in (
-        ({"s0": bytes(12)}, "is damaged: storage 0 has 12 bytes, 4 x 4 are declared$"),
-        ({}, "is damaged: it has no data/0$"),
+        ({"s0": bytes(12)}, r"is damaged: record size \(12 bytes\) does not match"),
+        ({"s0": bytes(20)}, r"is damaged: record size \(20 bytes\) does not match"),
+        ({}, "is damaged: .*failed locating file data/0"),
         ({"s0": bytes(16)}, r"describe no QINCo model|has no codebook0|missing"),
     ):
         _archive(Path("x.pt"), data, **storages)
@@ -184,8 +195,29 @@ def test_storages_must_be_what_the_pickle_declares() -> None:
             import_checkpoint("x.pt")
     with zipfile.ZipFile("x.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x/data.pkl", data)
-    with pytest.raises(ValueError, match="is no torch checkpoint: data.pkl is compressed$"):
+    with pytest.raises(ValueError, match="is no torch checkpoint: x/data.pkl is compressed$"):
         read_qinco1_release("x.pt")
+    # a torch that does not compare them: the tensor reaches beyond what there is
+    _archive(Path("x.pt"), data, s0=bytes(16))
+    monkeypatch.setattr(qinco1_release, "stored_sizes", lambda _: {12})
+    with pytest.raises(ValueError, match="is damaged: a is not what is stored of it$"):
+        read_qinco1_release("x.pt")
+
+
+def test_no_more_numbers_than_are_stored() -> None:
+    _archive(Path("x.pt"), _with_a_tensor(b"K\xff\x85", b"K\x00\x85"), s0=bytes(16))
+    with pytest.raises(ValueError, match="is damaged: a is not what is stored of it$"):
+        import_checkpoint("x.pt")
+
+
+def test_what_may_be_read_is_as_before() -> None:
+    before = torch.serialization.get_safe_globals()
+    import_checkpoint(GOLDEN / "v1_qinco.pt")
+    with pytest.raises(ValueError):
+        import_checkpoint(_archive(Path("x.pt"), b""))
+    assert torch.serialization.get_safe_globals() == before
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(GOLDEN / "v1_qinco.pt", weights_only=True)
 
 
 @pytest.mark.parametrize("name", ["v1_qinco.pt", "v1_opq_qinco.pt", "qinco1.pt"])

@@ -13,11 +13,12 @@ import h5py
 import numpy as np
 import pytest
 
+from qinco_lit import atomic
 from qinco_lit.commands import truncate, verify
 from qinco_lit.encoding import module, shards
 from qinco_lit.encoding.decode_file import decode_file
 from qinco_lit.locks import only_writer
-from qinco_lit.vectors import disk_space, open_codes
+from qinco_lit.vectors import open_codes
 from tests.codes.conftest import NUM_ROWS, SHARD_ROWS, contents
 
 ENCODE_WITHOUT_ROOM = """
@@ -58,7 +59,7 @@ def test_a_full_disk_keeps_what_is_finished(job, tmp_path, monkeypatch, merge):
         if len(reserved) == full["at"]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(disk_space.os, "posix_fallocate", reserve)
+    monkeypatch.setattr(atomic.os, "posix_fallocate", reserve)
     with pytest.raises(OSError, match="No space left on device") as raised:
         job("codes.h5", merge=merge)
     assert str(raised.value) == (

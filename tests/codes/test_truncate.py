@@ -15,11 +15,12 @@ import h5py
 import numpy as np
 import pytest
 
+from qinco_lit import atomic
 from qinco_lit.cli import main
 from qinco_lit.commands import truncate, verify
 from qinco_lit.encoding import shards
 from qinco_lit.progress import Progress
-from qinco_lit.vectors import code_store, disk_space, open_codes
+from qinco_lit.vectors import code_store, open_codes
 from tests.codes.conftest import NUM_ROWS, SHARD_ROWS, contents, save_codec
 
 STEPS = 4
@@ -210,7 +211,7 @@ def test_a_full_disk_keeps_what_is_finished(store, tmp_path, monkeypatch):
         if len(reserved) == 3:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(disk_space.os, "posix_fallocate", reserve)
+    monkeypatch.setattr(atomic.os, "posix_fallocate", reserve)
     with pytest.raises(OSError, match="No space left on device") as raised:
         cut(path, 2)
     assert str(raised.value) == (

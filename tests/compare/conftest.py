@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.compare import make_run
-from qinco_lit.reports.compare.folders import find_folders
+from qinco_lit.reports.compare.records import find_folders
 from qinco_lit.reports.compare.rows import Run
 from qinco_lit.reports.compare.runs import read_runs
 from tests.cli.conftest import qinco, refused

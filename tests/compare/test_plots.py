@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from qinco_lit.reports.compare.metrics import ranked
+from qinco_lit.reports.compare.columns import ranked
 from qinco_lit.reports.compare.plots import MAX_IN_COLOUR, best_of_each_rate, fronts_first, plots
 from qinco_lit.reports.compare.rows import Run
-from qinco_lit.reports.rate_distortion import figure_bytes
+from qinco_lit.reports.kit.plots import figure_bytes
 from tests.compare.conftest import edit, read
 
 

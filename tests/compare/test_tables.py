@@ -9,8 +9,7 @@ import random
 import pytest
 from rich.console import Console
 
-from qinco_lit.reports.compare.differences import constants_line, differences
-from qinco_lit.reports.compare.metrics import METRICS, check_metric, ranked
+from qinco_lit.reports.compare.columns import METRICS, check_metric, constants_line, differences, ranked
 from qinco_lit.reports.compare.tables import MAX_TERMINAL_ROWS, Comparison, csv_table, markdown_table, terminal_tables
 from tests.compare.conftest import edit, read
 

@@ -1,49 +1,43 @@
 """Servers of this machine and a record of what a download says."""
 
 import random
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from qinco_lit.downloads import RemoteFile, Settings, download
+from qinco_lit.progress import Progress
 from tests.cli.conftest import qinco, refused  # noqa: F401 (fixtures)
 from tests.download.ftp_files import FtpFiles, ftp_files
 from tests.download.http_files import HttpFiles, http_files
 
-SEGMENT = 100_000
-QUICK = Settings(jobs=4, timeout_s=5.0, tries=4, pause_s=0.01, segment_bytes=SEGMENT)
+UNIT = 100_000  # bytes
+QUICK = Settings(timeout_s=5.0, tries=4, pause_s=0.01)
 
 
-class Recorder:
-    """A Progress that remembers."""
+class Recorder(Progress):
+    """A progress that remembers, by the phase (downloading, checking, unpacking) and the file's name."""
 
     def __init__(self) -> None:
+        super().__init__("bytes", show=False)
         self.notes: list[str] = []
         self.phases: list[tuple[str, str]] = []
         self.done: dict[tuple[str, str], int] = {}
         self.began: dict[tuple[str, str], int] = {}
-        self._lock, self._phase = threading.Lock(), dict[str, str]()
         self.on_bytes: Callable[[], None] = lambda: None
 
-    def begin(self, name: str, phase: str, done: int, total: int | None) -> None:
-        with self._lock:
-            self.phases.append((name, phase))
-            self._phase[name] = phase
-            self.done[name, phase] = self.began[name, phase] = done
+    def start(self, what: str, total: int | None, *, done: int = 0) -> None:
+        phase, _, name = what.partition(" ")
+        self.phases.append((name, phase))
+        self.done[name, phase] = self.began[name, phase] = done
 
-    def advance(self, name: str, num_bytes: int) -> None:
-        with self._lock:
-            self.done[name, self._phase[name]] += num_bytes
+    def advance(self, units: int = 1, *, what: str | None = None) -> None:
+        self.done[self.phases[-1]] += units
         self.on_bytes()
 
-    def end(self, name: str) -> None:
-        self._phase.pop(name, None)
-
     def note(self, text: str) -> None:
-        with self._lock:
-            self.notes.append(text)
+        self.notes.append(text)
 
 
 @pytest.fixture(autouse=True)

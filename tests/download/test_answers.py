@@ -1,15 +1,13 @@
 """Answers of a web server that are not, or not surely, the bytes of the file."""
 
-import dataclasses
-
 import pytest
 
-from tests.download.conftest import QUICK, SEGMENT, some_bytes
+from tests.download.conftest import UNIT, some_bytes
 
 
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_compressed_answer_is_refused(web, fetch, tmp_path, ranges):
-    web.add("x", some_bytes(SEGMENT), ranges=ranges, headers={"Content-Encoding": "gzip"})
+    web.add("x", some_bytes(UNIT), ranges=ranges, headers={"Content-Encoding": "gzip"})
     with pytest.raises(ValueError) as error:
         fetch(web.url("x"))
     assert str(error.value) == (
@@ -20,13 +18,13 @@ def test_a_compressed_answer_is_refused(web, fetch, tmp_path, ranges):
 
 @pytest.mark.parametrize(("path", "coding"), [("x", "identity"), ("x.gz", "x-gzip"), ("x.gz", "gzip")])
 def test_the_bytes_as_stored_are_taken(web, fetch, path, coding):
-    served = web.add(path, some_bytes(SEGMENT), headers={"Content-Encoding": coding})
+    served = web.add(path, some_bytes(UNIT), headers={"Content-Encoding": coding})
     assert fetch(web.url(path), path).read_bytes() == served.content
 
 
 @pytest.mark.parametrize("status", [202, 203, 204])
 def test_an_answer_that_is_not_the_file(web, fetch, tmp_path, status):
-    web.add("x", some_bytes(SEGMENT), ranges=False, status=status)
+    web.add("x", some_bytes(UNIT), ranges=False, status=status)
     with pytest.raises(ValueError, match=rf"/x answers {status} .*, not with the file$"):
         fetch(web.url("x"))
     assert list(tmp_path.iterdir()) == []
@@ -40,7 +38,7 @@ def test_an_answer_that_is_not_the_file(web, fetch, tmp_path, status):
     ],
 )
 def test_an_answer_that_turns_into_another_kind_on_the_way(web, fetch, tmp_path, recorder, change, message):
-    served = web.add("x", some_bytes(3 * SEGMENT), versioned=False)
+    served = web.add("x", some_bytes(3 * UNIT), versioned=False, drop_after=UNIT, drops=2)
 
     def turn() -> None:
         for name, value in change.items():
@@ -48,21 +46,21 @@ def test_an_answer_that_turns_into_another_kind_on_the_way(web, fetch, tmp_path,
 
     recorder.on_bytes = turn
     with pytest.raises(ValueError, match=message):
-        fetch(web.url("x"), settings=dataclasses.replace(QUICK, jobs=1))
+        fetch(web.url("x"))
     assert not (tmp_path / "file.bin").exists()
 
 
 def test_a_server_that_refuses_ranges_with_416_is_asked_without(web, fetch):
-    served = web.add("x", some_bytes(SEGMENT), ranges=False, statuses=[416])
+    served = web.add("x", some_bytes(UNIT), ranges=False, statuses=[416])
     assert fetch(web.url("x")).read_bytes() == served.content
-    assert served.requests == ["bytes=0-0", "", ""]
+    assert served.requests == ["bytes=0-", "", ""]
 
 
 def test_a_server_that_says_that_the_file_is_empty_is_believed(web, fetch):
     served = web.add("x", b"", statuses=[416], headers={"Content-Range": "bytes */0"})
     with pytest.raises(ValueError, match="is an empty file$"):
         fetch(web.url("x"))
-    assert served.requests == ["bytes=0-0"]
+    assert served.requests == ["bytes=0-"]
 
 
 def test_a_server_that_refuses_everything_with_416(web, fetch):
@@ -71,14 +69,14 @@ def test_a_server_that_refuses_everything_with_416(web, fetch):
         fetch(web.url("x"))
 
 
-def test_parts_of_an_unknown_whole_are_not_used(web, fetch):
-    served = web.add("x", some_bytes(SEGMENT), total=False, drop_after=SEGMENT // 2, drops=1)
+def test_parts_of_an_unknown_whole_reach_to_its_end(web, fetch):
+    served = web.add("x", some_bytes(UNIT), total=False, drop_after=UNIT // 2, drops=1)
     assert fetch(web.url("x")).read_bytes() == served.content
 
 
 @pytest.mark.parametrize("length", ["\xb2", "-1", "9" * 5000, "1e3"])
 def test_a_length_that_is_no_number_is_none(web, fetch, length):
-    content = some_bytes(SEGMENT)
+    content = some_bytes(UNIT)
     web.add("x", content, ranges=False, length=False, chunked=False, headers={"Content-Length": length})
     assert fetch(web.url("x")).read_bytes() == content
 
@@ -89,25 +87,12 @@ def test_a_pause_that_is_no_number_is_none(web, fetch):
 
 
 def test_a_body_whose_end_cannot_be_told_from_a_break(web, fetch, tmp_path, recorder):
-    served = web.add("x", some_bytes(SEGMENT), ranges=False, length=False, chunked=False)
+    served = web.add("x", some_bytes(UNIT), ranges=False, length=False, chunked=False)
     assert fetch(web.url("x")).read_bytes() == served.content
     note = f"WARNING: {web.url('x')} comes without its length: nothing shows whether all of it has come"
     assert recorder.notes.count(note) == 1
-    served.drop_after, served.drops = SEGMENT // 2, 9
+    served.drop_after, served.drops = UNIT // 2, 9
     with pytest.raises(ValueError, match="has 50,000 bytes, the catalogue says 100,000"):
-        fetch(web.url("x"), "other.bin", size_bytes=SEGMENT)
+        fetch(web.url("x"), "other.bin", size_bytes=UNIT)
     assert recorder.notes.count(note) == 1  # a known length is compared
     assert not (tmp_path / "other.bin").exists()
-
-
-def test_a_server_that_sends_byte_by_byte_is_given_up(web, fetch):
-    web.add("x", some_bytes(SEGMENT), block=1, pause_s=0.05)
-    with pytest.raises(ValueError, match=r"the server sent only [\d,]+ bytes in \d s; gave up after 2 attempts"):
-        fetch(web.url("x"), settings=dataclasses.replace(QUICK, timeout_s=0.8, tries=2))
-
-
-def test_a_slow_server_is_not_given_up(web, fetch):
-    served = web.add("x", some_bytes(1500), block=30, pause_s=0.03)
-    assert (
-        fetch(web.url("x"), settings=dataclasses.replace(QUICK, timeout_s=0.4, tries=1)).read_bytes() == served.content
-    )

@@ -62,7 +62,7 @@ def test_tar_without_the_member(web, fetch, tmp_path):
     web.add("gnd.tar.gz", _tar(("gnd/a", b"a"), ("gnd/idx.ivecs", "/etc/passwd")))
     with pytest.raises(ValueError) as error:
         fetch(web.url("gnd.tar.gz"), "idx.ivecs")
-    archive = tmp_path / "idx.ivecs.tar.gz"
+    archive = tmp_path / "idx.ivecs.tar.gz.part"
     assert str(error.value) == f"{archive} holds no file idx.ivecs: only gnd/a, gnd/idx.ivecs"
     assert not (tmp_path / "idx.ivecs").exists()
 
@@ -90,7 +90,7 @@ def test_a_damaged_archive_is_one_line_and_gives_no_file(web, fetch, tmp_path, k
     web.add(f"x.{kind}", damage(whole))
     with pytest.raises(ValueError) as error:
         fetch(web.url(f"x.{kind}"), "x")
-    archive = tmp_path / f"x.{kind}"
+    archive = tmp_path / f"x.{kind}.part"
     assert str(error.value).startswith(f"{archive} is damaged (")
     assert str(error.value).endswith("): remove it, then the same command fetches it anew")
     assert "\n" not in str(error.value)
@@ -107,6 +107,21 @@ def test_an_unpacking_that_was_killed_starts_again_from_the_archive_on_disk(web,
     assert fetch(web.url("x.gz"), "x").read_bytes() == CONTENT  # no such file on the server: it is not asked
 
 
+def test_an_unpacking_that_was_killed_starts_again_from_what_was_fetched(web, fetch, tmp_path):
+    served = web.add("x.gz", gzip.compress(CONTENT, 1))
+    with pytest.raises(ValueError, match="is refused"):
+        fetch(web.url("x.gz"), "x", check=_refuse)
+    (tmp_path / "x.unpacking").write_bytes(some_bytes(3_000_000, 1))
+    served.requests.clear()
+    assert fetch(web.url("x.gz"), "x").read_bytes() == CONTENT
+    assert served.requests == []
+    assert _names(tmp_path) == {"x", "DOWNLOADS.json"}
+
+
+def _refuse(_: Path) -> None:
+    raise ValueError("is refused")
+
+
 def test_an_archive_of_the_user_is_kept(web, fetch, tmp_path, recorder):
     (tmp_path / "x.gz").write_bytes(archive := gzip.compress(CONTENT, 1))
     assert fetch(web.url("x.gz"), "x").read_bytes() == CONTENT
@@ -115,7 +130,7 @@ def test_an_archive_of_the_user_is_kept(web, fetch, tmp_path, recorder):
     assert f"{tmp_path / 'x.gz'}: kept, as it was there before" in recorder.notes
 
 
-def test_an_archive_that_replaces_a_fetched_one_is_the_users(web, fetch, tmp_path):
+def test_an_archive_beside_a_fetched_one_is_the_users(web, fetch, tmp_path):
     right = gzip.compress(CONTENT, 1)
     web.add("x.gz", _garbage(right))
     with pytest.raises(ValueError, match="is damaged"):
@@ -142,17 +157,17 @@ def test_a_length_other_than_the_catalogues_after_unpacking(web, fetch, tmp_path
     with pytest.raises(ValueError) as error:
         fetch(web.url("x.gz"), "x", size_bytes=9)
     assert str(error.value) == (
-        f"{tmp_path / 'x.gz'} holds more than the 9 bytes that the catalogue says: "
+        f"{tmp_path / 'x.gz.part'} holds more than the 9 bytes that the catalogue says: "
         "remove it to fetch it once more, or unpack it by hand if right"
     )
-    assert _names(tmp_path) == {"x.gz", "x.gz.part.json"}
+    assert _names(tmp_path) == {"x.gz.part", "x.gz.part.json"}
     with pytest.raises(ValueError) as error:
         fetch(web.url("x.gz"), "x", size_bytes=2_500_001)
     assert str(error.value) == (
         f"{web.url('x.gz')} has 2,500,000 bytes, the catalogue says 2,500,001: "
-        f"remove {tmp_path / 'x.gz'} to fetch it once more, or make it {tmp_path / 'x'} by hand if right"
+        f"remove {tmp_path / 'x.gz.part'} to fetch it once more, or make it {tmp_path / 'x'} by hand if right"
     )
-    assert _names(tmp_path) == {"x.gz", "x.gz.part.json"}
+    assert _names(tmp_path) == {"x.gz.part", "x.gz.part.json"}
 
 
 def test_a_bomb_is_stopped_at_the_first_byte_over(tmp_path):
@@ -171,7 +186,7 @@ def test_members_that_cannot_be_the_file_are_passed_over(web, fetch, tmp_path):
     with pytest.raises(ValueError) as error:
         fetch(web.url("y.tar.gz"), "y", size_bytes=len(CONTENT))
     assert str(error.value) == (
-        f"{tmp_path / 'y.tar.gz'} holds no file y of 2,500,000 bytes: only a/y of 5 bytes, __MACOSX/y"
+        f"{tmp_path / 'y.tar.gz.part'} holds no file y of 2,500,000 bytes: only a/y of 5 bytes, __MACOSX/y"
     )
 
 
@@ -201,5 +216,5 @@ def test_numbers_in_a_tar_that_are_none(web, fetch, tmp_path):
     web.add("x.tar.gz", _sparse(b"one\n"))
     with pytest.raises(ValueError) as error:
         fetch(web.url("x.tar.gz"), "x")
-    assert str(error.value).startswith(f"{tmp_path / 'x.tar.gz'} is damaged (")
+    assert str(error.value).startswith(f"{tmp_path / 'x.tar.gz.part'} is damaged (")
     assert str(error.value).endswith("): remove it, then the same command fetches it anew")

@@ -184,7 +184,6 @@ def test_another_number_of_rows_than_the_catalogues(qinco, published, web, tmp_p
             "`qinco download` lists what is",
         ),
         ("qinco1-deep1M-8x8 --small", "--small is for data sets: qinco1-deep1M-8x8 has one size"),
-        ("bigann --jobs 0", "--jobs 0: give at least 1"),
         ("bigann --tries 0", "--tries 0: give at least 1"),
         ("bigann --timeout 0", "--timeout 0.0: give at least 0.001"),
         ("bigann --verify", "data/bigann/bigann_learn.bvecs is missing: the same command without --verify brings it"),
@@ -223,8 +222,18 @@ def test_a_dry_run_says_what_is_there_and_touches_nothing(qinco, tmp_path):
     (folder / "bigann_query.bvecs").write_bytes(b"")
     (folder / "bigann_learn.bvecs.gz").write_bytes(b"")
     (folder / "bigann_base.bvecs.gz.part").write_bytes(bytes(3000))
-    state = {"schema_version": 1, "segments": [[0, 2000, 1500], [2000, 9000, 1000]]}
-    (folder / "bigann_base.bvecs.gz.part.json").write_text(json.dumps(state))
+    (folder / "gnd").mkdir()
+    (folder / "gnd" / "idx_1000M.ivecs.tar.gz.part").write_bytes(bytes(100))
+    for name, done, complete in (("bigann_base.bvecs.gz", 2500, False), ("gnd/idx_1000M.ivecs.tar.gz", 100, True)):
+        state = {
+            "schema_version": 2,
+            "url": "",
+            "size_bytes": None,
+            "version": None,
+            "done": done,
+            "complete": complete,
+        }
+        (folder / f"{name}.part.json").write_text(json.dumps(state))
     before = sorted(tmp_path.rglob("*"))
     lines = qinco("download", "bigann", "--dry-run").out.splitlines()
     assert lines[:-1] == [
@@ -234,7 +243,7 @@ def test_a_dry_run_says_what_is_there_and_touches_nothing(qinco, tmp_path):
         "    ftp://ftp.irisa.fr/local/texmex/corpus/bigann_base.bvecs.gz",
         "data/bigann/bigann_query.bvecs   1.3 MB   there",
         "    ftp://ftp.irisa.fr/local/texmex/corpus/bigann_query.bvecs.gz",
-        "data/bigann/gnd/idx_1000M.ivecs   40.0 MB   missing",
+        "data/bigann/gnd/idx_1000M.ivecs   40.0 MB   downloaded, to be unpacked",
         "    ftp://ftp.irisa.fr/local/texmex/corpus/bigann_gnd.tar.gz",
     ]
     assert lines[-1].startswith("3 of 4 files are missing, 145.2 GB; ")

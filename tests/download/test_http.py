@@ -2,66 +2,53 @@
 
 import dataclasses
 import errno
-import json
 import os
-import threading
 from pathlib import Path
 
 import pytest
 
-from qinco_lit.downloads import RemoteFile, Settings, download
-from qinco_lit.downloads.faults import TemporaryError
-from qinco_lit.downloads.part import num_done
-from qinco_lit.downloads.transfer import Run
-from tests.download.conftest import QUICK, SEGMENT, Recorder, some_bytes
+from qinco_lit.downloads import RemoteFile, Settings, download, part
+from qinco_lit.downloads.part import read_state
+from qinco_lit.downloads.servers import BLOCK_BYTES, TemporaryError
+from tests.download.conftest import QUICK, UNIT, some_bytes
 
 
 def _left(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("size", [1, SEGMENT - 1, SEGMENT, SEGMENT + 1, 10 * SEGMENT + 7])
-@pytest.mark.parametrize("jobs", [1, 4])
-def test_bytes_are_those_of_the_server_whatever_the_segments(web, fetch, tmp_path, size, jobs):
+@pytest.mark.parametrize("size", [1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 10 * UNIT + 7])
+def test_bytes_are_those_of_the_server_whatever_the_blocks(web, fetch, tmp_path, size):
     served = web.add("x", some_bytes(size))
-    path = fetch(web.url("x"), settings=dataclasses.replace(QUICK, jobs=jobs))
-    assert path.read_bytes() == served.content
-    assert served.sent == size + 1  # and the byte that tells what the server can do
-    assert web.most_at_once <= jobs
+    assert fetch(web.url("x")).read_bytes() == served.content
+    assert served.requests == ["bytes=0-", "bytes=0-"]  # the first shows what the server can do
     assert _left(tmp_path) == {"file.bin", "DOWNLOADS.json"}
 
 
-def test_segments_come_over_several_connections(web, fetch):
-    web.add("x", some_bytes(4 * SEGMENT), block=10_000, pause_s=0.01)
-    fetch(web.url("x"))
-    assert web.most_at_once == 4
-
-
-def test_many_files_share_the_connections(web, recorder, tmp_path):
-    contents = {f"f{i}": some_bytes(2 * SEGMENT, i) for i in range(4)}
+def test_files_come_one_after_the_other(web, recorder, tmp_path):
+    contents = {f"f{i}": some_bytes(2 * UNIT, i) for i in range(4)}
     files = []
     for name, content in contents.items():
-        web.add(name, content, pause_s=0.005)
+        web.add(name, content)
         files.append(RemoteFile(web.url(name), tmp_path, f"sub/{name}"))
-    download(files, dataclasses.replace(QUICK, jobs=2), recorder)
+    download(files, QUICK, recorder)
     assert {name: (tmp_path / "sub" / name).read_bytes() for name in contents} == contents
-    assert {phase for _, phase in recorder.phases} == {"downloading", "checking"}
-    assert web.most_at_once == 2
-    assert all(recorder.done[f"sub/{name}", "downloading"] == 2 * SEGMENT for name in contents)
+    assert recorder.phases == [(f"sub/{name}", phase) for name in contents for phase in ("downloading", "checking")]
+    assert all(recorder.done[f"sub/{name}", "downloading"] == 2 * UNIT for name in contents)
 
 
 @pytest.mark.parametrize("length", [True, False])
 @pytest.mark.parametrize("ranges", [True, False])
 def test_dropped_and_truncated_answers_are_taken_up_again(web, fetch, ranges, length):
-    served = web.add("x", some_bytes(3 * SEGMENT), ranges=ranges, length=length, drop_after=40_000, drops=3)
+    served = web.add("x", some_bytes(3 * UNIT), ranges=ranges, length=length, drop_after=40_000, drops=3)
     assert fetch(web.url("x")).read_bytes() == served.content
     assert served.drops == 0
-    if ranges:
-        assert served.sent <= 3 * SEGMENT + 1  # what had come is not asked for twice
+    if ranges and length:
+        assert served.requests[1:] == ["bytes=0-", "bytes=40000-", "bytes=80000-"]  # what had come is not asked again
 
 
 def test_a_server_that_never_gets_further_is_given_up(web, fetch, tmp_path):
-    web.add("x", some_bytes(SEGMENT), ranges=False, drop_after=1000, drops=99)
+    web.add("x", some_bytes(UNIT), ranges=False, drop_after=1000, drops=99)
     with pytest.raises(ValueError, match="gave up") as error:
         fetch(web.url("x"))
     assert str(error.value) == (
@@ -72,24 +59,24 @@ def test_a_server_that_never_gets_further_is_given_up(web, fetch, tmp_path):
 
 
 def test_every_new_byte_gives_new_attempts(web, fetch):
-    served = web.add("x", some_bytes(SEGMENT), drop_after=9_000, drops=11)
+    served = web.add("x", some_bytes(UNIT), drop_after=9_000, drops=11)
     assert fetch(web.url("x")).read_bytes() == served.content
 
 
 def test_503_then_200(web, fetch, recorder):
-    served = web.add("x", some_bytes(SEGMENT), statuses=[503, 200 + 229])  # 429: too many requests
+    served = web.add("x", some_bytes(UNIT), statuses=[503, 200 + 229])  # 429: too many requests
     assert fetch(web.url("x")).read_bytes() == served.content
     assert web.answers == {503: 1, 429: 1}
 
 
 def test_an_overloaded_server_in_the_middle(web, fetch):
-    served = web.add("x", some_bytes(3 * SEGMENT), statuses=[0, 500, 502, 0, 504])
+    served = web.add("x", some_bytes(3 * UNIT), statuses=[0, 500, 502, 0, 504], drop_after=UNIT, drops=2)
     assert fetch(web.url("x")).read_bytes() == served.content
     assert web.answers == {500: 1, 502: 1, 504: 1}
 
 
 def test_a_server_says_how_long_to_wait():
-    run = Run(Settings(pause_s=1.0), Recorder(), threading.Semaphore())
+    run = Settings(pause_s=1.0)
     assert run.retry_pause_s(1, TemporaryError("busy", 7.0)) == 7.0
     assert all(0.5 <= run.retry_pause_s(1, TemporaryError("busy")) <= 1.0 for _ in range(20))
     assert all(30 <= run.retry_pause_s(20, TemporaryError("busy")) <= 60 for _ in range(20))
@@ -146,67 +133,68 @@ def test_other_schemes(fetch):
 
 @pytest.mark.parametrize("conditional", [True, False])
 def test_a_file_that_changes_on_the_way_starts_again(web, fetch, recorder, conditional):
-    served = web.add("x", some_bytes(5 * SEGMENT), block=20_000, conditional=conditional)
-    changed = some_bytes(5 * SEGMENT, 1)
+    served = web.add("x", some_bytes(5 * UNIT), conditional=conditional, drop_after=3 * UNIT, drops=2)
+    changed = some_bytes(5 * UNIT, 1)
 
     def change() -> None:
-        if recorder.done["file.bin", "downloading"] > 2 * SEGMENT:
+        if recorder.done["file.bin", "downloading"] > 2 * UNIT:
             served.content = changed
 
     recorder.on_bytes = change
-    assert fetch(web.url("x"), settings=dataclasses.replace(QUICK, jobs=1)).read_bytes() == changed
+    assert fetch(web.url("x")).read_bytes() == changed
     assert "file.bin: changed on the server, starting again" in recorder.notes
 
 
 @pytest.mark.parametrize("versioned", [True, False])
 def test_a_file_that_changed_since_is_not_mixed_with_what_is_here(web, fetch, versioned):
     """Without a version, another length tells."""
-    served = web.add("x", some_bytes(3 * SEGMENT), drop_after=SEGMENT // 2, drops=999, versioned=versioned)
+    served = web.add("x", some_bytes(3 * UNIT), drop_after=UNIT // 2, drops=999, versioned=versioned)
     with pytest.raises(ValueError, match="gave up"):
         fetch(web.url("x"), settings=dataclasses.replace(QUICK, tries=1))
-    served.content, served.drops = some_bytes(3 * SEGMENT + (not versioned), 1), 0
+    served.content, served.drops = some_bytes(3 * UNIT + (not versioned), 1), 0
     assert fetch(web.url("x")).read_bytes() == served.content
 
 
 def test_a_failed_download_goes_on_where_it_was(web, fetch, tmp_path):
-    served = web.add("x", some_bytes(4 * SEGMENT), drop_after=SEGMENT // 2, drops=999)
+    served = web.add("x", some_bytes(4 * UNIT), drop_after=UNIT // 2, drops=999)
     with pytest.raises(ValueError, match="gave up"):
-        fetch(web.url("x"), settings=dataclasses.replace(QUICK, tries=1, jobs=1))
+        fetch(web.url("x"), settings=dataclasses.replace(QUICK, tries=1))
     assert "file.bin.part" in _left(tmp_path)
     assert "file.bin" not in _left(tmp_path)
     served.drops = 0
     served.requests.clear()
     assert fetch(web.url("x")).read_bytes() == served.content
-    assert set(served.requests) == {"bytes=0-0", *(f"bytes={i}00000-{i}99999" for i in (1, 2, 3)), "bytes=50000-99999"}
+    assert served.requests == ["bytes=0-", f"bytes={UNIT // 2}-"]
 
 
 @pytest.mark.parametrize("damage", ["", "{}", '{"schema_version": 9, "segments": []}', None])
 def test_a_part_whose_state_is_of_no_use_starts_again(web, fetch, tmp_path, damage):
-    served = web.add("x", some_bytes(2 * SEGMENT))
-    (tmp_path / "file.bin.part").write_bytes(bytes(2 * SEGMENT))
+    served = web.add("x", some_bytes(2 * UNIT))
+    (tmp_path / "file.bin.part").write_bytes(bytes(2 * UNIT))
     if damage is not None:
         (tmp_path / "file.bin.part.json").write_text(damage)
     assert fetch(web.url("x")).read_bytes() == served.content
 
 
 def test_a_part_that_is_shorter_than_its_state_says_starts_again(web, fetch, tmp_path):
-    served = web.add("x", some_bytes(2 * SEGMENT), drop_after=SEGMENT // 2, drops=999)
+    served = web.add("x", some_bytes(2 * UNIT), drop_after=UNIT // 2, drops=999)
     with pytest.raises(ValueError, match="gave up"):
-        fetch(web.url("x"), settings=dataclasses.replace(QUICK, tries=1, jobs=1))
+        fetch(web.url("x"), settings=dataclasses.replace(QUICK, tries=1))
     os.truncate(tmp_path / "file.bin.part", 1000)
     served.drops = 0
     assert fetch(web.url("x")).read_bytes() == served.content
 
 
 def test_a_length_other_than_the_catalogues_is_found_before_the_download(web, fetch, tmp_path):
-    served = web.add("x", some_bytes(SEGMENT))
+    served = web.add("x", some_bytes(UNIT))
     with pytest.raises(ValueError) as error:
-        fetch(web.url("x"), size_bytes=SEGMENT + 1)
+        fetch(web.url("x"), size_bytes=UNIT + 1)
     assert str(error.value) == (
         f"{web.url('x')} has 100,000 bytes, the catalogue says 100,001: if the publisher changed it, "
         f"fetch it to {tmp_path / 'file.bin'} by hand"
     )
-    assert served.sent <= 1
+    assert len(served.requests) == 1
+    assert _left(tmp_path) == set()
 
 
 def test_a_file_that_fails_its_check_gets_no_name(web, fetch, tmp_path):
@@ -228,7 +216,7 @@ def test_a_file_that_fails_its_check_gets_no_name(web, fetch, tmp_path):
 def test_other_files_are_finished_when_one_cannot_be_had(web, recorder, tmp_path):
     names = ["a", "missing", "b", "missing too"]
     for name in ("a", "b"):
-        web.add(name, some_bytes(2 * SEGMENT))
+        web.add(name, some_bytes(2 * UNIT))
     files = [RemoteFile(web.url(name.replace(" ", "%20")), tmp_path, name) for name in names]
     with pytest.raises(ValueError) as error:
         download(files, QUICK, recorder)
@@ -240,7 +228,7 @@ def test_other_files_are_finished_when_one_cannot_be_had(web, recorder, tmp_path
 
 
 def test_what_is_there_is_not_fetched_again(web, fetch, tmp_path):
-    served = web.add("x", some_bytes(SEGMENT))
+    served = web.add("x", some_bytes(UNIT))
     fetch(web.url("x"))
     before = len(served.requests)
     fetch(web.url("x"))
@@ -257,7 +245,7 @@ def test_a_file_of_the_wrong_length_is_not_taken_for_the_right_one(web, fetch, t
 
 
 def test_redirects_are_followed(web, fetch):
-    served = web.add("x", some_bytes(2 * SEGMENT))
+    served = web.add("x", some_bytes(2 * UNIT))
     web.add("old", b"", statuses=[302] * 9, headers={"Location": web.url("x")})
     assert fetch(web.url("old")).read_bytes() == served.content
 
@@ -266,7 +254,7 @@ def test_redirects_are_followed(web, fetch):
 
 
 def test_room_is_looked_for_first(web, fetch, tmp_path, monkeypatch):
-    served = web.add("x", some_bytes(SEGMENT))
+    served = web.add("x", some_bytes(UNIT))
     usage = type("Usage", (), {"free": 99_999})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     with pytest.raises(ValueError) as error:
@@ -275,23 +263,23 @@ def test_room_is_looked_for_first(web, fetch, tmp_path, monkeypatch):
         f"{tmp_path} has 100.0 kB free, 100.0 kB are needed (archives and what is in them): "
         "make room or choose another folder"
     )
-    assert served.sent <= 1
+    assert len(served.requests) == 1
     usage.free = 100_000
     assert fetch(web.url("x")).read_bytes() == served.content
 
 
 def test_room_for_what_is_left_is_enough(web, fetch, monkeypatch):
-    served = web.add("x", some_bytes(4 * SEGMENT), drop_after=SEGMENT // 2, drops=999)
+    served = web.add("x", some_bytes(4 * UNIT), drop_after=UNIT // 2, drops=999)
     with pytest.raises(ValueError, match="gave up"):
-        fetch(web.url("x"), settings=dataclasses.replace(QUICK, tries=1, jobs=1))
+        fetch(web.url("x"), settings=dataclasses.replace(QUICK, tries=1))
     served.drops = 0
-    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 4 * SEGMENT - SEGMENT // 2}))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 4 * UNIT - UNIT // 2}))
     assert fetch(web.url("x")).read_bytes() == served.content
 
 
 def test_a_disk_that_fills_up_is_one_line_and_the_download_goes_on_later(web, fetch, tmp_path, monkeypatch):
-    served = web.add("x", some_bytes(4 * SEGMENT), block=10_000)
-    write, room = os.pwrite, [2 * SEGMENT]
+    served = web.add("x", some_bytes(4 * UNIT), block=10_000)
+    write, room = os.pwrite, [2 * UNIT]
 
     def limited(descriptor: int, block: bytes, position: int) -> int:
         room[0] -= len(block)
@@ -305,36 +293,32 @@ def test_a_disk_that_fills_up_is_one_line_and_the_download_goes_on_later(web, fe
     text = "No space left on device; make room, then the same command goes on from here"
     assert str(error.value) == f"[Errno {errno.ENOSPC}] {tmp_path / 'file.bin'}: {text}"
     monkeypatch.undo()
-    kept = num_done(tmp_path / "file.bin.part")
-    assert kept >= SEGMENT
+    kept = read_state(tmp_path / "file.bin.part")["done"]
+    assert kept >= UNIT
     served.requests.clear()
     assert fetch(web.url("x")).read_bytes() == served.content
-    _, *asked = [request.removeprefix("bytes=").split("-") for request in served.requests]
-    assert sum(int(last) + 1 - int(first) for first, last in asked) == 4 * SEGMENT - kept
+    assert served.requests == ["bytes=0-", f"bytes={kept}-"]
 
 
-def test_settings_of_the_command_line_are_modest():
-    assert Settings().jobs == 4
+def test_the_state_never_claims_what_is_not_written(web, fetch, tmp_path, recorder, monkeypatch):
+    served = web.add("x", some_bytes(5 * UNIT), block=10_000)
+    flushed, written, fsync = [0], tmp_path / "file.bin.part", os.fsync
+    monkeypatch.setattr(part, "_SAVE_EVERY_S", 0.0)
 
+    def note(descriptor: int) -> None:
+        fsync(descriptor)
+        if written.exists() and os.path.samestat(os.fstat(descriptor), written.stat()):
+            flushed.append(written.stat().st_size)
 
-def test_the_state_never_claims_what_is_not_written(web, fetch, tmp_path, recorder):
-    served = web.add("x", some_bytes(5 * SEGMENT), block=10_000)
-    part = tmp_path / "file.bin.part"
-    state = tmp_path / "file.bin.part.json"
+    monkeypatch.setattr(os, "fsync", note)
     looked = []
 
     def look() -> None:
-        if state.exists():
-            try:
-                segments = json.loads(state.read_text())["segments"]
-            except FileNotFoundError:
-                return  # finished meanwhile
-            written = part.read_bytes()
-            for start, _, done in segments:
-                assert written[start : start + done] == served.content[start : start + done]
-            looked.append(sum(done for _, _, done in segments))
+        looked.append(read_state(written)["done"])
+        assert looked[-1] == flushed[-1]
+        assert written.read_bytes()[: looked[-1]] == served.content[: looked[-1]]
 
     recorder.on_bytes = look
     fetch(web.url("x"))
-    assert looked
-    assert max(looked) >= SEGMENT
+    assert looked == sorted(looked)
+    assert looked[-1] == 5 * UNIT

@@ -1,62 +1,67 @@
-"""A state that does not describe all of the file is of no use: the file is fetched anew, never filled with zeros."""
+"""A state that does not describe all of a part is of no use: the file is fetched anew, never filled with zeros."""
 
 import json
 
 import pytest
 
-from qinco_lit.downloads.transfer import _Transfer
-from tests.download.conftest import SEGMENT, some_bytes
+from tests.download.conftest import UNIT, some_bytes
 
-SIZE = 3 * SEGMENT
+SIZE = 3 * UNIT
+
+
+def _leave(web, folder, served, **changes):
+    facts = {"url": web.url("x"), "size_bytes": SIZE, "version": served.etag, "done": 1000, "complete": False}
+    state = {"schema_version": 2, **facts, **changes}
+    (folder / "file.bin.part.json").write_text(json.dumps({k: v for k, v in state.items() if v != "left out"}))
 
 
 @pytest.mark.parametrize(
-    "segments",
+    "changes",
     [
-        [],
-        {},
-        [["0", SIZE, SIZE]],
-        [[0, str(SIZE), SIZE]],
-        [[0, SIZE, -5]],
-        [[0, SIZE, 0.5]],
-        [[0.5, SIZE, 0]],
-        [[0, SIZE, True]],
-        [[0, SIZE, SIZE + 1]],
-        [[0, 10, SIZE]],
-        [[0, 10, 10]],
-        [[10, SIZE, SIZE - 10]],
-        [[0, SEGMENT, SEGMENT], [2 * SEGMENT, SIZE, SEGMENT]],
-        [[SEGMENT, SIZE, SIZE - SEGMENT], [0, SEGMENT, SEGMENT]],
-        [[0, 2 * SEGMENT, 2 * SEGMENT], [SEGMENT, SIZE, 2 * SEGMENT]],
-        [[0, SIZE + 1, SIZE + 1]],
-        [[0, None, 10]],
-        [[0, None, 10], [10, SIZE, SIZE - 10]],
-        [[0, SIZE]],
+        {"done": "1000"},
+        {"done": -5},
+        {"done": 0.5},
+        {"done": True},
+        {"done": None},
+        {"done": SIZE + 1},
+        {"done": SIZE + 2},
+        {"complete": True},
+        {"complete": True, "done": SIZE, "size_bytes": None},
+        {"complete": 1, "done": SIZE},
+        {"complete": "left out"},
+        {"done": "left out"},
+        {"url": "left out"},
+        {"url": "http://elsewhere/x"},
+        {"size_bytes": SIZE - 1},
+        {"size_bytes": "left out"},
+        {"size_bytes": str(SIZE)},
+        {"version": "of before"},
+        {"version": []},
+        {"schema_version": 1},
+        {"schema_version": 1, "segments": [[0, SIZE, SIZE]]},  # of versions that fetched several segments at once
     ],
 )
-def test_a_broken_state_is_discarded(web, fetch, tmp_path, segments):
+def test_a_broken_state_is_discarded(web, fetch, tmp_path, changes):
     served = web.add("x", some_bytes(SIZE))
     (tmp_path / "file.bin.part").write_bytes(bytes(SIZE + 1))
-    facts = {"schema_version": 1, "url": web.url("x"), "size_bytes": SIZE, "version": served.etag}
-    (tmp_path / "file.bin.part.json").write_text(json.dumps({**facts, "segments": segments}))
+    _leave(web, tmp_path, served, **changes)
     assert fetch(web.url("x")).read_bytes() == served.content
-    assert served.sent == SIZE + 1
+    assert served.requests[1:] == ["bytes=0-"]
+    assert {path.name for path in tmp_path.iterdir()} == {"file.bin", "DOWNLOADS.json"}
 
 
-def test_a_right_state_is_used(web, fetch, tmp_path):
+@pytest.mark.parametrize("done", [0, 1000, SIZE])
+def test_a_right_state_is_used(web, fetch, tmp_path, done):
     served = web.add("x", some_bytes(SIZE))
-    (tmp_path / "file.bin.part").write_bytes(served.content[:1000] + bytes(SIZE - 1000))
-    facts = {"schema_version": 1, "url": web.url("x"), "size_bytes": SIZE, "version": served.etag}
-    (tmp_path / "file.bin.part.json").write_text(json.dumps({**facts, "segments": [[0, 5000, 1000], [5000, SIZE, 0]]}))
+    (tmp_path / "file.bin.part").write_bytes(served.content[:done] + bytes(SIZE - done))
+    _leave(web, tmp_path, served, done=done)
     assert fetch(web.url("x")).read_bytes() == served.content
-    assert served.sent == SIZE + 1 - 1000
+    assert served.requests[1:] == ([f"bytes={done}-"] if done < SIZE else [])
 
 
-def test_a_part_with_an_unfinished_segment_gets_no_name(web, fetch, tmp_path, monkeypatch):
-    web.add("x", some_bytes(SIZE))
-    (tmp_path / "file.bin.part").write_bytes(bytes(SIZE))
-    monkeypatch.setattr(_Transfer, "_work", lambda _: None)
-    with pytest.raises(ValueError) as error:
-        fetch(web.url("x"))
-    assert str(error.value) == f"{tmp_path / 'file.bin.part'} is not complete: remove it"
-    assert not (tmp_path / "file.bin").exists()
+def test_a_complete_part_needs_no_server(web, fetch, tmp_path):
+    served = web.add("x", some_bytes(SIZE))
+    (tmp_path / "file.bin.part").write_bytes(served.content)
+    _leave(web, tmp_path, served, done=SIZE, complete=True)
+    assert fetch(web.url("x")).read_bytes() == served.content
+    assert served.requests == []

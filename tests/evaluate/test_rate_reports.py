@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from qinco_lit.reports.rate_curve import rates_figure
-from qinco_lit.reports.rate_distortion import figure_bytes
-from qinco_lit.reports.rate_table import rates_markdown, rates_notes, rates_table
+from qinco_lit.reports.evaluation import rates_markdown, rates_notes, rates_table
+from qinco_lit.reports.evaluation_plots import rates_figure
+from qinco_lit.reports.kit.plots import figure_bytes
 
 SEARCH = {"beam_size": 8, "num_candidates": None, "candidate_budget": 16}
 

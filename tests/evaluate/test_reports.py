@@ -8,8 +8,10 @@ import pytest
 from rich.console import Console
 
 from qinco_lit.atomic import write_atomically
-from qinco_lit.reports.rate_distortion import figure_bytes, rate_distortion_figure
-from qinco_lit.reports.tables import markdown_table, method_label, model_label, rich_table, table_notes
+from qinco_lit.reports.evaluation import markdown_table, rich_table, table_notes
+from qinco_lit.reports.evaluation_plots import rate_distortion_figure
+from qinco_lit.reports.kit.plots import figure_bytes
+from qinco_lit.reports.kit.texts import method_label, model_label
 
 
 def _row(mse_per_step: list[float] | None, mse: float, **more: Any) -> dict[str, Any]:

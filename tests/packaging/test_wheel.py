@@ -56,7 +56,7 @@ def test_wheel_holds_the_same_configs(wheel):
 
 def test_wheel_holds_what_pages_are_made_of(wheel):
     with zipfile.ZipFile(wheel) as archive:
-        assert {f"qinco_lit/reports/page.{suffix}" for suffix in ("css", "js", "py")} <= set(archive.namelist())
+        assert {f"qinco_lit/reports/kit/page.{end}" for end in ("html", "css", "js", "py")} <= set(archive.namelist())
 
 
 def test_wheel_works_from_any_folder(wheel, tmp_path):

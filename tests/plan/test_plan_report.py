@@ -2,7 +2,7 @@
 
 import pytest
 
-from qinco_lit.reports.plan import count_text, size_text, time_text
+from qinco_lit.reports.kit.texts import count_text, size_text, time_text
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from qinco_lit.reports.page import Cell, Link, TableBlock
+from qinco_lit.reports.kit.page import Cell, Link, TableBlock
 
 
 def record(method: str, value: float | None, *, metric: str = "mse", seed: int = 0, **others: Any) -> dict[str, Any]:

@@ -11,12 +11,10 @@ from omegaconf import OmegaConf
 
 from qinco_lit.reports.iclr import write_report
 from qinco_lit.reports.iclr.figures import section_chart
-from qinco_lit.reports.iclr.markdown import markdown_report
-from qinco_lit.reports.iclr.records import Measurements
-from qinco_lit.reports.iclr.report import report_blocks
-from qinco_lit.reports.iclr.sections import BASE
+from qinco_lit.reports.iclr.numbers import Measurements
+from qinco_lit.reports.iclr.report import BASE, report_blocks
 from qinco_lit.reports.iclr.studies import study_points
-from qinco_lit.reports.page import Block, Details, Heading, Paragraph, TableBlock
+from qinco_lit.reports.kit.page import Block, Details, Heading, Paragraph, TableBlock, markdown_page
 from qinco_lit.reproducing.scale import read_scale
 from qinco_lit.reproducing.tasks import expand
 from tests.reproduce.report_results import record, results, task, text
@@ -187,7 +185,7 @@ def test_runs_of_several_versions_of_the_code_are_told_first() -> None:
     )
     assert _table(made("abc", "def+", "def+"), *header) == [["def+", "2"], ["abc", "1"]]
     assert _table(made("abc", "abc", None), *header) == [["abc", "2"]]
-    assert "versions of the code" not in markdown_report("", report_blocks(made("abc", "abc", None))[2])
+    assert "versions of the code" not in markdown_page("", report_blocks(made("abc", "abc", None))[2])
 
 
 @pytest.mark.parametrize("scale", ["small", "smoke"])
@@ -209,12 +207,12 @@ def test_the_paper_scale_shows_the_published_tables_before_anything_is_measured(
     assert isinstance(blocks[0], Paragraph)
     assert "the QINCo2 paper's tables were not available" in blocks[0].text
     assert not charts
-    assert "| QINCo1 | 1.12 |  |  | 45.2 |  |  | 91.2 |  |  | 99.7 |  |  |" in markdown_report("", blocks)
+    assert "| QINCo1 | 1.12 |  |  | 45.2 |  |  | 91.2 |  |  | 99.7 |  |  |" in markdown_page("", blocks)
 
 
 def test_a_study_without_numbers_says_how_far_it_is() -> None:
     content = results([], [task("photo_sift/QINCo2-S-8B-s0/run_time/B1", "not_run", section="run_time")])
-    text_of = markdown_report("", report_blocks(content)[2])
+    text_of = markdown_page("", report_blocks(content)[2])
     assert "photo_sift: nothing measured yet (1 not run)." in text_of
     assert "Ablation" not in text_of
 
@@ -238,7 +236,7 @@ def test_no_figure_of_values_that_are_no_numbers(section: str) -> None:
 
 
 def test_cells_cannot_break_a_markdown_table() -> None:
-    markdown = markdown_report("t", [TableBlock(["a"], [["x|y\nz"]])])
+    markdown = markdown_page("t", [TableBlock(["a"], [["x|y\nz"]])])
     assert markdown == "# t\n\n| a |\n| --- |\n| x\\|y z |\n"
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from qinco_lit.reports.iclr.claims import FAILS, HOLDS, OPEN, Verdict, claims_table, verdicts
-from qinco_lit.reports.iclr.records import Measurements
+from qinco_lit.reports.iclr.numbers import Measurements
 from tests.reproduce.report_results import links, record, text
 
 MINUS = "\N{MINUS SIGN}"

@@ -126,7 +126,7 @@ def test_printed_tables_show_the_printed_digits() -> None:
 
 
 def main_places_of_papers() -> list[tuple[str, int]]:
-    from qinco_lit.reports.iclr.records import Measurements
+    from qinco_lit.reports.iclr.numbers import Measurements
 
     return main_places(Measurements(()), (), published=True)
 

@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from qinco_lit.reports.iclr.records import Measurements
-from qinco_lit.reports.iclr.states import read_tasks, why_empty
-from qinco_lit.reports.iclr.studies import pareto_front, rate_table, study_points, study_table
+from qinco_lit.reports.iclr.numbers import Measurements
+from qinco_lit.reports.iclr.studies import front_of, rate_table, study_points, study_table
 from qinco_lit.reports.iclr.tables import (
     comparison_table,
     main_places,
@@ -16,7 +15,8 @@ from qinco_lit.reports.iclr.tables import (
     relative_table,
     settings_text,
 )
-from qinco_lit.reports.page import Link, TableBlock
+from qinco_lit.reports.iclr.tasks import read_tasks, why_empty
+from qinco_lit.reports.kit.page import Link, TableBlock
 from tests.reproduce.report_results import column, links, record, task, text
 
 MSE = ("MSE ×10⁴ published", "MSE ×10⁴ ours", "MSE difference")
@@ -205,7 +205,7 @@ def test_points_on_the_front_are_marked() -> None:
         *_point(None, 1.0, 16),
     ]
     points = study_points(Measurements(records), "run_time", "bigann1m")
-    front = pareto_front(points, "encode_us_per_vector", "mse")
+    front = front_of(points, "encode_us_per_vector", "mse")
     assert [dict(point.settings)["beam_size"] for point in front] == [1, 4]
     table = study_table(points, "run_time", "bigann1m")
     assert table.header[:3] == ["method", "bytes", "B"]
@@ -221,7 +221,7 @@ def test_recall_and_speed_are_the_better_the_larger() -> None:
             record("QINCo2-S", recall, metric="recall_at_1", **at),
             record("QINCo2-S", speed, metric="queries_per_s", **at),
         ]
-    front = pareto_front(study_points(Measurements(records), "search", "bigann1m"), "queries_per_s", "recall_at_1")
+    front = front_of(study_points(Measurements(records), "search", "bigann1m"), "queries_per_s", "recall_at_1")
     assert [dict(point.settings)["nprobe"] for point in front] == [1, 2]
 
 

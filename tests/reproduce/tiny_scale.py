@@ -1,16 +1,21 @@
-"""A scale of a few tasks, and engines that run it with the stub."""
+"""A scale of a few tasks, and what runs it with the stub."""
 
 import sys
+import time
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from qinco_lit.reproducing.choose import choose
-from qinco_lit.reproducing.engine import Engine
+from qinco_lit.reproducing.runner import Runner
 from qinco_lit.reproducing.scale import read_scale
-from qinco_lit.reproducing.tasks import Task, expand
+from qinco_lit.reproducing.tasks import Task, choose, expand
 
 STUB = (sys.executable, "-S", "-E", str(Path(__file__).with_name("stub_qinco.py")))
+
+# What is run of it, as `commands` has it.
+TINY = ["train d/Tiny-8B-s0/train", "evaluate d/Tiny-8B-s0/evaluate"]
+BIG = ["train d/Big-8B-s0/train", "evaluate d/Big-8B-s0/evaluate"]
 
 _SCALE: dict[str, Any] = {
     "hardware": "a stub",
@@ -50,10 +55,10 @@ def tasks_of(**changes: Any) -> list[Task]:
     return expand(read_scale(scale_values(**changes)))
 
 
-def engine_of(output: Path, *words: str, missing: dict[str, str] | None = None, **changes: Any) -> Engine:
+def runner_of(output: Path, *words: str, missing: dict[str, str] | None = None, **changes: Any) -> Runner:
     tasks = tasks_of(**changes)
     environment = {"STUB_LOG": str(output.parent / "stub.log")}
-    return Engine(tasks, output, choose(tasks, words), missing or {}, STUB, environment)
+    return Runner(tasks, output, choose(tasks, words), missing or {}, STUB, environment)
 
 
 def commands(output: Path) -> list[str]:
@@ -66,3 +71,10 @@ def commands(output: Path) -> list[str]:
         verb = "resume" if key == "resume" else line.split()[0]
         short.append(f"{verb} {path.partition(f'{output}/')[2]}")
     return short
+
+
+def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)

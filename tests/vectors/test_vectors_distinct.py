@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from qinco_lit.vectors import distinct_rows as module
-from qinco_lit.vectors.distinct_rows import distinct_rows, row_keys
+from qinco_lit.vectors import code_packing as module
+from qinco_lit.vectors.code_packing import distinct_rows, row_keys
 
 rng = np.random.default_rng(0)
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from qinco_lit.arrays import as_float32
-from qinco_lit.vectors.vector_dtypes import check_vector_dtype
+from qinco_lit.vectors.layout import check_vector_dtype
 
 NUMBERS = [*np.typecodes["AllInteger"], "e", "f", "d", "g", ">f4", "?", "F"]
 

@@ -7,7 +7,7 @@ import pytest
 
 from qinco_lit.vectors import open_vectors, write_vectors
 from qinco_lit.vectors.code_info import input_facts
-from qinco_lit.vectors.unit_rows import unit_rows
+from qinco_lit.vectors.rows import unit_rows
 
 RNG = np.random.default_rng(3)
 CASES = [("x.bvecs", "u1"), ("x.fvecs", "f4"), ("x.i8bin", "i1"), ("x.npy", "f8"), ("x.npy", "f2"), ("x.h5:rows", "f4")]

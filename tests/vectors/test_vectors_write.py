@@ -8,7 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
-from qinco_lit.vectors import VectorWriter, open_vectors, sinks, write_vectors, writers
+from qinco_lit import atomic
+from qinco_lit.vectors import VectorWriter, open_vectors, sinks, write_vectors
 
 SUFFIXES = ["fvecs", "fbin", "npy", "hdf5:train"]
 ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -60,8 +61,8 @@ def test_an_exception_leaves_nothing_new_and_the_old_file_intact(tmp_path, suffi
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_the_file_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch, suffix):
     done = []
-    sync, replace = writers._sync, Path.replace
-    monkeypatch.setattr(writers, "_sync", lambda path: (done.append(path.name), sync(path)))
+    sync, replace = atomic._fsync, Path.replace
+    monkeypatch.setattr(atomic, "_fsync", lambda path: (done.append(path.name), sync(path)))
     monkeypatch.setattr(Path, "replace", lambda path, to: (done.append("rename"), replace(path, to)))
     write_vectors(f"{tmp_path}/x.{suffix}", ROWS)
     assert done[1:] == ["rename", tmp_path.name]

@@ -154,10 +154,9 @@ def check_plan(config: Mapping[str, Any]) -> None:
 def check_reproduce(config: Mapping[str, Any]) -> None:
     """Check the options of `qinco reproduce` (plain nested values) against their receivers. Raises ValueError."""
     from qinco_lit.commands.reproduce import check_launcher, reproduce
-    from qinco_lit.reproducing.choose import choose
     from qinco_lit.reproducing.scale import read_scale
     from qinco_lit.reproducing.slurm import SlurmOptions
-    from qinco_lit.reproducing.tasks import expand
+    from qinco_lit.reproducing.tasks import choose, expand
 
     given = ("scale_name", "find_missing", "environment", "overrides", "program")
     check_arguments("", reproduce, config, given=given, extra={"data_dir": str})

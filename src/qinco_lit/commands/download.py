@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qinco_lit.options import closest
+from qinco_lit.progress import Progress, readable_bytes
 
 if TYPE_CHECKING:
     from qinco_lit.downloads import RemoteFile
@@ -24,6 +25,7 @@ _LOCAL = {
     "photo_sift": "is built here when it is first used, from installed packages: there is nothing to download",
     "files": "stands for files of your own: there is nothing to download",
 }
+_CONSOLE_WIDTH = 100  # of a table that goes to a file or a pipe
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path(os.environ.get("QINCO_DATA", "data")),
         help="where data sets lie; default: the environment variable QINCO_DATA, or data",
     )
-    parser.add_argument("--jobs", metavar="N", type=int, default=4, help="connections at the same time (default: 4)")
     parser.add_argument(
-        "--timeout",
-        metavar="S",
-        type=float,
-        default=60.0,
-        help="seconds a server may be silent, or slower than 100 bytes/s (default: 60)",
+        "--timeout", metavar="S", type=float, default=60.0, help="seconds a server may be silent (default: 60)"
     )
     parser.add_argument(
         "--tries", metavar="N", type=int, default=8, help="attempts in a row without a new byte (default: 8)"
@@ -68,26 +65,23 @@ def run(options: argparse.Namespace, sets: Mapping[str, PublishedSet]) -> None:
 
     `sets` are the data sets that have published files; the checkpoints are known here.
     """
-    from qinco_lit.commands.download_progress import progress_shown
-    from qinco_lit.commands.download_report import print_files, print_table
     from qinco_lit.downloads import Settings, download, verify
 
-    for name, least in {"jobs": 1, "tries": 1, "timeout": 0.001}.items():
+    for name, least in {"tries": 1, "timeout": 0.001}.items():
         if getattr(options, name) < least:
             raise ValueError(f"--{name} {getattr(options, name)}: give at least {least}")
     if options.list or options.name is None:
-        print_table(sets)
+        _print_table(sets)
         return
     files = remote_files(options.name, sets, options.data_dir, small=options.small)
     if options.dry_run:
-        print_files(files, shutil.disk_usage(_existing(files[0].folder)).free)
+        _print_files(files, shutil.disk_usage(_existing(files[0].folder)).free)
         return
-    with progress_shown() as progress:
+    with Progress("bytes") as progress:
         if options.verify:
             verify(files, progress)
         else:
-            settings = Settings(jobs=options.jobs, timeout_s=options.timeout, tries=options.tries)
-            download(files, settings, progress)
+            download(files, Settings(timeout_s=options.timeout, tries=options.tries), progress)
     _log.info(_next_step(options, files, sets))
 
 
@@ -123,6 +117,72 @@ def _next_step(options: argparse.Namespace, files: "list[RemoteFile]", sets: Map
 
 def _existing(folder: Path) -> Path:
     return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+
+
+# --- what there is ---------------------------------------------------------------------------------------------------
+
+
+def _print_table(sets: Mapping[str, PublishedSet]) -> None:
+    """Print every name with what it is and its size; `+` stands for files of unknown size."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from qinco_lit.downloads import CHECKPOINTS
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_CONSOLE_WIDTH)
+    table = Table("qinco download …", "what", "on disk", box=None, pad_edge=False)
+    for name, found in sets.items():
+        for small in (True, False):
+            files = found.files(small=small)
+            train, database = files[0], files[1]
+            if small or files != found.files(small=True):
+                what = f"{_rows(database.num_rows)} database vectors, {_rows(train.num_rows)} to train on"
+                sizes = [file.size_bytes for file in files]
+                table.add_row(f"{name}{' --small' if small else ''}", f"{what}, dim {database.dim}", _total(sizes))
+    for name, checkpoint in CHECKPOINTS.items():
+        table.add_row(name, checkpoint.description, _total([checkpoint.size_bytes]))
+    console.print(table)
+
+
+def _print_files(files: "Sequence[RemoteFile]", free: int) -> None:
+    """Print every file with its url, its size where it is known, and what of it is there; then the sum."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    missing: list[int | None] = []
+    for file in files:
+        size = "? bytes" if file.size_bytes is None else readable_bytes(file.size_bytes)
+        console.print(f"{file.path}   {size}   {_state(file)}\n    {file.url}")
+        if not file.path.exists():
+            missing.append(file.size_bytes)
+    console.print(f"{len(missing)} of {len(files)} files are missing, {_total(missing)}; {readable_bytes(free)} free")
+
+
+def _state(file: "RemoteFile") -> str:
+    from qinco_lit.downloads.part import read_state
+
+    if file.path.exists():
+        return "there"
+    if file.packing and file.archive.exists():
+        return "downloaded, to be unpacked"
+    state = read_state(file.part)
+    if file.packing and state["complete"]:
+        return "downloaded, to be unpacked"
+    return f"begun, {readable_bytes(state['done'])}" if state["done"] else "missing"
+
+
+def _rows(number: int | None) -> str:
+    return "?" if number is None else f"{number:,}"
+
+
+def _total(sizes: Sequence[int | None]) -> str:
+    """The sum of what is known, `+` for what is not."""
+    known = [size for size in sizes if size is not None]
+    if not known:
+        return "?" if sizes else "0 B"
+    return readable_bytes(sum(known)) + (" +" if len(known) < len(sizes) else "")
 
 
 # --- is it the file that is wanted -----------------------------------------------------------------------------------

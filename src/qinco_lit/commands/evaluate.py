@@ -9,14 +9,20 @@ import numpy as np
 from rich.console import Console
 
 from qinco_lit.atomic import write_atomically
-from qinco_lit.commands.wandb_tables import send_evaluation, track
 from qinco_lit.evaluation.evaluate import Evaluation
 from qinco_lit.evaluation.measure import TestSet
 from qinco_lit.evaluation.rate_curve import Rate
-from qinco_lit.reports.rate_curve import rates_figure
-from qinco_lit.reports.rate_distortion import figure_bytes, rate_distortion_figure
-from qinco_lit.reports.rate_table import rates_markdown, rates_notes, rates_table
-from qinco_lit.reports.tables import markdown_table, rich_table, table_notes
+from qinco_lit.reports.evaluation import (
+    markdown_table,
+    rates_markdown,
+    rates_notes,
+    rates_table,
+    rich_table,
+    table_notes,
+)
+from qinco_lit.reports.evaluation_plots import rate_distortion_figure, rates_figure
+from qinco_lit.reports.kit.plots import figure_bytes
+from qinco_lit.reports.wandb_tables import send_evaluation, track
 
 DEFAULT_CACHE_DIR = Path("outputs/cache/baselines")
 

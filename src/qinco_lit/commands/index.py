@@ -12,7 +12,7 @@ from qinco_lit.devices import chosen_device
 from qinco_lit.encoding.progress import duration
 from qinco_lit.environment import environment
 from qinco_lit.locks import only_writer
-from qinco_lit.reports.index import index_table
+from qinco_lit.reports.search import index_table
 from qinco_lit.search.build.fit import fit_decoders
 from qinco_lit.search.build.inputs import Inputs, job_of, open_inputs, pairwise_options, warn_of_other_searches
 from qinco_lit.search.build.progress import lines_of_progress, say_what_is_missing

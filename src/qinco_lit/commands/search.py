@@ -19,10 +19,10 @@ from qinco_lit.commands.search_inputs import (
     open_inputs,
 )
 from qinco_lit.commands.search_output import write_results
-from qinco_lit.commands.wandb_tables import send_search, track
 from qinco_lit.environment import environment
 from qinco_lit.options import unknown
 from qinco_lit.reports.search import rich_tables, search_notes
+from qinco_lit.reports.wandb_tables import send_search, track
 from qinco_lit.search.points.engines import Engine, SearcherEngine, check_ids
 from qinco_lit.search.points.faiss_engine_cache import EngineBuilder
 from qinco_lit.search.points.faiss_engines import METHODS

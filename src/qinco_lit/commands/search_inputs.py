@@ -15,7 +15,7 @@ from qinco_lit.search.index.bundle import Bundle
 from qinco_lit.search.points.timing import Timing
 from qinco_lit.search.searcher import Searcher
 from qinco_lit.threads import num_threads_in_use
-from qinco_lit.vectors.matrix import fingerprint
+from qinco_lit.vectors.rows import fingerprint
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from qinco_lit.atomic import write_atomically
-from qinco_lit.reports.rate_distortion import figure_bytes
-from qinco_lit.reports.search import csv_table, markdown_report
-from qinco_lit.reports.search_plot import recall_figure
+from qinco_lit.reports.kit.plots import figure_bytes
+from qinco_lit.reports.search import csv_table, markdown_report, recall_figure
 
 Record = dict[str, Any]
 

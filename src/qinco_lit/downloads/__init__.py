@@ -1,9 +1,8 @@
-"""Files from http, https and ftp servers: resumable, parallel, checked; standard library only, only when asked for."""
+"""Files from http, https and ftp servers: resumable, checked, only when asked for."""
 
 from qinco_lit.downloads.checkpoints import CHECKPOINTS, Checkpoint
 from qinco_lit.downloads.download import Settings, download, verify
 from qinco_lit.downloads.manifest import MANIFEST
-from qinco_lit.downloads.progress import Progress
 from qinco_lit.downloads.remote_file import RemoteFile
 
-__all__ = ["CHECKPOINTS", "MANIFEST", "Checkpoint", "Progress", "RemoteFile", "Settings", "download", "verify"]
+__all__ = ["CHECKPOINTS", "MANIFEST", "Checkpoint", "RemoteFile", "Settings", "download", "verify"]

@@ -1,7 +1,6 @@
 """`DOWNLOADS.json`: what was downloaded into a folder, when, from where, with which checksum."""
 
 import json
-import threading
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,12 +11,11 @@ from qinco_lit.locks import locked
 
 MANIFEST = "DOWNLOADS.json"
 _SCHEMA_VERSION = 1
-_RECORDING = threading.Lock()  # for threads, where the file system has no locks
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file as it was when first seen whole; `downloaded` is None for one that somebody put there.
+    """A file as it was when first seen whole; `downloaded` is False for one that somebody put there.
 
     Attributes:
         url: of the file or of its archive.
@@ -41,7 +39,7 @@ def now() -> str:
 
 
 class Manifest:
-    """The entries of a folder by file name; several threads and processes may record at the same time."""
+    """The entries of a folder by file name; several processes may record at the same time."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / MANIFEST
@@ -56,18 +54,15 @@ class Manifest:
         except TypeError as error:
             raise self._damaged(f"the entry of {name}") from error
         texts = (entry.url, entry.sha256, entry.recorded, entry.version or "")
-        if not (
-            all(isinstance(text, str) for text in texts)
-            and type(entry.size_bytes) is int
-            and isinstance(entry.downloaded, bool)
-        ):
+        is_right = all(isinstance(text, str) for text in texts) and isinstance(entry.downloaded, bool)
+        if not is_right or type(entry.size_bytes) is not int:
             raise self._damaged(f"the entry of {name}")
         return entry
 
     def record(self, name: str, entry: Entry) -> None:
         """Add an entry or replace it."""
         busy = f"another process writes {self.path}: waiting for it"
-        with _RECORDING, locked(self.path.with_name(f".{MANIFEST}.lock"), busy=busy, wait=True):
+        with locked(self.path.with_name(f".{MANIFEST}.lock"), busy=busy, wait=True):
             files = self._read() | {name: asdict(entry)}
             content = {"schema_version": _SCHEMA_VERSION, "files": dict(sorted(files.items()))}
             write_atomically(self.path, json.dumps(content, indent=2) + "\n")

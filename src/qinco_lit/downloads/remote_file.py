@@ -39,8 +39,13 @@ class RemoteFile:
 
     @property
     def archive(self) -> Path:
-        """What is downloaded: the file itself, or the archive beside it, which is kept until it is unpacked."""
+        """An archive that somebody put there: it is unpacked instead of downloaded, and kept."""
         return self._beside(self.packing or "")
+
+    @property
+    def source(self) -> Path:
+        """What the file is made of: that archive if it is there, or else the part."""
+        return self.archive if self.packing is not None and self.archive.exists() else self.part
 
     @property
     def part(self) -> Path:
@@ -64,12 +69,3 @@ class RemoteFile:
 
     def _beside(self, suffix: str) -> Path:
         return self.path.with_name(self.path.name + suffix)
-
-
-def readable(num_bytes: float) -> str:
-    """Return a size in decimal units: `131.1 MB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.2f} TB"

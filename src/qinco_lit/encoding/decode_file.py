@@ -14,7 +14,7 @@ from qinco_lit.progress import Progress, duration
 from qinco_lit.threads import threads
 from qinco_lit.vectors import CodeStore, VectorFile, VectorWriter, open_codes, open_vectors
 from qinco_lit.vectors.layout import split_path
-from qinco_lit.vectors.read_ahead import read_ahead
+from qinco_lit.vectors.vector_file import read_ahead
 
 log = logging.getLogger(__name__)
 

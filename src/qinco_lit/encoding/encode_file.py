@@ -27,8 +27,7 @@ from qinco_lit.progress import Progress, duration
 from qinco_lit.training.trainer import quiet_lightning, settings_kept
 from qinco_lit.vectors import CodeStore, VectorFile, as_vectors_file, open_codes
 from qinco_lit.vectors.code_info import CodeInfo, input_facts
-from qinco_lit.vectors.layout import HDF5_SUFFIXES
-from qinco_lit.vectors.vector_dtypes import check_vector_dtype
+from qinco_lit.vectors.layout import HDF5_SUFFIXES, check_vector_dtype
 
 log = logging.getLogger(__name__)
 

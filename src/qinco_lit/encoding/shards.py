@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from qinco_lit.atomic import replacing, write_atomically
+from qinco_lit.atomic import full_disk_code, replacing, write_atomically
 from qinco_lit.mistakes import in_one_line, users_mistake
 from qinco_lit.vectors.code_info import CodeInfo, RowsDigest, StoredRows
 from qinco_lit.vectors.code_store import CodeStore, check_shard_file, open_codes, shard_name
 from qinco_lit.vectors.code_writer import CodeWriter, ShardRecord, virtual_store
-from qinco_lit.vectors.disk_space import full_disk_code
 
 _MANIFEST = "manifest.json"
 # A kill costs a rank the shard it works on: at most a 64th of the rows, or a million (minutes on a GPU); but no shard

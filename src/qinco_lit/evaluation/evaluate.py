@@ -20,8 +20,8 @@ from qinco_lit.options import unknown
 from qinco_lit.progress import Progress
 from qinco_lit.threads import num_threads_in_use, threads
 from qinco_lit.vectors import VectorFile, as_vectors_file, exact_neighbours
-from qinco_lit.vectors.matrix import Matrix, fingerprint
-from qinco_lit.vectors.metric import METRICS, Metric, comparison
+from qinco_lit.vectors.neighbours import METRICS, Metric, comparison
+from qinco_lit.vectors.rows import Matrix, fingerprint
 
 SCHEMA_VERSION = 4
 # Of what `measure` returns: results of baselines that are kept from earlier evaluations hold it.

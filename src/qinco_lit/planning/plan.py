@@ -25,7 +25,7 @@ from qinco_lit.training.recipe import Recipe
 from qinco_lit.training.trainer import quiet_lightning, settings_kept
 from qinco_lit.vectors import VectorFile
 from qinco_lit.vectors.data_facts import DataFacts
-from qinco_lit.vectors.vector_dtypes import check_vector_dtype
+from qinco_lit.vectors.layout import check_vector_dtype
 
 SCHEMA_VERSION = 2
 _EPOCH_SIZE = 10_000_000  # of a file without a training configuration: that of conf/data

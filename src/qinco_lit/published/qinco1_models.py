@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from qinco_lit.published.checkpoint_file import check_sizes, fill
 from qinco_lit.published.qinco1_release import OPQ_MATRIX, PART_PREFIX, Qinco1Model
-from qinco_lit.published.weights import check_sizes, fill
 from qinco_lit.quantizers import QINCo, Quantizer, build_quantizer
 
 _ORTHOGONAL = 5e-3  # a rotation in float32 is within 1e-5 or so, one rounded to half precision within 1e-3

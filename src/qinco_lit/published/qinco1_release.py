@@ -4,24 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from qinco_lit.published.inert_pickle import read_inert
-from qinco_lit.published.inert_values import Record, RefusedPickleError, StoredTensor
-from qinco_lit.published.torch_archive import TorchArchive
-from qinco_lit.published.weights import check_finite
+from qinco_lit.published.checkpoint_file import MODULE, Record, check_finite, read_checkpoint, stored_sizes
 
 PART_PREFIX = "sub_quantizer_"
 OPQ_MATRIX = "opq_matrix"
-_MODULE = "model_qinco."
 _FAMILIES = ("QINCo", "QINCoLR", "IVFQINCo", "PQ_QINCo")
-_CLASSES = {
-    *(_MODULE + name for name in (*_FAMILIES, "QINCoStep")),
-    "torch.nn.modules.linear.Linear",
-    "torch.nn.modules.sparse.Embedding",
-    "torch.nn.modules.activation.ReLU",
-    "torch.nn.modules.container.Sequential",
-}
 _SIZES = ("d", "K", "L", "M", "h", "K_IVF", "db_scale")
 _MAX_DEPTH = 8  # of modules in modules; the release has 4
 
@@ -52,29 +42,27 @@ def read_qinco1_release(path: str | Path) -> Qinco1Model:
             model of the release needs, which is named; NaN or infinity in a tensor.
     """
     source = Path(path)
-    with TorchArchive(source) as archive:
-        try:
-            root = read_inert(archive.pickle(), _CLASSES)
-        except RefusedPickleError as error:
-            raise ValueError(f"{source} is refused: {error}") from error
-        if not isinstance(root, Record) or not _is_model(root):
-            kind = root.class_name if isinstance(root, Record) else type(root).__name__
-            raise ValueError(
-                f"{source} is neither tensors in a dict nor a model of the QINCo1 release: it holds a {kind}"
-            )
-        return _Reader(archive, source).model(root)
+    return described(read_checkpoint(source), source)
+
+
+def described(root: object, source: Path) -> Qinco1Model:
+    """The model of what `read_checkpoint` found in a file. Raises ValueError as `read_qinco1_release`."""
+    if not isinstance(root, Record) or not _is_model(root):
+        kind = root.class_name if isinstance(root, Record) else type(root).__name__
+        raise ValueError(f"{source} is neither tensors in a dict nor a model of the QINCo1 release: it holds a {kind}")
+    return _Reader(source).model(root)
 
 
 # --- from records to a description ----------------------------------------------------------------------------------
 
 
 def _is_model(record: Record) -> bool:
-    return record.class_name.removeprefix(_MODULE) in _FAMILIES
+    return record.class_name.removeprefix(MODULE) in _FAMILIES
 
 
 class _Reader:
-    def __init__(self, archive: TorchArchive, source: Path) -> None:
-        self._archive, self._source = archive, source
+    def __init__(self, source: Path) -> None:
+        self._source, self._stored_sizes = source, stored_sizes(source)
         self._seen: set[int] = set()
 
     def model(self, record: Record) -> Qinco1Model:
@@ -84,7 +72,7 @@ class _Reader:
         kept = record.attributes.get(OPQ_MATRIX)
         if kept is not None:  # a plain attribute, not a parameter: it must not be passed over
             state[OPQ_MATRIX] = self._tensor(OPQ_MATRIX, kept)
-        family, parts = record.class_name.removeprefix(_MODULE), self._parts(record)
+        family, parts = record.class_name.removeprefix(MODULE), self._parts(record)
         described = []
         for prefix, module in parts.items():
             below = {name: tensor for name, tensor in state.items() if name.startswith(f"{prefix}.")}
@@ -110,8 +98,8 @@ class _Reader:
         sizes: dict[str, float] = {}
         for name in _SIZES:
             value: Any = record.attributes.get(name)
-            if isinstance(value, StoredTensor) and value.shape == ():
-                value = self._archive.tensor(value).item()
+            if isinstance(value, Tensor) and value.shape == ():
+                value = self._tensor(name, value).item()
             if isinstance(value, int | float):
                 sizes[name] = value
             elif value is not None:
@@ -139,11 +127,15 @@ class _Reader:
         return state
 
     def _tensor(self, name: str, value: object) -> Tensor:
-        if not isinstance(value, StoredTensor):
+        if not isinstance(value, Tensor):
             raise ValueError(f"{self._source}: {name} is a {type(value).__name__}, not a tensor")
-        tensor = self._archive.tensor(value)
-        check_finite(self._source, name, tensor)
-        return tensor.float()
+        value = value.detach()
+        is_plain = value.layout is torch.strided and value.device.type == "cpu" and not value.is_quantized
+        # not more numbers than there are, by strides of zero; and an old torch may read beyond a storage
+        if not is_plain or value.nbytes > (size := value.untyped_storage().nbytes()) or size not in self._stored_sizes:
+            raise ValueError(f"{self._source} is damaged: {name} is not what is stored of it")
+        check_finite(self._source, name, value)
+        return value.float()
 
     def _modules(self, record: Record) -> dict[str, Record]:
         modules = record.attributes.get("_modules", {})

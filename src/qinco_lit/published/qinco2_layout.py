@@ -10,7 +10,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from qinco_lit.published.weights import check_sizes, fill
+from qinco_lit.published.checkpoint_file import check_sizes, fill
 from qinco_lit.quantizers import Quantizer
 
 _log = logging.getLogger(__name__)

@@ -1,15 +1,16 @@
-"""Operating points of searches: tables, sentences, csv."""
+"""What `qinco index` has built, and operating points of searches: tables, sentences, csv, a plot."""
 
-import csv
-import io
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
-from rich import box
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from rich.table import Table
 
-from qinco_lit.reports.tables import model_label
+from qinco_lit.reports.kit.plots import LOOKS, dress, headline, legend_below, log_x_axis
+from qinco_lit.reports.kit.tables import Grid, csv_text
+from qinco_lit.reports.kit.texts import data_title, milliseconds, model_label, number_text, percent, rounded
 
 _LABELS = {
     "ivf_pq": "IVF-PQ",
@@ -18,17 +19,18 @@ _LABELS = {
     "ivf_pqfs_refine": "IVF-PQ fast-scan, re-rank",
     "rabitq": "RaBitQ",
 }
+_STYLES: dict[str, dict[str, Any]] = {
+    "qinco": {**LOOKS[0], "linewidth": 2.2, "zorder": 5},
+    "ivf_rq": LOOKS[1],
+    "ivf_pq": {**LOOKS[2], "color": "#555555", "marker": "^"},
+    "ivf_pqfs": {**LOOKS[2], "linestyle": ":"},
+    "ivf_pqfs_refine": {**LOOKS[3], "linestyle": (0, (3, 1, 1, 1))},
+    "rabitq": LOOKS[4],
+}
+_MAX_PANELS = 2
 # Fields of a point that are mappings, and what their names begin with as columns.
 _NESTED = {"parameters": "", "stage_s": "stage_s_", "stage_recall_at_1": "stage_recall_at_1_"}
 _POINT_FIELDS = ("queries_per_s", "queries_per_s_lowest", "queries_per_s_highest", "latency_median_s", "latency_p95_s")
-
-
-class Grid(NamedTuple):
-    """A table as text: the first column is aligned to the left, the others to the right; headers may have two lines."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
 
 
 def engine_label(record: dict[str, Any], engine: str) -> str:
@@ -58,23 +60,13 @@ def rich_tables(record: dict[str, Any]) -> Iterator[str | Table]:
     """Yield titles and tables for a terminal; of the fronts only that of the index, not those of baselines."""
     for grid in itertools.islice(grids(record), 3):
         yield grid.title
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        for column, name in enumerate(grid.header):
-            table.add_column(name, justify="left" if column == 0 else "right", no_wrap=True)
-        for row in grid.rows:
-            table.add_row(*row)
-        yield table
+        yield grid.rich(gap=2, titled=False)
 
 
 def markdown_report(record: dict[str, Any]) -> str:
     """Return all tables and the notes as Markdown text."""
-    data, index = record["data"], record["index"]
-    vectors = f"{data['num_database']:,} vectors of dimension {data['dim']}"
-    parts = [f"# {data['name']}: {vectors}, {index['num_lists']:,} lists"]
-    for grid in grids(record):
-        header = tuple(name.replace("\n", " ").strip() for name in grid.header)
-        lines = [header, (":--", *["--:"] * (len(grid.header) - 1)), *grid.rows]
-        parts.append(f"## {grid.title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
+    parts = [f"# {data_title(record['data'])}, {record['index']['num_lists']:,} lists"]
+    parts += [f"## {grid.title}\n\n{grid.markdown()}" for grid in grids(record)]
     return "\n\n".join([*parts, search_notes(record)]) + "\n"
 
 
@@ -99,12 +91,7 @@ def search_notes(record: dict[str, Any]) -> str:
 
 def csv_table(record: dict[str, Any]) -> str:
     """Return all points, one a line; `front_{k}` is 1 for those on the Pareto front of R@k."""
-    header, rows = point_rows(record)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text(*point_rows(record))
 
 
 def point_rows(record: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
@@ -139,14 +126,14 @@ def _comparison(record: dict[str, Any], k: int) -> Grid:
                 _name(record, name),
                 _bytes(record, name),
                 percent(best[f"recall_at_{k}"]),
-                rate(best["queries_per_s"]),
+                rounded(best["queries_per_s"]),
                 percent(near[f"recall_at_{k}"]),
-                rate(near["queries_per_s"]),
+                rounded(near["queries_per_s"]),
                 milliseconds(near["latency_median_s"]),
             )
         )
     header = ("index", "\nbytes", f"best\nR@{k} %", "queries\n/s", f"near it\nR@{k} %", "queries\n/s", "latency\nms")
-    return Grid(f"Best R@{k}, and the fastest point near it (within 1 point)", header, rows)
+    return Grid(header, rows, f"Best R@{k}, and the fastest point near it (within 1 point)")
 
 
 def _stages(record: dict[str, Any], k: int) -> Grid:
@@ -157,7 +144,7 @@ def _stages(record: dict[str, Any], k: int) -> Grid:
         for name, seconds in best["stage_s"].items()
     ]
     parameters = ", ".join(f"{name}={value}" for name, value in best["parameters"].items())
-    return Grid(f"Stages of the point with the best R@{k}: {parameters}", ("stage", "R@1\n%", "time\nms/query"), rows)
+    return Grid(("stage", "R@1\n%", "time\nms/query"), rows, f"Stages of the point with the best R@{k}: {parameters}")
 
 
 def _front(record: dict[str, Any], name: str, k: int) -> Grid:
@@ -168,7 +155,7 @@ def _front(record: dict[str, Any], name: str, k: int) -> Grid:
         point = engine["points"][place]
         rows.append(
             (
-                rate(point["queries_per_s"]),
+                rounded(point["queries_per_s"]),
                 *(percent(point[f"recall_at_{each}"]) for each in ks),
                 milliseconds(point["latency_median_s"]),
                 *(str(point["parameters"].get(each, "all")) for each in names),
@@ -179,22 +166,71 @@ def _front(record: dict[str, Any], name: str, k: int) -> Grid:
         *(name.replace("_", "\n", 1) for name in names),
     )  # fmt: skip
     measured = f"{len(engine['points'])} points measured, {engine['num_skipped']} skipped"
-    return Grid(f"Pareto front of {engine_label(record, name)}: {measured}", header, rows)
+    return Grid(header, rows, f"Pareto front of {engine_label(record, name)}: {measured}")
 
 
-def percent(share: float | None) -> str:
-    """Return a share in 0..1 as percent with one digit, nothing for None."""
-    return "" if share is None else f"{100 * share:.1f}"
+# --- the plot -------------------------------------------------------------------------------------------------------
 
 
-def rate(value: float) -> str:
-    """Return queries per second with three digits: 8.61, 86.1, 861, 8,610."""
-    if value >= 1000:
-        digits = len(str(int(value))) - 3
-        return f"{round(value / 10**digits) * 10**digits:,}"
-    return f"{value:#.3g}".rstrip(".")
+def recall_figure(record: dict[str, Any]) -> Figure:
+    """Plot a record of `search`: a panel for each of the first two k of R@k; points off the fronts are faint."""
+    ks = record["settings"]["recall_at"][:_MAX_PANELS]
+    figure = Figure(figsize=(1.6 + 4.6 * len(ks), 4.6), layout="constrained")
+    panels = figure.subplots(1, len(ks), squeeze=False)[0]
+    for axes, k in zip(panels, ks, strict=True):
+        for name, engine in record["engines"].items():
+            _plot_engine(axes, engine, k, engine_label(record, name), _STYLES[name])
+        log_x_axis(axes)
+        axes.tick_params(axis="x", labelrotation=45)
+        dress(axes, "queries/s", f"R@{k} (%)")
+    legend_below(figure, panels[0])
+    index, threads = record["index"], record["num_threads"]["faiss"]
+    lists = f"{index['num_lists']:,} lists, {threads} thread{'s' if threads > 1 else ''}"
+    headline(figure, f"{data_title(record['data'])}, {lists}")
+    return figure
 
 
-def milliseconds(seconds: float | None) -> str:
-    """Return a time in milliseconds with three digits, nothing for None."""
-    return "" if seconds is None else f"{1000 * seconds:#.3g}".rstrip(".")
+def _plot_engine(axes: Axes, engine: dict[str, Any], k: int, label: str, style: dict[str, Any]) -> None:
+    points = [(point["queries_per_s"], 100 * point[f"recall_at_{k}"]) for point in engine["points"]]
+    axes.plot(
+        [speed for speed, _ in points], [recall for _, recall in points],
+        color=style["color"], marker=".", markersize=3, linestyle="none", alpha=0.3,
+    )  # fmt: skip
+    front = [points[place] for place in engine["fronts"][str(k)]]
+    look = {"linewidth": 1.6, "markersize": 4.5, "zorder": 4, **style}
+    axes.plot([speed for speed, _ in front], [recall for _, recall in front], label=label, **look)
+
+
+# --- the index ------------------------------------------------------------------------------------------------------
+
+
+def index_table(report: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return the table of a report of `index`.
+
+    Args:
+        report: content of report.json.
+        parts: files of the index directory, each with its `bytes`.
+    """
+    sizes = report["bytes"]
+    per_vector = sizes["per_vector"]
+    fixed = sum(int(part["bytes"]) for part in parts.values()) - sizes["lists"]
+    named = {"centroids": sizes["centroids"], "pairwise": sizes["pairwise"]}
+    named["others"] = fixed - sum(named.values())
+    lists = f"{report['num_lists']:,}, {report['empty_lists']:,} empty"
+    rows = {
+        "vectors": f"{report['num_vectors']:,}",
+        "lists": f"{lists}, the longest has {report['longest_list']:,} vectors",
+        "bytes per vector": f"{sum(per_vector.values())}: {_listed(per_vector, str)}",
+        "fixed MB": f"{_megabytes(fixed)}: {_listed({name: size for name, size in named.items() if size}, _megabytes)}",
+        "MSE on validation": _listed(report["validation_mse"], number_text),
+        "seconds": _listed(report["seconds"], lambda seconds: f"{seconds:.1f}"),
+    }
+    return Grid(("", ""), list(rows.items()), left=(0, 1)).rich(gap=3, wrap=True)
+
+
+def _listed(values: Mapping[str, Any], show: Callable[[Any], str]) -> str:
+    return ", ".join(f"{name} {show(value)}" for name, value in values.items())
+
+
+def _megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:,.{1 if num_bytes >= 1e6 else 3}f}"

@@ -1,9 +1,8 @@
 """Files of vectors and of codes: reading in place, atomic writing, exact neighbours."""
 
-from qinco_lit.vectors.array_rows import as_vectors_file
 from qinco_lit.vectors.code_store import CodeStore, open_codes
 from qinco_lit.vectors.neighbours import exact_neighbours
-from qinco_lit.vectors.vector_file import VectorFile, open_vectors
+from qinco_lit.vectors.vector_file import VectorFile, as_vectors_file, open_vectors
 from qinco_lit.vectors.writers import VectorWriter, write_vectors
 
 __all__ = [

@@ -14,7 +14,7 @@ from jaxtyping import Int32, Integer
 
 from qinco_lit.vectors.code_info import CodeInfo, RowsDigest, StoredRows
 from qinco_lit.vectors.code_writer import ShardRecord
-from qinco_lit.vectors.read_ahead import read_ahead
+from qinco_lit.vectors.vector_file import read_ahead
 
 _MAX_OPEN_FILES = 32
 _VERIFIED_BYTES = 8 << 20  # read at a time

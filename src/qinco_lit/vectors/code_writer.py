@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
+from qinco_lit.atomic import reserve
 from qinco_lit.vectors.code_info import CodeInfo, StoredRows
-from qinco_lit.vectors.disk_space import reserve
 
 # What any HDF5 since 1.10 (2016) reads; fixed, so that the same codes are the same bytes.
 _LIBVER = ("v110", "v110")

@@ -1,4 +1,4 @@
-"""Where the rows of one file of vectors lie, and which suffix means what."""
+"""Where the rows of one file of vectors lie, which suffix means what, and which dtypes are vectors."""
 
 import os
 import re
@@ -18,6 +18,8 @@ BIN_DTYPES: dict[str, np.dtype] = {
 HDF5_SUFFIXES = (".hdf5", ".h5")
 KNOWN_SUFFIXES = (*RECORD_DTYPES, *BIN_DTYPES, ".npy", *(f"{suffix}:DATASET" for suffix in HDF5_SUFFIXES))
 
+# Dtypes of vectors, as numpy and torch call them. Wider integers are ids or codes; float32 would not hold all of them.
+VECTOR_DTYPES = ("uint8", "int8", "float16", "float32", "float64")
 # A garbage header read as a dimension is almost surely above this; real embeddings stay below 10^5.
 MAX_DIM = 1 << 20
 
@@ -82,3 +84,10 @@ def matrix_shape(path: str, shape: tuple[int, ...]) -> tuple[int, int]:
     if 0 in shape:
         raise ValueError(f"{path}: no vectors, shape {shape}")
     return shape
+
+
+def check_vector_dtype(dtype: np.dtype, path: str | None = None) -> None:
+    """Raise ValueError unless a dtype, of the file `path`, is one of vectors."""
+    if dtype.name not in VECTOR_DTYPES:
+        where = "" if path is None else f"{path}: "
+        raise ValueError(f"{where}vectors of dtype {dtype.name} are not supported: give float32 or uint8")

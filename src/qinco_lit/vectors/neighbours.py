@@ -1,16 +1,27 @@
-"""Exact nearest neighbours by brute force, in bounded memory."""
+"""How vectors are compared; exact nearest neighbours by brute force, in bounded memory."""
 
 from collections.abc import Iterator
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, Shaped
 
-from qinco_lit.vectors.matrix import Matrix
+from qinco_lit.vectors.rows import Matrix
+
+# l2: squared L2, smaller is nearer. ip: inner product, larger is nearer. cosine: the inner product of vectors that are
+# normalised to unit length when they are read (`VectorFile.unit`).
+Metric = Literal["l2", "ip", "cosine"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
 
 _QUERY_ROWS = 1024
 # Candidate pairs whose difference vectors are held at once.
 _PAIR_ROWS = 1 << 14
 _FLOAT32 = np.finfo(np.float32)
+
+
+def comparison(metric: Metric) -> Literal["l2", "ip"]:
+    """What is computed of the vectors as they are read: the inner product for cosine, too."""
+    return "l2" if metric == "l2" else "ip"
 
 
 def exact_neighbours(

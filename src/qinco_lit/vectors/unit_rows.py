@@ -1,52 +1,5 @@
-"""Rows of a file divided by their norms as they are read: what the cosine similarity compares."""
+"""Moved to `rows`; goes when the branches are joined."""
 
-from typing import Protocol, runtime_checkable
+from qinco_lit.vectors.rows import RowSource, UnitRows, unit_rows
 
-import numpy as np
-from jaxtyping import Float32, Int64, Shaped
-
-# Of a block that is normalised at once: float64 of it stays in the cache of a core.
-_BLOCK_ITEMS = 1 << 16
-
-
-@runtime_checkable
-class RowSource(Protocol):
-    """Rows of one file: read in order, or by row numbers."""
-
-    def block(self, start: int, stop: int) -> Shaped[np.ndarray, "n dim"]:
-        """Rows start..stop, 0 <= start <= stop <= num_rows, as a fresh array (n, dim)."""
-
-    def gather(self, ids: Int64[np.ndarray, " n"]) -> Shaped[np.ndarray, "n dim"]:
-        """Rows `ids`, all in 0..num_rows - 1, as a fresh array (n, dim)."""
-
-
-class UnitRows:
-    """Rows of a source in float32, each divided by its L2 norm; holds no rows."""
-
-    def __init__(self, source: RowSource) -> None:
-        self._source = source
-
-    def block(self, start: int, stop: int) -> Float32[np.ndarray, "n dim"]:
-        """Rows start..stop, 0 <= start <= stop <= num_rows, as a fresh array (n, dim)."""
-        return unit_rows(self._source.block(start, stop))
-
-    def gather(self, ids: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n dim"]:
-        """Rows `ids`, all in 0..num_rows - 1, as a fresh array (n, dim)."""
-        return unit_rows(self._source.gather(ids))
-
-
-def unit_rows(rows: Shaped[np.ndarray, "n dim"]) -> Float32[np.ndarray, "n dim"]:
-    """Return vectors (n, dim) of any real dtype divided by their L2 norms, as a new array.
-
-    Norms are summed in float64 from float32 components, so that they neither overflow nor underflow, and each row's
-    result depends on that row alone. Rows of zeros stay zero; rows that hold NaN or infinity as float32 hold NaN.
-    """
-    units: Float32[np.ndarray, "n dim"] = np.empty(rows.shape, dtype=np.float32)
-    step = max(1, _BLOCK_ITEMS // max(1, rows.shape[1]))
-    with np.errstate(over="ignore", invalid="ignore"):
-        for start in range(0, len(rows), step):
-            some = rows[start : start + step].astype(np.float32).astype(np.float64)
-            norms = np.sqrt(np.einsum("ij,ij->i", some, some))
-            norms[norms == 0] = 1
-            units[start : start + step] = some / norms[:, None]
-    return units
+__all__ = ["RowSource", "UnitRows", "unit_rows"]

@@ -1,10 +1,11 @@
-"""A file of vectors as an array that stays on disk."""
+"""A file of vectors as an array that stays on disk; an array in memory as such a file."""
 
 import operator
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Int64, Shaped
@@ -12,9 +13,12 @@ from numpy.typing import DTypeLike
 
 from qinco_lit.vectors.formats import read_layout
 from qinco_lit.vectors.hdf5 import ChunkedRows
-from qinco_lit.vectors.layout import Layout
+from qinco_lit.vectors.layout import Layout, check_vector_dtype
 from qinco_lit.vectors.mapped import MappedRows
-from qinco_lit.vectors.unit_rows import RowSource, UnitRows
+from qinco_lit.vectors.rows import ArrayRows, RowSource, UnitRows
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
 
 
 class VectorFile:
@@ -129,3 +133,50 @@ def open_vectors(path: str | os.PathLike[str]) -> VectorFile:
     layout = read_layout(path)
     rows: RowSource = ChunkedRows(layout) if layout.offset is None else MappedRows(layout)
     return VectorFile(layout, rows, 0, layout.num_rows)
+
+
+def as_vectors_file(x: Any, name: str = "x") -> VectorFile:
+    """What the user gives as vectors, as rows that are streamed: a `VectorFile`, a path, or an array in memory.
+
+    Args:
+        x: a VectorFile, what `open_vectors` opens, or (n, dim) numbers: numpy, a torch tensor on the CPU, or lists.
+            An array is not copied: it must not change while it is in use.
+        name: of the argument, for messages.
+
+    Raises:
+        FileNotFoundError: a missing file.
+        ValueError: no file of vectors, or an array that is not (n, dim), is empty, or is of no dtype of vectors.
+    """
+    if isinstance(x, VectorFile):
+        return x
+    if isinstance(x, str | os.PathLike):
+        return open_vectors(x)
+    try:
+        array = np.asarray(x)
+    except (TypeError, ValueError, RuntimeError) as error:  # tensors on a GPU, of bfloat16, or with gradients
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{name}: no array, file of vectors or tensor on the CPU ({reason})") from None
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(f"{name} has shape {array.shape}: give vectors (n, dim)")
+    check_vector_dtype(array.dtype, name)
+    layout = Layout(
+        path=f"{name} (an array)", file="", file_bytes=array.nbytes, dtype=array.dtype, num_rows=len(array),
+        dim=array.shape[1], offset=None, row_stride=array.shape[1] * array.dtype.itemsize,
+    )  # fmt: skip
+    return VectorFile(layout, ArrayRows(array.astype(array.dtype.newbyteorder("="), copy=False)), 0, len(array))
+
+
+def read_ahead(read: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Generator[Result, None, None]:
+    """Yield read(piece) in order, the next one being read in a thread while the caller works with this one.
+
+    An exception inside `read` is raised here, at its place in the order. Closing the iterator waits for a read or two.
+    """
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as pool:
+        waiting: Future[Result] | None = None
+        for piece in pieces:
+            submitted = pool.submit(read, piece)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = submitted
+        if waiting is not None:
+            yield waiting.result()

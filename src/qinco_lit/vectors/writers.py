@@ -3,17 +3,15 @@
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any
-from uuid import uuid4
 
 import h5py
 import numpy as np
 from jaxtyping import Shaped
 from numpy.typing import ArrayLike, DTypeLike
 
-from qinco_lit.vectors.disk_space import full_disk_code
+from qinco_lit.atomic import full_disk_code, put_in_place, temporary_name
 from qinco_lit.vectors.layout import (
     BIN_DTYPES,
     HDF5_SUFFIXES,
@@ -47,7 +45,7 @@ class VectorWriter:
         if num_rows is not None and num_rows < 1:
             raise ValueError(f"{self._target.path}: cannot write a file of {num_rows} vectors")
         self._dim, self._expected_rows = dim, num_rows
-        self._temporary = self._target.file.with_name(f".{self._target.file.name}.{uuid4().hex[:12]}.tmp")
+        self._temporary = temporary_name(self._target.file)
         self._sink: Sink | None = None
         self._num_rows = 0
 
@@ -96,9 +94,7 @@ class VectorWriter:
         self._check_count(self._num_rows, complete=True)
         sink.finish(self._num_rows)
         sink.close()
-        _sync(self._temporary)
-        self._temporary.replace(self._target.file)
-        _sync(self._target.file.parent)
+        put_in_place(self._temporary, self._target.file)
 
     def _discard(self) -> None:
         """Close and remove the temporary file; after a commit there is none left."""
@@ -202,12 +198,3 @@ def _cast(path: str, rows: Shaped[np.ndarray, "n dim"], dtype: np.dtype) -> Shap
             worst = low if low < limits.min else high
             raise ValueError(f"{path}: value {worst} does not fit {dtype.name} ({limits.min}..{limits.max})")
     return np.ascontiguousarray(rows, dtype=dtype)
-
-
-def _sync(path: Path) -> None:
-    """Flush a file, or a folder's list of names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from qinco_lit.atomic import replacing
-from qinco_lit.vectors.disk_space import full_disk_code
+from qinco_lit.atomic import full_disk_code, replacing
 
 
 @dataclass(frozen=True)

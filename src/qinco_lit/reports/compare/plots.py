@@ -7,23 +7,19 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter
 
+from qinco_lit.metrics import pareto_front
 from qinco_lit.reports.compare.rows import Run
-from qinco_lit.reports.compare.texts import plain, shown
-from qinco_lit.reports.tables import squared_error_text
+from qinco_lit.reports.kit.plots import LOOKS, dress, error_axis, log_x_axis, whole_x_axis
+from qinco_lit.reports.kit.texts import number_text, plain, tick_text
 
 Points = Sequence[tuple[float, float]]
 
-# Colours of Okabe and Ito, which the colour-blind can tell apart; markers and dashes differ too.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333", "#8B6D00")
-_MARKERS = ("o", "s", "D", "P", "v", "^", "X", "<")
-_DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (4, 2, 1, 2)))
-MAX_IN_COLOUR = len(_COLOURS)
+MAX_IN_COLOUR = len(LOOKS)
 _GREY = "#a0a0a0"
 # A range wider than this is shown on a logarithmic axis.
 _LOGARITHMIC_FROM = 3.0
@@ -131,13 +127,8 @@ def best_of_each_rate(runs: Sequence[Run]) -> list[Run]:
 
 def fronts_first(runs: Sequence[Run]) -> list[Run]:
     """Order rows so that those come first that no faster one of the same bytes beats."""
-    fronts = []
-    for group in _by_bytes(runs).values():
-        lowest = math.inf
-        for run in sorted(group, key=_speed):
-            if run.results["mse"] < lowest:
-                lowest = run.results["mse"]
-                fronts.append(run)
+    groups = _by_bytes(runs).values()
+    fronts = [each for group in groups for each in pareto_front(group, lambda run: _speed(run)[0], _error)]
     on_front = set(fronts)
     return best_of_each_rate([run for run in runs if run in on_front]) + [run for run in runs if run not in on_front]
 
@@ -151,6 +142,10 @@ def _by_bytes(runs: Sequence[Run]) -> dict[float, list[Run]]:
 
 def _speed(run: Run) -> tuple[float, float]:
     return 1e6 / run.results["encode_vectors_per_s"], run.results["mse"]
+
+
+def _error(run: Run) -> float:
+    return run.results["mse"]
 
 
 def _circumstances(runs: Sequence[Run]) -> str:
@@ -175,15 +170,14 @@ def figure_of(panel: _Panel, title: str, labels: Mapping[Run, str]) -> Figure:
     figure = Figure(figsize=(4.6, 3.1 + 0.17 * len(in_colour)), layout="constrained")
     axes = figure.add_subplot()
     _draw_grey(axes, [panel.points[run] for run in list(panel.points)[MAX_IN_COLOUR:]], joined=panel.joined)
-    looks = zip(_COLOURS, _MARKERS, _DASHES, strict=True)
-    for place, (run, (colour, marker, dashes)) in enumerate(zip(in_colour, looks, strict=False)):
+    for place, (run, look) in enumerate(zip(in_colour, LOOKS, strict=False)):
         points = panel.points[run]
-        line = {"linestyle": dashes} if panel.joined and len(points) > 1 else {"linestyle": "none"}
+        line = look if panel.joined and len(points) > 1 else {**look, "linestyle": "none"}
         size = 5.0 if len(points) == 1 else 3.5
         label = f" {labels[run]}"  # one that began with _ would be hidden
         axes.plot(
-            *zip(*points, strict=True), color=colour, marker=marker, markersize=size, label=label,
-            linewidth=1.8, markevery=max(1, len(points) // 12), zorder=6 + MAX_IN_COLOUR - place, **line,
+            *zip(*points, strict=True), markersize=size, label=label, linewidth=1.8,
+            markevery=max(1, len(points) // 12), zorder=6 + MAX_IN_COLOUR - place, **line,
         )  # fmt: skip
     _dress(axes, panel)
     axes.set_title(title, loc="left", fontsize=10, parse_math=False)
@@ -210,26 +204,20 @@ def _dress(axes: Axes, panel: _Panel) -> None:
     in_colour = [panel.points[run] for run in list(panel.points)[:MAX_IN_COLOUR]]
     _dress_x(axes, panel, [x for points in panel.points.values() for x, _ in points])
     if panel.y_label.endswith("(%)"):
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
     else:
         lowest = min(y for points in panel.points.values() for _, y in points)
         # one diverged run among the grey ones would press all others together
         _dress_errors(axes, lowest, max(y for points in in_colour for _, y in points))
-    axes.set_xlabel(panel.x_label)
-    axes.set_ylabel(panel.y_label)
-    axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    dress(axes, panel.x_label, panel.y_label)
 
 
 def _dress_x(axes: Axes, panel: _Panel, xs: Sequence[float]) -> None:
     if panel.log_x and min(xs) > 0 and max(xs) > _LOGARITHMIC_FROM * min(xs):
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(xs) < 50 * min(xs) else (1,)))
-        axes.xaxis.set_minor_locator(NullLocator())
+        log_x_axis(axes, subs=(1, 2, 5) if max(xs) < 50 * min(xs) else (1,))
     elif panel.x_label in ("epochs", "bytes per vector"):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 4, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+        whole_x_axis(axes)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
 
 
 def _dress_errors(axes: Axes, low: float, high: float) -> None:
@@ -239,16 +227,8 @@ def _dress_errors(axes: Axes, low: float, high: float) -> None:
         low = max(low, 1 / _LARGEST)
         high = min(high, low * _WIDEST)
         axes.set_ylim(low, high)  # first: the scale would be fitted to what is cut off
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        error_axis(axes, subs=(1, 2, 5) if high < 200 * low else (1,))
         axes.set_ylim(low * (low / high) ** margin, high * (high / low) ** margin)
     elif high > low:
         axes.set_ylim(low - margin * (high - low), high + margin * (high - low))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value, squared_error_text)))
-
-
-def _tick(value: float) -> str:
-    if abs(value) >= 1e4:
-        return f"{value / 1e6:g}M" if abs(value) >= 1e6 else f"{value / 1e3:g}k"
-    return f"{value:g}"
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number_text(value)))

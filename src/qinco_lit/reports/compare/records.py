@@ -1,22 +1,87 @@
-"""One folder read: what a training, an evaluation or a search left there."""
+"""Which folders hold a training, an evaluation or a search, and what lies in one of them."""
 
 import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from qinco_lit.reports.compare.folders import EVALUATION, SEARCH, TRAINING
-
+TRAINING, EVALUATION, SEARCH = "summary.json", "metrics.json", "search.json"
+# Written while a job is under way; alone, they are the remains of one.
+_UNFINISHED = {"metrics.jsonl": (TRAINING, "training"), "points.jsonl": (SEARCH, "search")}
+_NEVER_RUNS = {"node_modules", "__pycache__"}
+# Of a run's folder only: users may call their own folders so.
+_PARTS_OF_A_RUN = {"codec", "checkpoints", "wandb"}
+_MARKERS = {TRAINING, EVALUATION, SEARCH, *_UNFINISHED}
 # Versions of the files' forms that are read here; a summary.json carries none yet.
 KNOWN_VERSIONS: dict[str, tuple[int | None, ...]] = {TRAINING: (None, 1), EVALUATION: (1, 2, 3, 4), SEARCH: (1, 2)}
 # A longer silence between two reports is a run that was stopped and resumed, not training time.
 _SILENCE_S, _SILENCE_TIMES_MEDIAN = 60.0, 20.0
 _MAX_DEPTH = 50
 _GROUPS = ("data", "model", "recipe", "coarse")
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Found:
+    """Folders by the file that marks them, each once, in order; and what must be said of others."""
+
+    folders: dict[str, list[Path]] = field(default_factory=lambda: {TRAINING: [], EVALUATION: [], SEARCH: []})
+    warnings: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.folders.values()))
+
+
+def find_folders(paths: Sequence[Path]) -> Found:
+    """Search folders recursively for runs, those that are linked included, each once.
+
+    Raises:
+        FileNotFoundError, ValueError: a path does not exist or is a file.
+    """
+    found = Found()
+    seen: set[str] = set()
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist: give folders of runs, sweeps, evaluations or searches")
+        if not path.is_dir():
+            raise ValueError(f"{path} is a file: give the folder it lies in")
+        for folder, files in _walk(path, seen, found.warnings):
+            _classify(found, folder, files)
+    return found
+
+
+def _walk(path: Path, seen: set[str], warnings: list[str]) -> Iterator[tuple[Path, set[str]]]:
+    def refused(error: OSError) -> None:
+        warnings.append(f"left out {error.filename}: {error.strerror}")
+
+    for folder, subfolders, files in os.walk(path, onerror=refused, followlinks=True):
+        identity = os.path.realpath(folder)
+        if identity in seen:  # linked twice, or to what it lies in
+            subfolders.clear()
+            continue
+        seen.add(identity)
+        left_out = _NEVER_RUNS if _MARKERS.isdisjoint(files) else _NEVER_RUNS | _PARTS_OF_A_RUN
+        subfolders[:] = sorted(name for name in subfolders if name not in left_out and not name.startswith("."))
+        yield Path(folder), set(files)
+
+
+def _classify(found: Found, folder: Path, files: set[str]) -> None:
+    for marker, folders in found.folders.items():
+        if marker in files:
+            folders.append(folder)
+    for remains, (marker, job) in _UNFINISHED.items():
+        if remains in files and marker not in files:
+            found.warnings.append(f"left out {folder}: {job} without {marker}, it has not got that far")
+
+
+# --- their content ----------------------------------------------------------------------------------------------------
 
 
 class UnreadableError(ValueError):
@@ -47,16 +112,8 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """An evaluation folder and its metrics.json."""
-
-    folder: Path
-    record: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Search:
-    """A search folder and its search.json."""
+class Recorded:
+    """An evaluation or a search: its folder, and what its metrics.json or search.json holds."""
 
     folder: Path
     record: dict[str, Any]
@@ -81,14 +138,9 @@ def read_training(folder: Path, warn: Callable[[str], None]) -> Training:
     )
 
 
-def read_evaluation(folder: Path) -> Evaluation:
-    """Read an evaluation folder. Raises UnreadableError."""
-    return Evaluation(folder, _read_json(folder, EVALUATION))
-
-
-def read_search(folder: Path) -> Search:
-    """Read a search folder. Raises UnreadableError."""
-    return Search(folder, _read_json(folder, SEARCH))
+def read_recorded(folder: Path, name: str) -> Recorded:
+    """Read the folder of an evaluation (`name` EVALUATION) or of a search (SEARCH). Raises UnreadableError."""
+    return Recorded(folder, _read_json(folder, name))
 
 
 def finite(value: Any) -> bool:

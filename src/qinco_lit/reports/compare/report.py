@@ -1,5 +1,6 @@
-"""A comparison written to a folder: compare.csv, compare.md, plots and one page that needs no server."""
+"""A comparison made, and written to a folder: compare.csv, compare.md, plots and one page that needs no server."""
 
+import fnmatch
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -8,14 +9,19 @@ from pathlib import Path
 from urllib.parse import quote
 
 from qinco_lit.atomic import write_atomically
-from qinco_lit.reports.compare.differences import constants_line, short_names, value_text
+from qinco_lit.options import closest
+from qinco_lit.reports.compare.columns import check_metric, constants_line, ranked, short_names, value_text
 from qinco_lit.reports.compare.plots import NamedPlot, plots
+from qinco_lit.reports.compare.records import find_folders
 from qinco_lit.reports.compare.rows import Run
+from qinco_lit.reports.compare.runs import read_runs
 from qinco_lit.reports.compare.tables import Comparison, csv_table, markdown_table, two_lines
-from qinco_lit.reports.compare.texts import markdown, plain
-from qinco_lit.reports.page import Block, Cell, Details, Heading, Link, Paragraph, Plot, TableBlock, html_page
-from qinco_lit.reports.rate_distortion import figure_bytes
+from qinco_lit.reports.kit.page import Block, Cell, Details, Heading, Link, Paragraph, Plot, TableBlock, html_page
+from qinco_lit.reports.kit.plots import figure_bytes
+from qinco_lit.reports.kit.texts import markdown, plain
 
+# Where nothing was evaluated it orders by the validation error.
+DEFAULT_METRIC = "mse"
 NOTES = (
     "MSE: mean over vectors of the sum over dimensions, raw space; of the database where the codec was evaluated, of "
     "the best epoch's validation else.\n"
@@ -25,6 +31,10 @@ NOTES = (
 )
 _ADVICE = "Press a column's name to sort. All options and results are in `compare.csv`."
 _MAX_LABEL = 52
+_MANY_PATHS = 5
+_FACTS = ("name", "kind", "method", "data_set", "state")
+
+Warn = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,8 @@ class Report:
     folders: str
     codecs: Comparison | None
     searches: Comparison | None
-    warnings: Sequence[str]
+    warnings: list[str]
+    """What was left out, a line each."""
 
     @property
     def parts(self) -> list[tuple[str, Comparison]]:
@@ -49,7 +60,82 @@ class Report:
         return [run for _, part in self.parts for run in part.runs]
 
 
-def write_report(report: Report, output_dir: Path, warn: Callable[[str], None]) -> None:
+def compare(paths: Sequence[Path], *, warn: Warn, sort_by: str = DEFAULT_METRIC, filters: Sequence[str] = ()) -> Report:
+    """Read what was trained, evaluated and searched below some folders, and put it side by side.
+
+    Args:
+        paths: folders of runs, sweeps, evaluations or searches, or folders of such.
+        warn: is told, a line each, of what is left out and why.
+        sort_by: one of `METRICS`.
+        filters: KEY=PATTERN: only rows with that option.
+
+    Raises:
+        FileNotFoundError, ValueError: nothing to compare, an unknown metric, a filter that nothing passes.
+    """
+    check_metric(sort_by)
+    told: list[str] = []
+
+    def tell(text: str) -> None:
+        told.append(text)
+        warn(text)
+
+    found = find_folders(paths)
+    for warning in found.warnings:
+        tell(warning)
+    runs = read_runs(found, tell)
+    if not runs:
+        what = "no summary.json, metrics.json or search.json is readable there"
+        raise ValueError(f"nothing to compare in {_listed(paths)}: {what}")
+    runs = ranked(_filtered(runs, filters), sort_by)
+    if sort_by != DEFAULT_METRIC and not any(sort_by in run.results for run in runs):
+        warn(f"no row has {sort_by}: sorted by MSE and recall")
+    codecs = [run for run in runs if run.kind != "search"]
+    searches = [run for run in runs if run.kind == "search"]
+    return Report(
+        _title(len(codecs), len(searches)),
+        _listed(paths),
+        Comparison.of(codecs, sort_by) if codecs else None,
+        Comparison.of(searches, sort_by) if searches else None,
+        told,
+    )
+
+
+def _filtered(runs: Sequence[Run], filters: Sequence[str]) -> list[Run]:
+    known = {*_FACTS, *(name for run in runs for name in run.options)}
+    kept = list(runs)
+    for each in filters:
+        key, equals, pattern = each.partition("=")
+        if not equals:
+            raise ValueError(f"--filter {each} is not of the form KEY=VALUE")
+        if key not in known:
+            raise ValueError(f"--filter {each}: no row has the option {key}{closest(key, known)}")
+        facts = {run: (run.name, run.kind, run.method, run.data, run.state) for run in kept}
+        values = {run: facts[run][_FACTS.index(key)] if key in _FACTS else value_text(run, key) for run in kept}
+        left = [run for run in kept if fnmatch.fnmatchcase(values[run], pattern)]
+        if not left:
+            there = ", ".join(sorted({value for value in values.values() if value})[:8])
+            raise ValueError(f"--filter {each}: no row passes; {key} is one of {there}")
+        kept = left
+    return kept
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    if len(paths) < _MANY_PATHS:
+        return ", ".join(map(str, paths))
+    return f"{paths[0]} and {len(paths) - 1} more folders"
+
+
+def _title(num_codecs: int, num_searches: int) -> str:
+    counts = {"codec": num_codecs, "searched index": num_searches}
+    ending = {"codec": "s", "searched index": "es"}
+    parts = [f"{count} {name}{'' if count == 1 else ending[name]}" for name, count in counts.items() if count]
+    return f"Comparison of {' and '.join(parts)}"
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def write_report(report: Report, output_dir: Path, warn: Warn) -> None:
     """Write the files; where compare.html is, all are there. `warn` is told of plots that cannot be drawn."""
     output_dir.mkdir(parents=True, exist_ok=True)
     write_atomically(output_dir / "compare.csv", csv_table(report.runs).encode(errors="backslashreplace"))
@@ -58,7 +144,8 @@ def write_report(report: Report, output_dir: Path, warn: Callable[[str], None]) 
         try:
             svg, png = _drawn(plot)
         except (ValueError, ArithmeticError) as error:
-            warn(f"left out the plot {plot.name}: {error}")
+            report.warnings.append(f"left out the plot {plot.name}: {error}")
+            warn(report.warnings[-1])
             continue
         write_atomically(output_dir / f"{plot.name}.svg", svg)
         write_atomically(output_dir / f"{plot.name}.png", png)

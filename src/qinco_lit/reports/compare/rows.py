@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from qinco_lit.reports.compare.records import Curve, Evaluation, Search, Training, finite, flat
+from qinco_lit.reports.compare.records import Curve, Recorded, Training, finite, flat
+from qinco_lit.reports.kit.texts import method_label, model_label
 from qinco_lit.reports.search import engine_label
-from qinco_lit.reports.tables import method_label, model_label
 
 _SEARCH_OF_CODES = ("num_steps", "beam_size", "num_candidates", "candidate_budget", "precision")
 # Beyond any model; powers of any number would take for ever.
@@ -62,7 +62,7 @@ def training_row(training: Training) -> Run:
     )  # fmt: skip
 
 
-def evaluation_rows(evaluation: Evaluation, training: Training | None) -> list[Run]:
+def evaluation_rows(evaluation: Recorded, training: Training | None) -> list[Run]:
     """Return the rows of an evaluation: first its codec, with what is known of its training, then the baselines.
 
     Raises:
@@ -120,7 +120,7 @@ def _typed_files(record: Mapping[str, Any]) -> dict[str, str]:
     return {name.partition(".")[2]: path for name, path in typed.items()}
 
 
-def search_rows(search: Search) -> list[Run]:
+def search_rows(search: Recorded) -> list[Run]:
     """Return a row for each engine of a search. Raises KeyError, TypeError, ...: a record of another form."""
     record = search.record
     index, data = record["index"], record["data"]

@@ -1,31 +1,39 @@
 """What is compared: everything found, evaluations joined to the trainings they measured, each row named."""
 
+import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TypeVar
 
-from qinco_lit.reports.compare.data_sets import told_apart
-from qinco_lit.reports.compare.folders import EVALUATION, SEARCH, TRAINING, Found
-from qinco_lit.reports.compare.origin import training_folder
 from qinco_lit.reports.compare.records import (
-    Evaluation,
+    EVALUATION,
+    SEARCH,
+    TRAINING,
+    Found,
+    Recorded,
     Training,
     UnreadableError,
-    read_evaluation,
-    read_search,
+    read_recorded,
     read_training,
 )
 from qinco_lit.reports.compare.rows import Run, evaluation_rows, search_rows, training_row
 
+# Of a path that is no longer there, at least so many last parts must be found: RUN/codec.
+_LEAST_PARTS = 2
+# `created` is in whole seconds.
+_CLOCK_S = 1.0
 # What a record of another form leads to: a number too large, a list where there should be a mapping, ...
 _OTHER_FORM = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError, OSError)
 
 Warn = Callable[[str], None]
 _Made = TypeVar("_Made")
+# A fact of a row: what it is, and how the name of its data set says so; None where it is unknown.
+_Fact = tuple[object, str] | None
 
 
 def read_runs(found: Found, warn: Warn) -> list[Run]:
@@ -38,7 +46,7 @@ def read_runs(found: Found, warn: Warn) -> list[Run]:
     runs, measured = _evaluated(found.folders[EVALUATION], trainings, warn)
     runs += [training_row(training) for training in trainings.values() if training.folder not in measured]
     for folder in found.folders[SEARCH]:
-        search = _attempt(folder, partial(read_search, folder), warn)
+        search = _attempt(folder, partial(read_recorded, folder, SEARCH), warn)
         if search is not None:
             runs += _attempt(folder, partial(search_rows, search), warn) or []
     return _named(_without_repeats(told_apart(runs)))
@@ -50,7 +58,7 @@ def _evaluated(
     """Return the rows of evaluations, and how many there are of each training."""
     made: list[tuple[Training | None, list[Run]]] = []
     for folder in folders:
-        evaluation = _attempt(folder, partial(read_evaluation, folder), warn)
+        evaluation = _attempt(folder, partial(read_recorded, folder, EVALUATION), warn)
         if evaluation is None:
             continue
         training = _training_of(evaluation, trainings, warn)
@@ -77,7 +85,7 @@ def _attempt(folder: Path, make: Callable[[], _Made], warn: Warn) -> _Made | Non
     return None
 
 
-def _training_of(evaluation: Evaluation, trainings: Mapping[Path, Training], warn: Warn) -> Training | None:
+def _training_of(evaluation: Recorded, trainings: Mapping[Path, Training], warn: Warn) -> Training | None:
     folder = _attempt(evaluation.folder, partial(training_folder, evaluation, warn), warn)
     if folder is None:
         return None
@@ -119,3 +127,138 @@ def _named(runs: Sequence[Run]) -> list[Run]:
     return [
         run if run.kind == "baseline" else replace(run, name=names[run.folder.resolve()].as_posix()) for run in runs
     ]
+
+
+# --- which run folder the codec of an evaluation came from -----------------------------------------------------------
+
+
+def training_folder(evaluation: Recorded, warn: Callable[[str], None]) -> Path | None:
+    """Return the run folder whose codec was measured; None when it is not there, or the codec is no run's.
+
+    `codec.path`, where it is relative, is looked for relative to the folders above the evaluation, then as it stands:
+    outputs may have been moved or copied as a whole. A codec of other options or other weights than the evaluation
+    recorded is not taken; `warn` is told when the weights alone differ, or may.
+    """
+    facts = evaluation.record.get("codec")
+    if not isinstance(facts, dict) or not isinstance(facts.get("path"), str):
+        return None
+    went_on = None
+    for codec in _places(PurePath(facts["path"]), evaluation.folder):
+        folder = codec.parent
+        config = _config(codec) if (folder / TRAINING).is_file() else None
+        if config is None or not _same_model(config, facts):
+            continue
+        if facts.get("weights_sha256") is None:
+            if _is_newer(codec / "weights.safetensors", evaluation):
+                warn(f"{evaluation.folder}: {codec} is newer than this evaluation of it: the training may have gone on")
+            return folder
+        if config.get("weights_sha256") == facts["weights_sha256"]:
+            return folder
+        went_on = went_on or folder
+    if went_on is not None:
+        warn(f"{evaluation.folder} stands alone: {went_on} has another codec by now, the training went on since")
+    return None
+
+
+def _places(path: PurePath, evaluation: Path) -> Iterator[Path]:
+    if path.is_absolute():
+        yield Path(path)
+    parts = path.parts[1:] if path.is_absolute() else path.parts
+    for first in range(len(parts) - _LEAST_PARTS + 1):
+        for folder in evaluation.resolve().parents:
+            yield folder.joinpath(*parts[first:])
+    yield evaluation.parent / path.name  # inside of its run folder, however that is called now
+    # at last: from where `compare` runs it may lead to another training of that name
+    yield Path(path)
+
+
+def _config(codec: Path) -> dict[str, object] | None:
+    path = codec / "config.json"
+    try:
+        config = json.loads(path.read_bytes()) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        return None
+    return config if isinstance(config, dict) else None
+
+
+def _same_model(config: dict[str, object], facts: dict[str, object]) -> bool:
+    model, ours = facts.get("model"), config.get("model", config)
+    if not isinstance(model, dict) or not isinstance(ours, dict):
+        return False
+    return all(ours[name] == value for name, value in model.items() if name in ours)
+
+
+def _is_newer(weights: Path, evaluation: Recorded) -> bool:
+    created = evaluation.record.get("created")
+    try:
+        measured = datetime.strptime(str(created), "%Y-%m-%dT%H:%M:%S%z")
+        return weights.stat().st_mtime > measured.timestamp() + _CLOCK_S
+    except (OSError, ValueError):  # no weights there, or no time in the record
+        return False
+
+
+# --- which rows were measured on the same data: only their errors compare -------------------------------------------
+
+
+def told_apart(runs: Sequence[Run]) -> list[Run]:
+    """Return the rows with the names of their data sets made longer until unlike ones have unlike names.
+
+    What differs is appended: the metric, the catalogue's size, of the users' own files the paths, the database's rows.
+    """
+    names = {run.data for run in runs}
+    told = [run if _with_size(run) not in names else replace(run, data=_with_size(run)) for run in runs]
+    for fact in (_metric, _size, _file("train"), _file("database"), _num_database):
+        told = _split(told, fact)
+    return told
+
+
+def _split(runs: Sequence[Run], fact: Callable[[Run], _Fact]) -> list[Run]:
+    facts = {run: fact(run) for run in runs}
+    known: dict[str, dict[object, str]] = {}
+    for run, found in facts.items():
+        if found is not None:
+            known.setdefault(run.data, {})[found[0]] = found[1]
+    return [
+        run if found is None or len(all_known := known[run.data]) == 1
+        else replace(run, data=run.data + _shown(found, all_known))
+        for run, found in facts.items()
+    ]  # fmt: skip
+
+
+def _shown(fact: tuple[object, str], all_known: dict[object, str]) -> str:
+    """Of a path its last part, where that says which."""
+    whole, text = fact
+    return f", {whole}" if isinstance(whole, str) and list(all_known.values()).count(text) > 1 else text
+
+
+def _metric(run: Run) -> _Fact:
+    metric = _first(run, "evaluate.metric", "search.metric", "data.metric") or "l2"  # there was no other at first
+    return str(metric), "" if metric == "l2" else f", {metric}"
+
+
+def _with_size(run: Run) -> str:
+    """Return the name as evaluations of the catalogue's data sets have it."""
+    return f"{run.data} {run.options.get('data.size')}"
+
+
+def _size(run: Run) -> _Fact:
+    size = run.options.get("data.size")
+    return None if size is None or run.data.endswith(f" {size}") else (str(size), f" {size}")
+
+
+def _file(name: str) -> Callable[[Run], _Fact]:
+    def path(run: Run) -> _Fact:
+        found = _first(run, f"evaluate.{name}", f"data.{name}")
+        return None if found is None else (str(found), f", {PurePath(str(found)).name}")
+
+    return path
+
+
+def _num_database(run: Run) -> _Fact:
+    count = _first(run, "evaluate.num_database", "search.num_database", "data.num_database")
+    is_count = isinstance(count, int) and not isinstance(count, bool)
+    return (count, f", {count:,}") if is_count else None
+
+
+def _first(run: Run, *names: str) -> object:
+    return next((value for name in names if (value := run.options.get(name)) is not None), None)

@@ -1,20 +1,25 @@
 """Runs as tables: for a terminal of any width, as Markdown, as csv."""
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rich import box
 from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from qinco_lit.reports.compare.differences import Differences, differences, short_names, value_text
-from qinco_lit.reports.compare.metrics import METRICS, Metric, present
+from qinco_lit.reports.compare.columns import (
+    METRICS,
+    Differences,
+    Metric,
+    differences,
+    present,
+    short_names,
+    value_text,
+)
 from qinco_lit.reports.compare.rows import Run
-from qinco_lit.reports.compare.texts import markdown, plain, shown
+from qinco_lit.reports.kit.tables import Grid, csv_text
+from qinco_lit.reports.kit.texts import markdown, plain, shown
 
 # A terminal shows so many rows; the page and the csv hold all.
 MAX_TERMINAL_ROWS = 40
@@ -138,13 +143,7 @@ def _results_beside(others: list[Column], comparison: Comparison, width: int) ->
 
 def markdown_table(comparison: Comparison) -> str:
     """Return all rows and columns as Markdown."""
-    columns = comparison.columns()
-    lines = [
-        [markdown(column.label) for column in columns],
-        ["--:" if column.is_number else ":--" for column in columns],
-        *zip(*(map(markdown, column.cells) for column in columns), strict=True),
-    ]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return _grid(comparison.columns()).markdown(markdown) + "\n"
 
 
 def csv_table(runs: Sequence[Run]) -> str:
@@ -153,14 +152,13 @@ def csv_table(runs: Sequence[Run]) -> str:
     metrics = list(
         dict.fromkeys([*(metric.name for metric in present(runs)), *(name for run in runs for name in run.results)])
     )
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["name", "kind", "method", "data_set", "state", "folder", *metrics, *options])
+    header = ["name", "kind", "method", "data_set", "state", "folder", *metrics, *options]
+    rows = []
     for run in runs:
         facts = [run.name, run.kind, run.method, run.data, run.state, run.folder]
         results = [_plain(run.results.get(name)) for name in metrics]
-        writer.writerow([*facts, *results, *(value_text(run, name) for name in options)])
-    return text.getvalue()
+        rows.append([*facts, *results, *(value_text(run, name) for name in options)])
+    return csv_text(header, rows)
 
 
 def _plain(value: float | None) -> str:
@@ -205,12 +203,15 @@ def _starts_of_data_sets(runs: Sequence[Run]) -> set[int]:
     return {place for place in range(1, len(runs)) if runs[place].data != runs[place - 1].data}
 
 
+def _grid(columns: Sequence[Column], starts: set[int] | None = None) -> Grid:
+    """Return columns as a table; `starts`: rows that begin a data set, the best of which comes first."""
+    rows = list(zip(*(column.cells for column in columns), strict=True))
+    left = [place for place, column in enumerate(columns) if not column.is_number]
+    starts = starts or set()
+    best = {0, *starts} if len(rows) > 1 else set()
+    return Grid([column.label for column in columns], rows, left=left, bold=best, ends={place - 1 for place in starts})
+
+
 def _table(columns: Sequence[Column], starts: set[int]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
-    for column in columns:
-        table.add_column(column.label, justify="right" if column.is_number else "left", no_wrap=True)
-    rows = list(zip(*(column.cells for column in columns), strict=True))[:MAX_TERMINAL_ROWS]
-    for place, row in enumerate(rows):
-        best = place == 0 or place in starts
-        table.add_row(*map(Text, row), style="bold" if best and len(rows) > 1 else "", end_section=place + 1 in starts)
-    return table
+    shown = [Column(column.label, column.cells[:MAX_TERMINAL_ROWS], column.is_number) for column in columns]
+    return _grid(shown, starts).rich(gap=_GAP, edge=False)

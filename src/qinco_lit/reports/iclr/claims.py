@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from qinco_lit.reports.iclr.numbers import (
+    Measured,
+    Measurements,
     dataset_label,
     is_recall,
     measured_text,
@@ -13,11 +15,11 @@ from qinco_lit.reports.iclr.numbers import (
     points_text,
     rate_text,
     run_href,
-    signed,
+    unique,
 )
 from qinco_lit.reports.iclr.published import PublishedGain, find_published, published_gains, published_numbers
-from qinco_lit.reports.iclr.records import Measured, Measurements, unique
-from qinco_lit.reports.page import Cell, Link, TableBlock
+from qinco_lit.reports.kit.page import Cell, Link, TableBlock
+from qinco_lit.reports.kit.texts import signed
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be said"
 # Orders that every table of the papers shows: the first is better than the second. Of QINCo2 the abstract says so.

@@ -1,31 +1,20 @@
 """The studies as curves and bars, in the manner of the papers' figures."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from io import BytesIO
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, ScalarFormatter
 
-from qinco_lit.reports.iclr.numbers import dataset_label, metric_label, unit_of, value_text
-from qinco_lit.reports.iclr.studies import Point, error_metric, labelled_groups, pareto_front, varying_settings
-from qinco_lit.reports.iclr.tables import settings_text
-from qinco_lit.reports.page import number_text
+from qinco_lit.reports.iclr.numbers import dataset_label, metric_label, settings_text, unit_of, value_text
+from qinco_lit.reports.iclr.studies import FRONTS, Point, error_metric, front_of, labelled_groups, varying_settings
+from qinco_lit.reports.kit.plots import LOOKS, dress, error_axis, figure_bytes, log_x_axis, whole_x_axis
+from qinco_lit.reports.kit.texts import number_text
 
-# Colours of Okabe and Ito, darkened where white paper asks for it; markers and dashes differ too.
-_LOOKS: tuple[dict[str, Any], ...] = (
-    {"color": "#0072B2", "marker": "o", "linestyle": "-"},
-    {"color": "#D55E00", "marker": "s", "linestyle": "--"},
-    {"color": "#00805C", "marker": "D", "linestyle": "-."},
-    {"color": "#A8457F", "marker": "^", "linestyle": ":"},
-    {"color": "#666666", "marker": "v", "linestyle": (0, (3, 1, 1, 1))},
-    {"color": "#9A6A00", "marker": "P", "linestyle": (0, (5, 1))},
-)
 _WIDTH = 7.2
 _NUMBERS = FuncFormatter(lambda value, _: number_text(value))
 
@@ -41,16 +30,11 @@ class Chart:
     @cached_property
     def svg(self) -> str:
         """Return it as SVG without a background, the same text for the same content."""
-        stream = BytesIO()
-        with matplotlib.rc_context({"svg.hashsalt": self.name}):
-            self.figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-        return stream.getvalue().decode()
+        return figure_bytes(self.figure, "svg", transparent=True, salt=self.name).decode()
 
     def png(self) -> bytes:
-        """Return it as PNG on white, 160 dots per inch."""
-        stream = BytesIO()
-        self.figure.savefig(stream, format="png", dpi=160)
-        return stream.getvalue()
+        """Return it as PNG on white."""
+        return figure_bytes(self.figure, "png")
 
 
 def on_white(svg: str) -> str:
@@ -64,37 +48,41 @@ def section_chart(points: list[Point], section: str, dataset: str, base: str) ->
 
     `base` is the method whose bar in an ablation the others are compared with.
     """
-    draw: dict[str, Callable[[list[Point], str], Chart | None]] = {
-        "run_time": _error_against_time,
-        "dynamic_rate": _error_against_rate,
-        "search": _recall_against_speed,
-        "ablation": lambda points, dataset: _bars(points, dataset, base),
-    }
-    return draw[section](points, dataset) if section in draw else None
+    if section == "run_time":
+        caption = "MSE against encoding time: the searches that were measured, the Pareto front as a line."
+        return _fronts(points, section, dataset, caption, named=True)
+    if section == "search":
+        caption = "R@1 against queries per second: operating points, the Pareto fronts as lines."
+        return _fronts(points, section, dataset, caption, named=False)
+    if section == "dynamic_rate":
+        return _error_against_rate(points, dataset)
+    return _bars(points, dataset, base) if section == "ablation" else None
 
 
-def _error_against_time(points: list[Point], dataset: str) -> Chart | None:
-    """Each measured search a point, named by its settings; the Pareto front of each method a line."""
-    cost, gain = "encode_us_per_vector", "mse"
-    known = _with_numbers(points, cost, gain)
+def _fronts(points: list[Point], section: str, dataset: str, caption: str, named: bool) -> Chart | None:
+    """What was measured as faint points, the Pareto front of each method as a line.
+
+    `named`: beside each point the settings that the others do not share.
+    """
+    metrics = FRONTS[section]
+    known = _with_numbers(points, *metrics)
     if not known:
         return None
     varying = varying_settings(known)
-    times = [point.measured[cost].mean for point in known]
     figure, axes = _axes()
     for look, (label, group) in zip(_cycle(), labelled_groups(known), strict=False):
-        _scatter(axes, group, (cost, gain), dataset, look)
-        front = pareto_front(group, cost, gain)
-        axes.plot(*_coordinates(front, (cost, gain), dataset), label=label, **look)
-        for point, x, y in zip(group, *_coordinates(group, (cost, gain), dataset), strict=True):
+        xs, ys = _coordinates(group, metrics, dataset)
+        axes.plot(xs, ys, color=look["color"], marker=look["marker"], markersize=4, linestyle="none", alpha=0.35)
+        axes.plot(*_coordinates(front_of(group, *metrics), metrics, dataset), label=label, **look)
+        for point, x, y in zip(group if named else (), xs, ys, strict=False):
             text = settings_text(tuple((name, value) for name, value in point.settings if name in varying))
             axes.annotate(text, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
-    _log_axis(axes)
-    # room for the name of the last point
-    axes.set_xlim(min(times) / 1.2, 1.2 * max(times) * (max(times) / min(times)) ** 0.15)
-    _dress(axes, metric_label(cost), metric_label(gain, dataset))
-    caption = "MSE against encoding time: the searches that were measured, the Pareto front as a line."
-    return Chart(f"run_time_{dataset}", figure, f"{dataset_label(dataset)}. {caption}")
+    log_x_axis(axes)
+    if named:  # room for the name of the last point
+        costs, _ = _coordinates(known, metrics, dataset)
+        axes.set_xlim(min(costs) / 1.2, 1.2 * max(costs) * (max(costs) / min(costs)) ** 0.15)
+    _dress(axes, metric_label(metrics[0]), metric_label(metrics[1], dataset))
+    return Chart(f"{section}_{dataset}", figure, f"{dataset_label(dataset)}. {caption}")
 
 
 def _error_against_rate(points: list[Point], dataset: str) -> Chart | None:
@@ -107,31 +95,11 @@ def _error_against_rate(points: list[Point], dataset: str) -> Chart | None:
         group.sort(key=lambda point: point.num_bytes)
         _, errors = _coordinates(group, ("mse", "mse"), dataset)
         axes.plot([point.num_bytes for point in group], errors, label=label, **look)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(_NUMBERS)
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    error_axis(axes)
+    whole_x_axis(axes)
     _dress(axes, "rate, bytes per vector", metric_label("mse", dataset))
     caption = "MSE against rate: the first codes of an encoding, decoded by the first steps (dynamic rate)."
     return Chart(f"dynamic_rate_{dataset}", figure, f"{dataset_label(dataset)}. {caption}")
-
-
-def _recall_against_speed(points: list[Point], dataset: str) -> Chart | None:
-    """R@1 against queries per second: operating points faint, the Pareto fronts as lines."""
-    cost, gain = "queries_per_s", "recall_at_1"
-    known = _with_numbers(points, cost, gain)
-    if not known:
-        return None
-    figure, axes = _axes()
-    for look, (label, group) in zip(_cycle(), labelled_groups(known), strict=False):
-        _scatter(axes, group, (cost, gain), dataset, look)
-        front = pareto_front(group, cost, gain)
-        axes.plot(*_coordinates(front, (cost, gain), dataset), label=label, **look)
-    _log_axis(axes)
-    _dress(axes, metric_label(cost), metric_label(gain, dataset))
-    caption = "R@1 against queries per second: operating points, the Pareto fronts as lines."
-    return Chart(f"search_{dataset}", figure, f"{dataset_label(dataset)}. {caption}")
 
 
 def _bars(points: list[Point], dataset: str, base: str) -> Chart | None:
@@ -144,13 +112,13 @@ def _bars(points: list[Point], dataset: str, base: str) -> Chart | None:
     names = [point.method for point in known]
     _, errors = _coordinates(known, (error, error), dataset)
     spreads = [(point.measured[error].spread or 0.0) / unit_of(error, dataset).size for point in known]
-    colors = [_LOOKS[0]["color"] if name == base else "#8C8C8C" for name in names]
+    colors = [LOOKS[0]["color"] if name == base else "#8C8C8C" for name in names]
     bars = axes.barh(range(len(known)), errors, xerr=spreads if any(spreads) else None, color=colors, height=0.7)
     axes.bar_label(
         bars, [value_text(point.measured[error].mean, error, dataset) for point in known], padding=3, fontsize=8
     )
     if base in names:
-        axes.axvline(errors[names.index(base)], color=_LOOKS[0]["color"], linewidth=1.2, linestyle="--")
+        axes.axvline(errors[names.index(base)], color=LOOKS[0]["color"], linewidth=1.2, linestyle="--")
     axes.set_yticks(range(len(known)), names)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.12 * max(errors))
@@ -172,7 +140,7 @@ def _with_numbers(points: Sequence[Point], *metrics: str) -> list[Point]:
 
 def _cycle() -> list[dict[str, Any]]:
     """Looks of more lines than a plot can show: colours repeat, their combination with a width does not."""
-    return [{**look, "linewidth": width, "markersize": 5} for width in (1.8, 1.0, 2.6) for look in _LOOKS]
+    return [{**look, "linewidth": width, "markersize": 5} for width in (1.8, 1.0, 2.6) for look in LOOKS]
 
 
 def _coordinates(points: Sequence[Point], metrics: tuple[str, str], dataset: str) -> tuple[list[float], list[float]]:
@@ -184,26 +152,10 @@ def _coordinates(points: Sequence[Point], metrics: tuple[str, str], dataset: str
     return columns[0], columns[1]
 
 
-def _scatter(axes: Axes, group: Sequence[Point], metrics: tuple[str, str], dataset: str, look: dict[str, Any]) -> None:
-    x, y = _coordinates(group, metrics, dataset)
-    axes.plot(x, y, color=look["color"], marker=look["marker"], markersize=4, linestyle="none", alpha=0.35)
-
-
-def _log_axis(axes: Axes) -> None:
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(_NUMBERS)
-    axes.xaxis.set_minor_formatter(NullFormatter())
-
-
 def _dress(axes: Axes, x: str, y: str, legend: bool = True) -> None:
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
     for axis in (axes.xaxis, axes.yaxis):
         if isinstance(axis.get_major_formatter(), ScalarFormatter):
             axis.set_major_formatter(_NUMBERS)
-    axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    dress(axes, x, y)
     if legend:
         axes.legend(frameon=False)

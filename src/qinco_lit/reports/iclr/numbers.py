@@ -1,15 +1,23 @@
-"""How measured and published numbers are written, and what lies between them."""
+"""Measured numbers, those of several seeds put together; how they and published ones are written, and compared."""
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
 from urllib.parse import quote
 
 from qinco_lit.reports.iclr.published import Published, published_unit
-from qinco_lit.reports.iclr.records import Measured
-from qinco_lit.reports.page import Link
+from qinco_lit.reports.kit.page import Link
+from qinco_lit.reports.kit.texts import signed
 
+Settings = tuple[tuple[str, Any], ...]
+_NAMES = ("section", "dataset", "method", "num_bytes", "metric", "value", "run")
+# Told beside the settings, but an outcome: it differs between seeds that are to be put together.
+_OUTCOMES = ("epochs",)
+# The papers' letters, in the order of the papers; T is ours.
+SEARCH_SETTINGS = {"num_candidates": "A", "beam_size": "B", "candidate_budget": "T"}
 NOT_FINITE = "not finite"
-MINUS = "\N{MINUS SIGN}"
 
 _DATASETS = {
     "bigann1m": "BigANN1M",
@@ -39,6 +47,108 @@ _UNIT_TEXTS = {
 }
 # Rates of methods come before their names in alphabetical order: the order of the papers' tables.
 _METHODS = ("OPQ", "PQ", "RQ", "LSQ", "UNQ", "QINCo1", "QINCo-LR", "QINCo2-tiny", "QINCo2-S", "QINCo2-M", "QINCo2-L")
+
+
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Record:
+    """One measured number of one run; `run` is its folder, relative to the report. A value may be NaN."""
+
+    section: str
+    dataset: str
+    method: str
+    num_bytes: float
+    metric: str
+    value: float
+    seed: int | None
+    settings: Settings
+    run: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The records that differ in their seed only, one for each seed; `first` tells what they share."""
+
+    records: tuple[Record, ...]
+
+    @property
+    def first(self) -> Record:
+        """The record of the first seed."""
+        return self.records[0]
+
+    @property
+    def finite(self) -> tuple[float, ...]:
+        """Values that are numbers."""
+        return tuple(record.value for record in self.records if math.isfinite(record.value))
+
+    @property
+    def mean(self) -> float:
+        """Mean over the seeds; NaN when no value is a number."""
+        return fmean(self.finite) if self.finite else math.nan
+
+    @property
+    def spread(self) -> float | None:
+        """Sample standard deviation over the seeds; None for fewer than two."""
+        return stdev(self.finite) if len(self.finite) > 1 else None
+
+
+class Measurements:
+    """All records, by section, data set, method, rate, metric and settings."""
+
+    def __init__(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Take records as in results.json; those without a value (None) are left out.
+
+        Raises:
+            ValueError: a record lacks a field, naming both.
+        """
+        by_key: dict[tuple[Any, ...], dict[Any, Record]] = {}
+        for place, raw in enumerate(records):
+            record = _record(place, raw)
+            if record is not None:
+                key = (record.section, record.dataset, record.method, record.num_bytes, record.metric, record.settings)
+                # of the same seed the later counts: a folder that was measured again
+                by_key.setdefault(key, {})[record.seed] = record
+        self.all = tuple(Measured(tuple(_in_order(group))) for group in by_key.values())
+
+    def select(self, **fields: Any) -> list[Measured]:
+        """Return what has all of these fields, for example `section="main", metric="mse"`."""
+        return [each for each in self.all if all(getattr(each.first, name) == want for name, want in fields.items())]
+
+    def datasets(self, section: str) -> list[str]:
+        """Return the data sets of a section in the order of the records."""
+        return unique(each.first.dataset for each in self.select(section=section))
+
+
+def unique(items: Iterable[Any]) -> list[Any]:
+    """Return the items without repetitions, in order."""
+    return list(dict.fromkeys(items))
+
+
+def _record(place: int, raw: Mapping[str, Any]) -> Record | None:
+    for name in _NAMES:
+        if name not in raw:
+            raise ValueError(f'record {place} of results.json has no "{name}": {dict(raw)}')
+    if raw["value"] is None:
+        return None
+    told = (raw.get("settings") or {}).items()
+    settings = tuple(sorted((name, _hashable(value)) for name, value in told if name not in _OUTCOMES))
+    fields = {name: raw[name] for name in _NAMES} | {"value": float(raw["value"])}
+    return Record(**fields, seed=raw.get("seed"), settings=settings)
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return tuple(sorted((name, _hashable(each)) for name, each in value.items()))
+    return tuple(_hashable(each) for each in value) if isinstance(value, list) else value
+
+
+def _in_order(group: Mapping[Any, Record]) -> list[Record]:
+    return sorted(group.values(), key=lambda record: (record.seed is not None, record.seed or 0))
+
+
+# --- as text ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -142,14 +252,6 @@ def points_text(value: float, base: float) -> str:
     return signed(100 * (value - base), 1) if math.isfinite(value) and math.isfinite(base) else ""
 
 
-def signed(number: float, decimals: int) -> str:
-    """Return a number with its sign; none where it rounds to zero."""
-    text = f"{abs(number):,.{decimals}f}"
-    if not any(digit in "123456789" for digit in text):
-        return text
-    return f"{MINUS if number < 0 else '+'}{text}"
-
-
 def rate_text(num_bytes: float) -> str:
     """Return a rate for headings: 8 bytes."""
     return f"{num_bytes:g} byte{'' if num_bytes == 1 else 's'}"
@@ -157,3 +259,26 @@ def rate_text(num_bytes: float) -> str:
 
 def _superscript(exponent: int) -> str:
     return "".join("⁰¹²³⁴⁵⁶⁷⁸⁹"[int(digit)] for digit in str(exponent))
+
+
+def settings_text(settings: Settings) -> str:
+    """Return settings for readers, in the papers' letters where they have any: A=16, B=32."""
+    known = sorted(settings, key=lambda setting: setting_place(setting[0]))
+    return ", ".join(
+        f"{setting_label(name)}={setting_value(name, value)}" for name, value in known if value is not None
+    )
+
+
+def setting_label(name: str) -> str:
+    """Return a setting's letter in the papers, or its name."""
+    return SEARCH_SETTINGS.get(name, name)
+
+
+def setting_value(name: str, value: Any) -> Any:
+    """Return the value of a setting for readers: no pre-selection means all codewords."""
+    return "all" if name == "num_candidates" and value == 0 else value
+
+
+def setting_place(name: str) -> int:
+    """Return where a setting stands among others: those with a letter first."""
+    return list(SEARCH_SETTINGS).index(name) if name in SEARCH_SETTINGS else len(SEARCH_SETTINGS)

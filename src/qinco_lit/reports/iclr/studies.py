@@ -4,7 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from qinco_lit.metrics import pareto_front
 from qinco_lit.reports.iclr.numbers import (
+    SEARCH_SETTINGS,
+    Measured,
+    Measurements,
+    Settings,
     dataset_label,
     difference_text,
     is_recall,
@@ -13,18 +18,15 @@ from qinco_lit.reports.iclr.numbers import (
     metric_label,
     percent_text,
     rate_text,
-)
-from qinco_lit.reports.iclr.published import find_published
-from qinco_lit.reports.iclr.records import Measured, Measurements, Settings, unique
-from qinco_lit.reports.iclr.tables import (
-    SEARCH_SETTINGS,
-    is_published,
     setting_label,
     setting_place,
     setting_value,
     settings_text,
+    unique,
 )
-from qinco_lit.reports.page import Cell, TableBlock
+from qinco_lit.reports.iclr.published import find_published
+from qinco_lit.reports.iclr.tables import is_published
+from qinco_lit.reports.kit.page import Cell, TableBlock
 
 # Axes of the plane whose Pareto front a section marks: what it costs, what it brings.
 FRONTS = {"run_time": ("encode_us_per_vector", "mse"), "search": ("queries_per_s", "recall_at_1")}
@@ -168,15 +170,9 @@ def error_metric(points: Iterable[Point]) -> str:
     return "mse" if "mse" in point_metrics(points) else "validation_mse"
 
 
-def pareto_front(points: Sequence[Point], cost: str, gain: str) -> list[Point]:
+def front_of(points: Sequence[Point], cost: str, gain: str) -> list[Point]:
     """Return the points than which no other is better in one metric and at least as good in the other, by `cost`."""
-    front: list[Point] = []
-    for point in sorted(points, key=lambda point: (_badness(point, cost), _badness(point, gain))):
-        if cost in point.measured and gain in point.measured:
-            values = _badness(point, cost), _badness(point, gain)
-            if all(value < float("inf") for value in values) and (not front or values[1] < _badness(front[-1], gain)):
-                front.append(point)
-    return front
+    return pareto_front(points, lambda point: _badness(point, cost), lambda point: _badness(point, gain))
 
 
 def _badness(point: Point, metric: str) -> float:
@@ -195,7 +191,7 @@ def on_fronts(points: Sequence[Point], section: str) -> list[Point]:
     groups: dict[tuple[str, float], list[Point]] = {}
     for point in points:
         groups.setdefault((point.method, point.num_bytes), []).append(point)
-    return [each for group in groups.values() for each in pareto_front(group, cost, gain)]
+    return [each for group in groups.values() for each in front_of(group, cost, gain)]
 
 
 def _metric_cells(point: Point, section: str, dataset: str, metric: str, theirs: bool) -> list[Cell]:

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from qinco_lit.reports.iclr.numbers import (
+    Measured,
+    Measurements,
+    Settings,
     dataset_label,
     difference_text,
     is_recall,
@@ -15,15 +17,14 @@ from qinco_lit.reports.iclr.numbers import (
     points_text,
     rate_text,
     run_href,
+    settings_text,
+    unique,
 )
 from qinco_lit.reports.iclr.published import Published, find_published, published_numbers
-from qinco_lit.reports.iclr.records import Measured, Measurements, Settings, unique
-from qinco_lit.reports.iclr.states import BASELINES, Task, plain_name, state_cell, why_empty
-from qinco_lit.reports.page import Cell, Link, TableBlock
+from qinco_lit.reports.iclr.tasks import BASELINES, ToldTask, plain_name, state_cell, why_empty
+from qinco_lit.reports.kit.page import Cell, Link, TableBlock
 
 METRICS = ("mse", "recall_at_1", "recall_at_10", "recall_at_100")
-# The papers' letters, in the order of the papers; T is ours.
-SEARCH_SETTINGS = {"num_candidates": "A", "beam_size": "B", "candidate_budget": "T"}
 REFERENCE = "RQ"
 
 
@@ -36,7 +37,7 @@ class _Row:
     measured: dict[str, Measured]
 
 
-def main_places(measurements: Measurements, tasks: Sequence[Task], published: bool) -> list[tuple[str, int]]:
+def main_places(measurements: Measurements, tasks: Sequence[ToldTask], published: bool) -> list[tuple[str, int]]:
     """Return (data set, bytes) of the main tables: what was measured or is planned, and the papers' if wanted."""
     places = [(each.first.dataset, int(each.first.num_bytes)) for each in measurements.select(section="main")]
     planned = [task for task in tasks if "main" in task.sections]
@@ -53,7 +54,7 @@ def is_published(dataset: str) -> bool:
     return any(each.dataset == dataset for each in published_numbers())
 
 
-def comparison_table(measurements: Measurements, tasks: Sequence[Task], dataset: str, num_bytes: int) -> TableBlock:
+def comparison_table(measurements: Measurements, tasks: Sequence[ToldTask], dataset: str, num_bytes: int) -> TableBlock:
     """Return published | ours | difference of each metric, a method a row; unknown cells are empty."""
     rows = _rows(measurements, tasks, dataset, num_bytes)
     seeds = _seeds(rows)
@@ -76,7 +77,7 @@ def comparison_table(measurements: Measurements, tasks: Sequence[Task], dataset:
     return TableBlock([*header, *_seed_header(seeds)], cells, _comparison_caption(dataset, num_bytes))
 
 
-def relative_table(measurements: Measurements, tasks: Sequence[Task], dataset: str, num_bytes: int) -> TableBlock:
+def relative_table(measurements: Measurements, tasks: Sequence[ToldTask], dataset: str, num_bytes: int) -> TableBlock:
     """Return our numbers on a data set that is not the papers': against RQ, beside what the papers found against RQ."""
     rows = _rows(measurements, tasks, dataset, num_bytes)
     seeds = _seeds(rows)
@@ -137,29 +138,6 @@ def published_tables() -> Iterator[TableBlock]:
         yield TableBlock(header, rows, _comparison_caption(dataset, num_bytes))
 
 
-def settings_text(settings: Settings) -> str:
-    """Return settings for readers, in the papers' letters where they have any: A=16, B=32."""
-    known = sorted(settings, key=lambda setting: setting_place(setting[0]))
-    return ", ".join(
-        f"{setting_label(name)}={setting_value(name, value)}" for name, value in known if value is not None
-    )
-
-
-def setting_label(name: str) -> str:
-    """Return a setting's letter in the papers, or its name."""
-    return SEARCH_SETTINGS.get(name, name)
-
-
-def setting_value(name: str, value: Any) -> Any:
-    """Return the value of a setting for readers: no pre-selection means all codewords."""
-    return "all" if name == "num_candidates" and value == 0 else value
-
-
-def setting_place(name: str) -> int:
-    """Return where a setting stands among others: those with a letter first."""
-    return list(SEARCH_SETTINGS).index(name) if name in SEARCH_SETTINGS else len(SEARCH_SETTINGS)
-
-
 def papers_against_reference(method: str, num_bytes: float) -> str | None:
     """Return the range of the published MSE of a method against RQ over the papers' data sets; None if unknown."""
     changes = []
@@ -174,7 +152,7 @@ def papers_against_reference(method: str, num_bytes: float) -> str | None:
     return low if low == high else f"{low.removesuffix(' %')} … {high}"
 
 
-def _rows(measurements: Measurements, tasks: Sequence[Task], dataset: str, num_bytes: int) -> list[_Row]:
+def _rows(measurements: Measurements, tasks: Sequence[ToldTask], dataset: str, num_bytes: int) -> list[_Row]:
     by_point: dict[tuple[str, Settings], dict[str, Measured]] = {}
     for each in measurements.select(section="main", dataset=dataset, num_bytes=num_bytes):
         by_point.setdefault((each.first.method, each.first.settings), {})[each.first.metric] = each
@@ -191,7 +169,7 @@ def _rows(measurements: Measurements, tasks: Sequence[Task], dataset: str, num_b
     return sorted(rows, key=lambda row: (*method_place(row.method), row.label))
 
 
-def _expected(tasks: Sequence[Task], dataset: str, num_bytes: int) -> list[str]:
+def _expected(tasks: Sequence[ToldTask], dataset: str, num_bytes: int) -> list[str]:
     """Return the methods that the table would have if all were measured: the papers', and the planned ones."""
     planned = [task for task in tasks if "main" in task.sections and task.method != BASELINES]
     return [

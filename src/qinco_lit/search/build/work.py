@@ -66,7 +66,7 @@ class IndexWork:
             raise ValueError(f"{self.folder} exists and is no work folder of an index: name another output=")
         write_atomically(file, json.dumps(job, indent=2) + "\n")
 
-    def alone(self, part: int | None = None, parts: int = 1) -> AbstractContextManager[None]:
+    def alone(self, part: int | None = None, parts: int = 1) -> AbstractContextManager[bool]:
         """Wait until no other process fits the decoders, or builds a part, inside such a block; keep them out."""
         what = "fits the decoders" if part is None else f"builds part={part} of parts={parts}"
         name = "fit" if part is None else self.part_file(part, parts).stem

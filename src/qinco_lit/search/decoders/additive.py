@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float32, Float64, Int, Integer, Real
 from torch import Tensor
 
-from qinco_lit.arrays import as_float32, as_int64
+from qinco_lit.arrays import as_float32, as_int64, check_range
 from qinco_lit.search.decoders.normal_equations import CountMatrix, NormalEquations, StoredCodes, sum_of_codewords
 
-__all__ = ["AdditiveDecoder", "AdditiveFit", "check_range", "code_columns", "sum_of_codewords"]
+__all__ = ["AdditiveDecoder", "AdditiveFit", "code_columns", "sum_of_codewords"]
 
 _ROWS_PER_BLOCK = 16_384
 _DECODED_ROWS = 65_536
@@ -29,15 +29,8 @@ def code_columns(
         raise ValueError(f"codes of shape {codes.shape} do not fit this decoder: expected (n, {num_steps})")
     columns = as_int64(codes, device, "codes", "uint8 or uint16")
     if codes.dtype != np.uint8 or codebook_size < 256:
-        check_range(columns, codebook_size, "code", "codebook_size")
+        check_range(columns, codebook_size, word="code", option="codebook_size")
     return columns
-
-
-def check_range(values: Int[Tensor, "..."], limit: int, word: str, option: str) -> None:
-    """Refuse (ValueError) integers outside of [0, limit), naming one."""
-    bad = (values < 0) | (values >= limit)
-    if bool(bad.any()):
-        raise ValueError(f"{word} {int(values[bad][0])} is out of range: {option} is {limit}")
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
+from qinco_lit.arrays import check_range
 from qinco_lit.atomic import replacing_directory
-from qinco_lit.search.decoders.additive import AdditiveDecoder, check_range, code_columns, sum_of_codewords
+from qinco_lit.search.decoders.additive import AdditiveDecoder, code_columns, sum_of_codewords
 
 _FORMAT = "qinco_lit pairwise decoder"
 _VERSION = 1
@@ -140,7 +141,7 @@ def list_columns(
         ValueError: a list id out of range.
     """
     ids = torch.from_numpy(list_ids.astype(np.int64))
-    check_range(ids, len(list_codes), "list id", "num_lists")
+    check_range(ids, len(list_codes), word="list id", option="num_lists")
     return torch.from_numpy(list_codes[ids.numpy()].astype(np.int64))
 
 

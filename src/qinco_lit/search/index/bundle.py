@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.numpy import save as safetensors_bytes
 
-from qinco_lit.atomic import replacing_directory
+from qinco_lit.atomic import put_back, replacing_directory
 from qinco_lit.coarse.list_assigner import EXACT_LISTS, ListAssigner
 from qinco_lit.codec import Codec
 from qinco_lit.quantizers.precision import recorded_precision
@@ -161,6 +161,7 @@ def read_config(directory: Path) -> dict[str, Any]:
         FileNotFoundError: no index there.
         ValueError: another format.
     """
+    put_back(directory)
     file = directory / _CONFIG
     if not file.is_file():
         raise FileNotFoundError(f"no index in {directory}: {_CONFIG} is missing (`qinco index` writes one)")

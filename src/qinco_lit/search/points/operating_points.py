@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from qinco_lit import metrics
 from qinco_lit.search.points.engines import Effort, Engine
 
 Parameters = dict[str, int]
@@ -137,11 +138,7 @@ def _covers(some: tuple[int, ...], other: tuple[int, ...]) -> bool:
 
 def pareto_front(points: Iterable[OperatingPoint], k: int) -> list[OperatingPoint]:
     """Points than which no other is as fast with a higher R@k, nor faster with the same: fastest first."""
-    front: list[OperatingPoint] = []
-    for point in sorted(points, key=lambda point: (-point.queries_per_s, -point.recall[k])):
-        if not front or point.recall[k] > front[-1].recall[k]:
-            front.append(point)
-    return front
+    return metrics.pareto_front(points, lambda point: -point.queries_per_s, lambda point: -point.recall[k])
 
 
 def fastest_with(points: Iterable[OperatingPoint], k: int, recall: float) -> OperatingPoint | None:

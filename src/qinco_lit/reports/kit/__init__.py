@@ -1,0 +1,1 @@
+"""What all reports are made with: numbers as text, tables, plots, and pages of one HTML file."""
