@@ -111,7 +111,7 @@ def _model(num_steps: int, beam_size: int) -> dict[str, Any]:
 
 def _config(model: dict[str, Any], lr: float, seed: int) -> dict[str, Any]:
     names = ("limit_train", "limit_database", "eval_batch_size", "build_workers")
-    data = {"_target_": "datamodules.photo_sift.PhotoSiftDataModule", "num_train": 100_000, **dict.fromkeys(names)}
+    data = {"_target_": "datamodules.photo_sift.photo_sift", "num_train": 100_000, **dict.fromkeys(names)}
     recipe = {
         "batch_size": 512, "normalization": "standard", "initial_codebooks": "kmeans", "optimizer": "adamw", "lr": lr,
         "weight_decay": 0.1, "clip_value": 0.1, "schedule": "cosine", "warmup_epochs": 0.3, "search_precision": "fast",

@@ -25,8 +25,9 @@ import torch
 from measuring import heading, line, machine
 from subjects import add_options, device_of, trained
 
-from datamodules.photo_sift import PhotoSiftDataModule
+from datamodules.photo_sift import photo_sift
 from qinco_lit import Codec
+from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.search.decoders.additive import AdditiveDecoder, AdditiveFit
 from qinco_lit.search.decoders.pairwise import PairwiseDecoder, fit_pairwise
 
@@ -163,7 +164,7 @@ def main() -> None:
     assert quantizer is not None
     codec = Codec(quantizer)
     sizes = dict(zip(("num_train", "num_database", "num_queries"), options.photo_sift, strict=True))
-    data = PhotoSiftDataModule(root=options.root, batch_size=512, **sizes)
+    data = VectorDataModule(photo_sift(root=options.root, **sizes), batch_size=512)
     data.prepare_data()
     data.setup("fit")
     training_x, validation_x = data.train_vectors[: options.rows], data.val_vectors[: len(data.val_vectors)]

@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 from measuring import heading, line, machine, median_ratio, rounds
-
-from datamodules.photo_sift import PhotoSiftDataModule
-from qinco_lit import Codec
 from qinco_lit.quantizers.costs import decode_multiplications, encode_multiplications
+
+from datamodules.photo_sift import photo_sift
+from qinco_lit import Codec
+from qinco_lit.data.data_module import VectorDataModule
 
 
 def photo_rows(rows: int) -> np.ndarray:
-    data = PhotoSiftDataModule(root="data/photo_sift", num_queries=10_000, limit_database=rows)
+    data = VectorDataModule(photo_sift(root="data/photo_sift", num_queries=10_000), limit_database=rows)
     data.prepare_data()
     data.setup("test")
     return np.asarray(data.database[:rows])

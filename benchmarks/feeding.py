@@ -20,13 +20,14 @@ import torch
 
 from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.vectors import VectorWriter
+from qinco_lit.vectors.data_facts import DataSource
 
 DIM, BATCH_SIZE, NUM_VAL = 128, 1024, 10_000
 
 
 def data_module(path: Path, epoch_size: int) -> VectorDataModule:
     data = VectorDataModule(
-        name="feeding", train_path=str(path), batch_size=BATCH_SIZE, num_val=NUM_VAL, epoch_size=epoch_size
+        DataSource(name="feeding", train=path), batch_size=BATCH_SIZE, num_val=NUM_VAL, epoch_size=epoch_size
     )
     data.setup()
     return data

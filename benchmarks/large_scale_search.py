@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from measuring import heading, line, machine, median_ratio, rounds
 
-from datamodules.photo_sift import PhotoSiftDataModule
+from datamodules.photo_sift import photo_sift
 from qinco_lit import Searcher
+from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.metrics import recall_at
 from qinco_lit.search.index.bundle import load
 from qinco_lit.search.plain_scan import PlainScan
@@ -54,7 +55,7 @@ def recalls(ids: np.ndarray, truth: np.ndarray) -> str:
     return ", ".join(f"{100 * share:.2f}" for share in recall_at(ids, truth, (1, 10)).values())
 
 
-def print_full_decoding(index: Path, codes: Path, data: PhotoSiftDataModule, queries: np.ndarray) -> None:
+def print_full_decoding(index: Path, codes: Path, data: VectorDataModule, queries: np.ndarray) -> None:
     store = open_codes(codes)
     x_hat = load(index).codec.decode(store[:], list_ids=store.list_ids())
     mse = float(((x_hat - data.database[:].astype(np.float32)) ** 2).sum(1).mean())
@@ -116,8 +117,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     num_train, num_database, num_queries = arguments.photo_sift
-    data = PhotoSiftDataModule(
-        root="data/photo_sift", num_train=num_train, num_database=num_database, num_queries=num_queries
+    data = VectorDataModule(
+        photo_sift(root="data/photo_sift", num_train=num_train, num_database=num_database, num_queries=num_queries)
     )
     data.prepare_data()
     data.setup()

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import cv2
 
-from datamodules.photo_build import build_photo_sift
 from datamodules.photo_rows import default_num_workers
+from datamodules.photo_sift import build_photo_sift
 from datamodules.photo_views import view_descriptors
 
 

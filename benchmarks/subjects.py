@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from datamodules.photo_sift import PhotoSiftDataModule
+from datamodules import photo_sift as built
 from qinco_lit import Codec
+from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.quantizers import QINCo
 from qinco_lit.quantizers.precision import FLOAT32
-from qinco_lit.training.initialization import init_networks
+from qinco_lit.training.start import init_networks
 from qinco_lit.vectors import open_vectors
 
 Pair = tuple[int, int]
@@ -99,9 +100,9 @@ def trained_subject(quantizer: QINCo, options: argparse.Namespace, rows: int, tr
     return Subject(name_of(quantizer), "trained", quantizer, *on_device)
 
 
-def photo_sift(root: str) -> PhotoSiftDataModule:
+def photo_sift(root: str) -> VectorDataModule:
     """The default data set, made if it is not there."""
-    data = PhotoSiftDataModule(root=root, batch_size=512)
+    data = VectorDataModule(built.photo_sift(root=root), batch_size=512)
     data.prepare_data()
     return data
 

@@ -31,12 +31,12 @@ from subjects import Pair, add_options, device_of, name_of, pair, photo_sift, ra
 from torch import Tensor
 from training_quality import BREADTHS, breadth_options, budget_options, quality
 
-from datamodules.photo_sift import PhotoSiftDataModule
+from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.quantizers import QINCo
 from qinco_lit.quantizers.precision import PRECISIONS, precision_for
-from qinco_lit.training.initialization import kmeans_codebooks, set_normalization
 from qinco_lit.training.module import QuantizerTraining
 from qinco_lit.training.recipe import Recipe
+from qinco_lit.training.start import set_normalization
 from qinco_lit.training.trainer import quiet_lightning
 
 Result = TypeVar("Result")
@@ -61,7 +61,7 @@ def with_search(template: QINCo, search: dict[str, Any]) -> QINCo:
     return copy.to(template.data_mean.device)
 
 
-def batches(data: PhotoSiftDataModule, device: torch.device) -> Iterator[Tensor]:
+def batches(data: VectorDataModule, device: torch.device) -> Iterator[Tensor]:
     while True:
         for batch in data.train_dataloader():
             yield batch.to(device)
@@ -78,8 +78,7 @@ class Ours:
 
     def __init__(self, quantizer: QINCo, recipe: Recipe, source: Iterator[Tensor]) -> None:
         self.device, self.source = quantizer.data_mean.device, source
-        codebooks = partial(kmeans_codebooks, iterations=1, split_empty=True)
-        self.module = QuantizerTraining(quantizer, recipe, initial_codebooks=codebooks, seed=0).to(self.device)
+        self.module = QuantizerTraining(quantizer, recipe, start=lambda *_: None, seed=0).to(self.device)
         self.module.trainer = Trainer(
             accelerator="gpu" if self.device.type == "cuda" else "cpu",
             devices=1,
@@ -168,7 +167,7 @@ class Plain:
         self.optimizer.zero_grad()
 
 
-def template_model(options: argparse.Namespace, data: PhotoSiftDataModule) -> QINCo:
+def template_model(options: argparse.Namespace, data: VectorDataModule) -> QINCo:
     """The trained S, or a random one in the normalisation of the data."""
     own = trained(options, needed=False)
     if own is not None and (options.codec or name_of(own) == "S"):

@@ -1,4 +1,4 @@
-"""The data sets of the papers: facts about their files, and the function that opens them.
+"""The data sets of the papers: facts about their files, and the function that says where they are.
 
 Sources: the QINCo papers (arXiv 2401.14732, 2501.03078), the TexMex corpus page, the big-ann-benchmarks page. The urls
 were not tried by our tests. None stands for a number that no source states; nothing is guessed.
@@ -6,16 +6,11 @@ were not tried by our tests. None stands for a number that no source states; not
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qinco_lit.vectors import open_vectors
-from qinco_lit.vectors.data_facts import DataFacts, DataFile
-from qinco_lit.vectors.metric import Metric
-
-if TYPE_CHECKING:
-    from qinco_lit.data.data_module import VectorDataModule
-else:
-    VectorDataModule = Any  # imported by what opens a set: the facts need not wait for torch
+from qinco_lit.vectors.data_facts import DataFacts, DataFile, DataSource
+from qinco_lit.vectors.neighbours import Metric
 
 _QINCO = "https://dl.fbaipublicfiles.com/QINCo/datasets"
 _TEXMEX = "ftp://ftp.irisa.fr/local/texmex/corpus"
@@ -168,51 +163,24 @@ CATALOGUE: dict[str, Dataset] = {
 }
 
 
-def open_dataset(
-    *,
-    name: str,
-    root: str,
-    size: str = "1M",
-    batch_size: int = 1024,
-    eval_batch_size: int | None = None,
-    num_val: int = 10_000,
-    limit_train: int | None = None,
-    limit_database: int | None = None,
-    epoch_size: int = 10_000_000,
-    seed: int = 0,
-    cache_dir: str = "data/cache",
-    metric: Metric = "l2",
-) -> VectorDataModule:
-    """Return the data module of a data set of the papers.
+def open_dataset(*, name: str, root: str, size: str = "1M", metric: Metric = "l2") -> DataSource:
+    """Return where the files of a data set of the papers are.
 
     `name` is a key of `CATALOGUE`, `root` the folder of its files, `size` 1M or 1B: the rows of the database, with the
     training file that goes with it. The ground truth that comes with a set is by squared L2: for another `metric` the
-    neighbours are computed. The other arguments are those of `VectorDataModule`.
+    neighbours are computed.
 
     Raises:
         ValueError: no such data set or size.
         FileNotFoundError: a file is missing; the message names it and the command that brings it.
     """
-    from qinco_lit.data.data_module import VectorDataModule
-
     dataset, files = _found(name, size)
-    truth = files.ground_truth if metric == "l2" else None
-    return VectorDataModule(
-        name=name,
-        train_path=_present(files.train, root, dataset, size),
-        database_path=_present(files.database, root, dataset, size),
-        queries_path=_present(files.queries, root, dataset, size),
-        ground_truth_path=None if truth is None else _present(truth, root, dataset, size),
-        batch_size=batch_size,
-        eval_batch_size=eval_batch_size,
-        num_val=num_val,
-        limit_train=limit_train,
-        limit_database=limit_database,
-        epoch_size=epoch_size,
-        seed=seed,
-        cache_dir=cache_dir,
-        metric=metric,
+    train, database, queries = (
+        _present(file, root, dataset, size) for file in (files.train, files.database, files.queries)
     )
+    truth = files.ground_truth if metric == "l2" else None
+    truth_path = None if truth is None else _present(truth, root, dataset, size)
+    return DataSource(name=name, train=train, database=database, queries=queries, ground_truth=truth_path)
 
 
 def published_files(*, name: str, small: bool) -> list[DataFile]:

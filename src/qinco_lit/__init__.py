@@ -10,20 +10,31 @@ if TYPE_CHECKING:
     from qinco_lit.codec import Codec
     from qinco_lit.encoding.encode_file import encode_file
     from qinco_lit.evaluation.evaluate import evaluate
+    from qinco_lit.search.build.build_index import build_index
+    from qinco_lit.search.points.explore import explore
+    from qinco_lit.search.points.operating_points import pareto_front
     from qinco_lit.search.searcher import Searcher
+    from qinco_lit.training.train import train
     from qinco_lit.vectors import open_codes, open_vectors
 
     __version__: str
 
-__all__ = ["Codec", "Searcher", "__version__", "encode_file", "evaluate", "open_codes", "open_vectors"]
+__all__ = [
+    "Codec", "Searcher", "__version__", "build_index", "encode_file", "evaluate", "explore", "open_codes",
+    "open_vectors", "pareto_front", "train",
+]  # fmt: skip
 
 _HOMES = {
     "Codec": "qinco_lit.codec",
     "Searcher": "qinco_lit.search.searcher",
+    "build_index": "qinco_lit.search.build.build_index",
+    "explore": "qinco_lit.search.points.explore",
+    "pareto_front": "qinco_lit.search.points.operating_points",
     "encode_file": "qinco_lit.encoding.encode_file",
     "evaluate": "qinco_lit.evaluation.evaluate",
     "open_codes": "qinco_lit.vectors",
     "open_vectors": "qinco_lit.vectors",
+    "train": "qinco_lit.training.train",
 }
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import qinco_lit.conf
 from datamodules.catalogue import CATALOGUE, DataFile, open_dataset
+from qinco_lit.data.data_module import data_module
 from qinco_lit.vectors import write_vectors
 
 CONFIGS = Path(qinco_lit.conf.__path__[0]) / "data"
@@ -43,7 +43,7 @@ def test_miniature_files_open_through_the_config(name: str, size: str, tmp_path:
     else:
         squared_l2 = ((queries[:, None].astype(int) - database[None].astype(int)) ** 2).sum(2)
         truth = np.argsort(squared_l2, axis=1, kind="stable")
-    data = instantiate(_config(name, tmp_path, size=size, num_val=20), batch_size=10, seed=1)
+    data = data_module(_config(name, tmp_path, size=size, num_val=20), batch_size=10, seed=1)
     data.prepare_data()
     data.setup()
     assert (data.name, data.dim, data.batch_size, data.seed) == (name, dataset.dim, 10, 1)
@@ -61,7 +61,7 @@ def test_miniature_files_open_through_the_config(name: str, size: str, tmp_path:
 def test_the_lists_of_neighbours_that_come_with_a_set_are_for_squared_l2(metric: str, tmp_path: Path):
     files, root = CATALOGUE["bigann"].sizes["1M"], tmp_path / "bigann"
     rows = {file: _write_miniature(root, file, 60, 128) for file in (files.train, files.database, files.queries)}
-    data = instantiate(_config("bigann", tmp_path, metric=metric, num_val=20))
+    data = data_module(_config("bigann", tmp_path, metric=metric, num_val=20))
     data.setup()
     database, queries = (rows[file].astype(np.float64) for file in (files.database, files.queries))
     if metric == "cosine":
@@ -84,7 +84,7 @@ def test_configs_hold_the_defaults_of_the_papers(name: str, tmp_path: Path):
 
 def test_config_of_own_files(tmp_path: Path):
     np.save(tmp_path / "mine.npy", np.zeros((30, 4), np.float32))
-    data = instantiate(_config("files", tmp_path, train=str(tmp_path / "mine.npy"), num_val=10), batch_size=5, seed=0)
+    data = data_module(_config("files", tmp_path, train=str(tmp_path / "mine.npy"), num_val=10), batch_size=5, seed=0)
     data.setup()
     assert (data.name, len(data.train_vectors), data.queries) == ("files", 20, None)
 

@@ -13,6 +13,7 @@ from datamodules.files import open_files
 from qinco_lit.data import ground_truth as ground_truth_module
 from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.vectors import write_vectors
+from qinco_lit.vectors.data_facts import DataSource
 from qinco_lit.vectors.unit_rows import unit_rows
 
 RNG = np.random.default_rng(5)
@@ -37,14 +38,17 @@ def make(tmp_path: Path):
     def make(**changes: object) -> VectorDataModule:
         options: dict[str, object] = {
             "name": "tiny",
-            "train_path": str(tmp_path / "train.bvecs"),
-            "database_path": str(tmp_path / "database.bvecs"),
-            "queries_path": str(tmp_path / "queries.bvecs"),
+            "train": str(tmp_path / "train.bvecs"),
+            "database": str(tmp_path / "database.bvecs"),
+            "queries": str(tmp_path / "queries.bvecs"),
             "num_val": 100,
             "batch_size": 64,
             "cache_dir": str(tmp_path / "cache"),
         }
-        data = VectorDataModule(**(options | changes))  # type: ignore[arg-type]
+        given = options | changes
+        names = ("name", "train", "database", "queries", "ground_truth")
+        files = {name: given.pop(name) for name in names if name in given}
+        data = VectorDataModule(DataSource(**files), **given)  # type: ignore[arg-type]
         data.prepare_data()
         data.setup()
         return data
@@ -100,7 +104,7 @@ def test_epoch_size_walks_through_the_file(make):
 
 
 def test_given_ground_truth_is_read(make, tmp_path: Path):
-    data = make(ground_truth_path=str(tmp_path / "truth.ivecs"))
+    data = make(ground_truth=str(tmp_path / "truth.ivecs"))
     assert data.ground_truth.dtype == np.int64
     np.testing.assert_array_equal(data.ground_truth, _neighbours(DATABASE, 10))
     assert not (tmp_path / "cache").exists()
@@ -110,7 +114,7 @@ def test_given_ground_truth_may_be_padded_after_the_first_column(make, tmp_path:
     padded = _neighbours(DATABASE, 10)
     padded[3, 1:], padded[7, 6:] = -1, -1
     write_vectors(tmp_path / "padded.ivecs", padded.astype(np.int32))
-    np.testing.assert_array_equal(make(ground_truth_path=str(tmp_path / "padded.ivecs")).ground_truth, padded)
+    np.testing.assert_array_equal(make(ground_truth=str(tmp_path / "padded.ivecs")).ground_truth, padded)
 
 
 def test_computed_ground_truth_is_brute_force_and_kept(make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -123,7 +127,7 @@ def test_computed_ground_truth_is_brute_force_and_kept(make, tmp_path: Path, mon
 def test_ground_truth_follows_the_database(make, tmp_path: Path):
     """Another part of the database, or another file under the same name, never meets the neighbours of the old one."""
     assert make().ground_truth.max() > 149
-    limited = make(limit_database=150, ground_truth_path=str(tmp_path / "truth.ivecs"))
+    limited = make(limit_database=150, ground_truth=str(tmp_path / "truth.ivecs"))
     np.testing.assert_array_equal(limited.ground_truth, _neighbours(DATABASE[:150]))
     few = make(limit_database=30)
     np.testing.assert_array_equal(few.ground_truth, _neighbours(DATABASE[:30], 30))
@@ -133,17 +137,17 @@ def test_ground_truth_follows_the_database(make, tmp_path: Path):
 
 
 def test_first_and_last_rows_of_one_file_are_two_databases(make, tmp_path: Path):
-    validation = make(database_path=None)
+    validation = make(database=None)
     np.testing.assert_array_equal(validation.database[:], TRAIN[900:])
     np.testing.assert_array_equal(validation.ground_truth, _neighbours(TRAIN[900:]))
-    first = make(database_path=str(tmp_path / "train.bvecs"), limit_database=100)
+    first = make(database=str(tmp_path / "train.bvecs"), limit_database=100)
     np.testing.assert_array_equal(first.ground_truth, _neighbours(TRAIN[:100]))
 
 
 def test_hdf5_datasets_are_files_too(make, tmp_path: Path):
     path = f"{tmp_path / 'all.hdf5'}"
     write_vectors(f"{path}:train", DATABASE.astype(np.float32))
-    data = make(database_path=f"{path}:train")
+    data = make(database=f"{path}:train")
     np.testing.assert_array_equal(data.ground_truth, _neighbours(DATABASE))
 
 
@@ -159,31 +163,31 @@ def test_hdf5_datasets_are_files_too(make, tmp_path: Path):
             "train.bvecs: 1000 rows, data.num_val=1000 leaves none to train on: lower data.num_val to 100",
         ),
         (
-            {"database_path": "{}/other.fvecs"},
+            {"database": "{}/other.fvecs"},
             "other.fvecs has dimension 8, {}/train.bvecs has 16: give files of one data set",
         ),
         (
-            {"queries_path": "{}/other.fvecs"},
+            {"queries": "{}/other.fvecs"},
             "other.fvecs has dimension 8, {}/train.bvecs has 16: give files of one data set",
         ),
         (
-            {"ground_truth_path": "{}/few.ivecs"},
+            {"ground_truth": "{}/few.ivecs"},
             "few.ivecs: ground truth of 3 queries, there are 20: give the matching files",
         ),
         (
-            {"ground_truth_path": "{}/far.ivecs"},
+            {"ground_truth": "{}/far.ivecs"},
             "far.ivecs: id 300 of query 3 is outside of the database of 300 rows: give the matching files",
         ),
         (
-            {"ground_truth_path": "{}/none.ivecs"},
+            {"ground_truth": "{}/none.ivecs"},
             "none.ivecs: id -1 of query 2 is outside of the database of 300 rows: give the matching files",
         ),
         (
-            {"ground_truth_path": "{}/below.ivecs"},
+            {"ground_truth": "{}/below.ivecs"},
             "below.ivecs: id -2 of query 5 is outside of the database of 300 rows: give the matching files",
         ),
         (
-            {"ground_truth_path": "{}/other.fvecs"},
+            {"ground_truth": "{}/other.fvecs"},
             "other.fvecs: ground truth holds float32, expected integer ids: give an ivecs, ibin or npy file",
         ),
     ],
@@ -251,7 +255,7 @@ def test_the_true_neighbours_by_cosine(make):
     found = np.take_along_axis(cosines, data.ground_truth, axis=1)
     # float32 components of unit vectors: pairs closer than this may change places
     np.testing.assert_allclose(found, -np.sort(-cosines, axis=1)[:, :100], atol=3e-7)
-    validation = make(metric="cosine", database_path=None)
+    validation = make(metric="cosine", database=None)
     np.testing.assert_array_equal(validation.database[:], unit_rows(TRAIN[900:]))
     assert validation.ground_truth.shape == (20, 100)
 
@@ -266,12 +270,12 @@ def test_metrics_never_share_true_neighbours(make, tmp_path: Path):
 
 @pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
 def test_a_given_ground_truth_is_taken_by_every_metric(make, tmp_path: Path, metric: str):
-    data = make(metric=metric, ground_truth_path=str(tmp_path / "truth.ivecs"))
+    data = make(metric=metric, ground_truth=str(tmp_path / "truth.ivecs"))
     np.testing.assert_array_equal(data.ground_truth, _neighbours(DATABASE, 10))
 
 
 def test_no_queries_no_neighbours(make):
-    data = make(queries_path=None)
+    data = make(queries=None)
     assert data.queries is None
     with pytest.raises(
         ValueError, match=r"^data set tiny has no queries, so no true neighbours: give data\.queries=FILE$"
@@ -281,7 +285,7 @@ def test_no_queries_no_neighbours(make):
 
 def test_own_files(tmp_path: Path):
     np.save(tmp_path / "mine.npy", TRAIN.astype(np.float32))
-    data = open_files(train=str(tmp_path / "mine.npy"), num_val=50)
+    data = VectorDataModule(open_files(train=str(tmp_path / "mine.npy")), num_val=50)
     data.setup()
     assert (data.name, data.dim, len(data.train_vectors), len(data.database)) == ("files", 16, 950, 50)
     assert next(iter(data.val_dataloader())).dtype == torch.float32

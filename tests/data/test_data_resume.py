@@ -13,6 +13,7 @@ from torch import Tensor
 from qinco_lit.data import loader as loader_module
 from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.vectors import write_vectors
+from qinco_lit.vectors.data_facts import DataSource
 
 NUM_BATCHES, NUM_EPOCHS = 12, 3
 
@@ -62,9 +63,8 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write_vectors(path, np.repeat(np.arange(115, dtype=np.float32)[:, None], 2, axis=1))
 
     def make(**changes: int) -> VectorDataModule:
-        return VectorDataModule(
-            name="t", train_path=str(path), num_val=10, **({"batch_size": 8, "epoch_size": 100} | changes)
-        )
+        options = {"batch_size": 8, "epoch_size": 100} | changes
+        return VectorDataModule(DataSource(name="t", train=path), num_val=10, **options)
 
     return make
 

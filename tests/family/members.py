@@ -124,7 +124,7 @@ def qinco(folder: Path, *arguments: str) -> str:
 def _without_plots() -> Iterator[None]:
     """Half of the time of an evaluation; that plots are drawn is tested with the reports."""
     with pytest.MonkeyPatch.context() as patch:
-        for place in ("evaluate", "search_output"):
+        for place in ("evaluate", "search"):
             patch.setattr(f"qinco_lit.commands.{place}.figure_bytes", lambda *_: b"")
         yield
 

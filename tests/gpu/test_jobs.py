@@ -14,6 +14,7 @@ import torch
 from qinco_lit.codec import Codec
 from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.vectors import open_codes, write_vectors
+from qinco_lit.vectors.data_facts import DataSource
 from tests.training.conftest import SMALL, clustered
 
 pytestmark = pytest.mark.gpu
@@ -81,8 +82,7 @@ def test_interrupted_and_resumed_is_the_codec_of_the_whole_run(
 
 def test_validation_error_is_that_of_the_codec_in_float32(folder: Path, gpu: torch.device) -> None:
     data = VectorDataModule(
-        name="small",
-        train_path=str(folder / "train.fvecs"),
+        DataSource(name="small", train=folder / "train.fvecs"),
         batch_size=64,
         num_val=NUM_VAL,
         cache_dir=str(folder / "data"),

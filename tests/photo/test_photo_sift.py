@@ -10,9 +10,10 @@ import sys
 import numpy as np
 import pytest
 
-from datamodules import photo_build, photo_rows, photo_views
-from datamodules.photo_build import build_photo_sift, photo_sift_folder
-from datamodules.photo_sift import PhotoSiftDataModule
+from datamodules import photo_rows, photo_views
+from datamodules import photo_sift as photo_build
+from datamodules.photo_sift import build_photo_sift, photo_sift, photo_sift_folder
+from qinco_lit.data.data_module import data_module
 from qinco_lit.vectors import exact_neighbours, open_vectors
 
 SIZES = {"num_train": 6000, "num_val": 100, "num_database": 6000, "num_queries": 100}
@@ -32,6 +33,11 @@ def few_views(monkeypatch):
     monkeypatch.setattr(photo_rows, "MIN_VIEWS_PER_PHOTOGRAPH", 1)
     monkeypatch.setattr(photo_build, "TRAINING_PHOTOGRAPHS", ("rocket.jpg", "coffee.png"))
     monkeypatch.setattr(photo_build, "DATABASE_PHOTOGRAPHS", ("chelsea.png", "text.png"))
+
+
+def _data_module(**options):
+    """Made as by saved configs of earlier runs."""
+    return data_module({"_target_": "datamodules.photo_sift.PhotoSiftDataModule", **options})
 
 
 def contents(folder):
@@ -195,7 +201,8 @@ def test_without_locks_the_loser_of_a_race_drops_its_files(tmp_path, monkeypatch
 BUILD_SCRIPT = """
 import logging, sys
 from pathlib import Path
-from datamodules import photo_build, photo_rows
+from datamodules import photo_rows
+from datamodules import photo_sift as photo_build
 logging.basicConfig(level=logging.INFO)
 photo_rows.MIN_VIEWS_PER_PHOTOGRAPH = 1
 photo_build.TRAINING_PHOTOGRAPHS = ("rocket.jpg", "coffee.png")
@@ -244,7 +251,7 @@ def test_photograph_that_is_not_shipped_is_named():
 @pytest.mark.usefixtures("few_views")
 def test_data_module_builds_in_prepare_data_and_splits_the_training_file(tmp_path):
     root = tmp_path / "root"
-    data = PhotoSiftDataModule(root=str(root), **TINY, batch_size=4, cache_dir=str(tmp_path / "cache"))
+    data = _data_module(root=str(root), **TINY, batch_size=4, cache_dir=str(tmp_path / "cache"))
     assert not root.exists()
     data.prepare_data()
     data.setup()
@@ -261,7 +268,7 @@ def test_data_module_builds_in_prepare_data_and_splits_the_training_file(tmp_pat
 @pytest.mark.usefixtures("few_views")
 def test_data_module_build_seed_and_training_order_are_separate(tmp_path):
     def epoch(**seeds):
-        data = PhotoSiftDataModule(
+        data = _data_module(
             root=str(tmp_path), **TINY, batch_size=10, build_workers=1, cache_dir=str(tmp_path / "cache"), **seeds
         )
         data.prepare_data()
@@ -276,9 +283,7 @@ def test_data_module_build_seed_and_training_order_are_separate(tmp_path):
 @pytest.mark.usefixtures("few_views")
 def test_the_built_neighbours_are_for_squared_l2_and_computed_for_other_metrics(tmp_path):
     def truth(metric):
-        data = PhotoSiftDataModule(
-            root=str(tmp_path / "root"), **TINY, cache_dir=str(tmp_path / "cache"), metric=metric
-        )
+        data = _data_module(root=str(tmp_path / "root"), **TINY, cache_dir=str(tmp_path / "cache"), metric=metric)
         data.prepare_data()
         data.setup()
         return data.ground_truth
@@ -294,5 +299,5 @@ def test_the_built_neighbours_are_for_squared_l2_and_computed_for_other_metrics(
 
 def test_data_module_names_a_bad_size_before_anything_is_built(tmp_path):
     with pytest.raises(ValueError, match=r"^photo_sift: num_queries=0: give at least 1$"):
-        PhotoSiftDataModule(root=str(tmp_path / "root"), num_queries=0)
+        photo_sift(root=str(tmp_path / "root"), num_queries=0)
     assert not (tmp_path / "root").exists()

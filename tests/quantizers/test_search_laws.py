@@ -99,7 +99,7 @@ def test_a_large_first_codebook_makes_smaller_chunks(make_quantizer: Make) -> No
 
 
 def test_untrained_exact_network_returns_the_codeword() -> None:
-    from qinco_lit.training.initialization import init_networks, set_codebooks
+    from qinco_lit.training.start import init_networks, set_codebooks
 
     generator = torch.Generator().manual_seed(0)
     codebooks = [torch.randn((16, 8), generator=generator) for _ in range(4)]

@@ -7,6 +7,7 @@ from typing import Any
 from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.encoding.encode_file import encode
 from qinco_lit.vectors import VectorFile, open_vectors
+from qinco_lit.vectors.data_facts import DataSource
 
 ROWS, TRAIN, VAL = 700, 900, 100
 Build = Callable[..., dict[str, Any] | None]
@@ -19,10 +20,9 @@ def encode_file(codec_dir: Path, vectors: Path | VectorFile, output: Path, **opt
 
 
 def data_of(folder: Path, **options: Any) -> VectorDataModule:
-    paths = {
-        f"{name}_path": str(folder / f"{file}.npy") for name, file in {"train": "train", "database": "base"}.items()
-    }
-    return VectorDataModule(name="files", **{**paths, "num_val": VAL, **options})
+    paths: dict[str, Any] = {"train": folder / "train.npy", "database": folder / "base.npy"}
+    paths |= {name: options.pop(name) for name in ("train", "database", "queries") if name in options}
+    return VectorDataModule(DataSource(name="files", **paths), **{"num_val": VAL, **options})
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -12,6 +12,7 @@ from qinco_lit.search.decoders.additive import AdditiveDecoder, AdditiveFit
 from qinco_lit.search.decoders.pairwise import PairwiseDecoder
 from qinco_lit.search.index.bundle import Bundle
 from qinco_lit.search.index.faiss_index import add_codes, empty_index
+from qinco_lit.search.plain_scan import PlainScan
 from qinco_lit.vectors.unit_rows import unit_rows
 from tests.models import random_quantizer
 
@@ -29,21 +30,31 @@ class Indexed:
     x_hat: np.ndarray
     x: np.ndarray
     queries: np.ndarray
+    centroids: np.ndarray
 
 
 def ivf_codec(
     *, num_steps: int = 4, codebook_size: int = 16, seed: int = 0, scale: float = 1.0, **config: Any
 ) -> Codec:
-    """A random codec with lists; `config` may be that of any quantizer."""
-    given = {"embed_dim": 12, "hidden_dim": 20, "num_blocks": 1, "num_candidates": 4, "beam_size": 4, **config}
-    quantizer = build_quantizer(DIM, num_steps=num_steps, codebook_size=codebook_size, num_lists=LISTS, **given)
+    """A random codec, with lists unless `num_lists` is None; `config` may be that of any quantizer."""
+    given = {
+        "embed_dim": 12,
+        "hidden_dim": 20,
+        "num_blocks": 1,
+        "num_candidates": 4,
+        "beam_size": 4,
+        "num_lists": LISTS,
+        **config,
+    }
+    quantizer = build_quantizer(DIM, num_steps=num_steps, codebook_size=codebook_size, **given)
     for number, part in enumerate(quantizer.parts):
         part.load_state_dict(random_quantizer(part.dim, seed=seed + number, **part.config).state_dict())
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         if getattr(quantizer, "rotation", None) is not None:
             quantizer.rotation.copy_(torch.linalg.qr(torch.randn(DIM, DIM, generator=generator))[0])
-        quantizer.set_centroids(quantizer.denormalize(4 * torch.randn(LISTS, DIM, generator=generator)))
+        if quantizer.num_lists is not None:
+            quantizer.set_centroids(quantizer.denormalize(4 * torch.randn(LISTS, DIM, generator=generator)))
         for part in quantizer.parts:
             for number, step in enumerate(part.residual_steps()):
                 # codewords of the size of what they describe, which the networks move a little
@@ -65,10 +76,12 @@ def indexed(
     codebook_size: int = 16,
     pairwise: bool = True,
     seed: int = 0,
+    plain: bool = False,
 ) -> Indexed:
-    """Vectors around the lists of a random codec, encoded, with decoders fitted to their codes."""
+    """Vectors around the lists of a random codec, or a plain one, encoded, with decoders fitted to their codes."""
     scale = 0.025 if metric == "cosine" else 1.0
-    codec = ivf_codec(num_steps=num_steps, codebook_size=codebook_size, seed=seed, scale=scale)
+    lists = {"num_lists": None} if plain else {}
+    codec = ivf_codec(num_steps=num_steps, codebook_size=codebook_size, seed=seed, scale=scale, **lists)
     return indexed_by(codec, num_rows, metric=metric, pairwise=pairwise, scale=scale, seed=seed)
 
 
@@ -77,22 +90,34 @@ def indexed_by(
 ) -> Indexed:
     """The same with a given codec."""
     rng = np.random.default_rng(seed)
-    centroids = codec.coarse_centroids
-    assert centroids is not None
+    by_residual = codec.num_lists is not None
+    centroids = codec.coarse_centroids if by_residual else np.float32(scale * rng.normal(size=(LISTS, DIM)))
     noise = scale * rng.normal(size=(num_rows + 40, DIM))
     x = np.float32(centroids[rng.integers(0, LISTS, num_rows)] + 3 * noise[:num_rows])
     queries = np.float32(x[rng.integers(0, num_rows, 40)] + noise[num_rows:])
     if metric == "cosine":
         x, queries = unit_rows(x), unit_rows(queries)
-    list_ids, codes = codec.encode(x)
+    list_ids, codes = codec.encode(x) if by_residual else (nearest(centroids, x), codec.encode(x))
     ids = rng.permutation(5 * num_rows)[:num_rows].astype(np.int64)
     fit = AdditiveFit(codec.num_steps, codec.codebook_size, DIM)
-    fit.add(codes, x - centroids[list_ids])
+    fit.add(codes, x - centroids[list_ids] if by_residual else x)
     additive, _ = fit.solve()
-    index = empty_index(centroids, additive.codebooks, (0.0, 500.0), metric=metric)
+    index = empty_index(centroids, additive.codebooks, (0.0, 500.0), metric=metric, by_residual=by_residual)
     add_codes(index, list_ids, codes, ids)
     bundle = Bundle(codec, index, additive, _pairwise(additive, rng) if pairwise else None, metric, _config(codec))
-    return Indexed(bundle, ids, list_ids, codes, codec.decode(codes, list_ids=list_ids), x, queries)
+    x_hat = codec.decode(codes, list_ids=list_ids if by_residual else None)
+    return Indexed(bundle, ids, list_ids, codes, x_hat, x, queries, centroids)
+
+
+def nearest(centroids: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """The list of each vector, by brute force."""
+    return np.int32(np.square(x[:, None] - centroids).sum(2).argmin(1))
+
+
+def stored_ids(index: Any) -> np.ndarray:
+    """Ids of all vectors of a faiss index, list after list."""
+    parts = [ids for _, _, ids in PlainScan(index).contents()]
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
 def _pairwise(additive: AdditiveDecoder, rng: np.random.Generator) -> PairwiseDecoder:

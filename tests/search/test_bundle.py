@@ -15,9 +15,9 @@ from qinco_lit.published import import_checkpoint
 from qinco_lit.search.decoders.additive import AdditiveFit
 from qinco_lit.search.index import bundle as bundles
 from qinco_lit.search.index.bundle import Bundle, load, save
-from qinco_lit.search.index.faiss_index import NormRange, add_codes, empty_index, remove_ids, stored_ids
+from qinco_lit.search.index.faiss_index import NormRange, add_codes, empty_index
 from qinco_lit.search.index.lists import merge_on_disk, write_lists
-from tests.search.indexes import LISTS, Indexed, indexed
+from tests.search.indexes import LISTS, Indexed, indexed, stored_ids
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 PLAIN_FAISS = """
@@ -219,7 +219,7 @@ def test_only_an_earlier_state_of_the_same_index_is_replaced(given, tmp_path):
     target = tmp_path / "index"
     save(given.bundle, target)
     bundle = load(target)
-    remove_ids(bundle.index, given.ids[:5])
+    bundle.index.remove_ids(given.ids[:5])
     add_codes(bundle.index, given.list_ids[:1], given.codes[:1], np.array([10**15]))
     save(bundle, target)
     assert set(stored_ids(load(target).index)) == {*given.ids[5:].tolist(), 10**15}

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qinco_lit.commands.centroids import centroids
+from qinco_lit.coarse.centroids import train_centroids
 from qinco_lit.locks import only_writer
 from qinco_lit.published.centroids import read_centroids
 from qinco_lit.vectors import open_vectors
@@ -69,8 +69,8 @@ def test_training_rows_of_a_data_set(qinco, x, tmp_path):  # noqa: F811
     assert (record["facts"]["num_rows"], record["training_rows"]) == (20_000, 5_000)
     assert record["passes"][0]["num_probes"] >= 1
     plain = tmp_path / "plain.npy"
-    centroids(
-        vectors=open_vectors(tmp_path / "x.npy").view(0, 20_000), output=plain, num_lists=20,
+    train_centroids(
+        open_vectors(tmp_path / "x.npy").view(0, 20_000), output=plain, num_lists=20,
         max_training_rows=5_000, method="grouped", device="cpu",
     )  # fmt: skip
     assert plain.read_bytes() == (tmp_path / "c.npy").read_bytes()
@@ -109,13 +109,13 @@ def test_a_killed_job_goes_on_to_the_same_bytes(qinco, x, tmp_path):  # noqa: F8
 
 def test_killed_between_the_two_files(x, tmp_path, monkeypatch):
     def run() -> None:
-        centroids(vectors=open_vectors(tmp_path / "x.npy"), output=tmp_path / "c.npy", num_lists=9, device="cpu")
+        train_centroids(open_vectors(tmp_path / "x.npy"), output=tmp_path / "c.npy", num_lists=9, device="cpu")
 
     def kill(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("qinco_lit.commands.centroids.write_atomically", kill)
+        patched.setattr("qinco_lit.coarse.centroids.write_atomically", kill)
         with pytest.raises(KeyboardInterrupt):
             run()
     before = (tmp_path / "c.npy").read_bytes()

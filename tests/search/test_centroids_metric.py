@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qinco_lit.commands import centroids as command
-from qinco_lit.commands.centroids import centroids
+from qinco_lit.coarse import centroids as module
+from qinco_lit.coarse.centroids import train_centroids
 from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.vectors import open_vectors
+from qinco_lit.vectors.data_facts import DataSource
 from qinco_lit.vectors.readings import check_centroids_reading
 from tests.cli.conftest import qinco, refused  # noqa: F401 (fixtures)
 
@@ -19,13 +20,13 @@ MAKE = "make them with `qinco centroids data=CHOICE data.metric="
 
 
 def _data(path: Path, metric: str) -> VectorDataModule:
-    data = VectorDataModule(name="files", train_path=str(path), num_val=100, metric=metric)
+    data = VectorDataModule(DataSource(name="files", train=path), num_val=100, metric=metric)
     data.setup()
     return data
 
 
 def _centroids(vectors: Any, output: Path) -> Path:
-    centroids(vectors=vectors, output=output, num_lists=5, device="cpu", num_threads=1)
+    train_centroids(vectors, output=output, num_lists=5, device="cpu", num_threads=1)
     return output
 
 
@@ -90,15 +91,15 @@ def test_centroids_of_which_nothing_is_known(x, tmp_path):
 
 def test_threads_are_those_of_faiss_unless_given(x, tmp_path, monkeypatch):
     seen: list[int] = []
-    monkeypatch.setattr("qinco_lit.commands.centroids.get_num_threads", lambda: 3)
-    run = command.train_centroids
+    monkeypatch.setattr("faiss.omp_get_max_threads", lambda: 3)
+    run = module.run_kmeans
 
     def counted(*arguments: Any, num_threads: int, **options: Any) -> Any:
         seen.append(num_threads)
         return run(*arguments, num_threads=num_threads, **options)
 
-    monkeypatch.setattr("qinco_lit.commands.centroids.train_centroids", counted)
-    centroids(vectors=open_vectors(x), output=tmp_path / "a.npy", num_lists=5, device="cpu")
+    monkeypatch.setattr("qinco_lit.coarse.centroids.run_kmeans", counted)
+    train_centroids(open_vectors(x), output=tmp_path / "a.npy", num_lists=5, device="cpu")
     _centroids(open_vectors(x), tmp_path / "b.npy")
     assert seen == [3, 1]
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()

@@ -14,11 +14,12 @@ import torch
 from qinco_lit.coarse.kmeans import rows as kmeans_rows
 from qinco_lit.coarse.kmeans import start as kmeans_start
 from qinco_lit.coarse.kmeans import state as state_module
-from qinco_lit.coarse.kmeans.lloyd import KMeans, choose_method, default_rows, train_centroids
+from qinco_lit.coarse.kmeans.lloyd import KMeans, choose_method, default_rows, run_kmeans
 from qinco_lit.coarse.kmeans.nearest import ExactNearest, GroupedNearest
-from qinco_lit.coarse.kmeans.rows import TrainingRows
+from qinco_lit.coarse.kmeans.rows import CentredRows
 from qinco_lit.coarse.kmeans.start import cluster, quotas, random_rows
 from qinco_lit.coarse.kmeans.state import StateFile
+from qinco_lit.progress import Progress
 from qinco_lit.vectors import open_vectors
 
 CPU = torch.device("cpu")
@@ -37,10 +38,10 @@ def error(x: np.ndarray, centroids: np.ndarray) -> float:
     return float(((x.astype(np.float64) - centroids[nearest]) ** 2).sum(1).mean())
 
 
-def train(x, num_lists, method="exact", *, threads=1, state=None, watch=None, **options):
+def train(x, num_lists, method="exact", *, threads=1, state=None, progress=None, **options):
     options = {"num_rows": 10**9, "min_gain": 0.0, **options}
-    return train_centroids(
-        x, KMeans(num_lists, method=method, **options), device=CPU, num_threads=threads, state=state, watch=watch
+    return run_kmeans(
+        x, KMeans(num_lists, method=method, **options), device=CPU, num_threads=threads, state=state, progress=progress
     )
 
 
@@ -53,8 +54,8 @@ def small_blocks(monkeypatch):
 
 def test_an_iteration_is_lloyds(small_blocks):
     x = mixture(3_000)
-    start = random_rows(TrainingRows(x, len(x)), 20, np.random.default_rng((0, 0)))
-    start = start + TrainingRows(x, len(x)).origin
+    start = random_rows(CentredRows(x, len(x)), 20, np.random.default_rng((0, 0)))
+    start = start + CentredRows(x, len(x)).origin
     lists = ((x[:, None] - start) ** 2).sum(-1).argmin(1)
     expected = np.stack([x[lists == each].astype(np.float64).mean(0) for each in range(20)])
     found, measured = train(x, 20, iterations=1)
@@ -103,15 +104,14 @@ def test_the_same_on_any_number_of_threads(small_blocks, method):
     assert not np.array_equal(train(x, 100, method)[0], train(x, 100, method, seed=1)[0])
 
 
-class StopAfter:
-    """A watch that stops the work after so many blocks."""
+class StopAfter(Progress):
+    """Stops the work after so many blocks."""
 
     def __init__(self, blocks: int) -> None:
+        super().__init__(show=False)
         self.left = blocks
 
-    def start(self, what: str, num_rows: int) -> None: ...
-
-    def advance(self, num_rows: int) -> None:
+    def advance(self, units: int = 1, *, what: str | None = None) -> None:
         self.left -= 1
         if self.left == 0:
             raise KeyboardInterrupt
@@ -125,7 +125,7 @@ def test_interrupted_work_ends_in_the_same_bytes(small_blocks, tmp_path, method,
     while True:
         try:
             found, again = train(
-                x, 100, method, iterations=4, state=state, watch=StopAfter(blocks), threads=1 + stops % 2
+                x, 100, method, iterations=4, state=state, progress=StopAfter(blocks), threads=1 + stops % 2
             )
         except KeyboardInterrupt:
             stops += 1
@@ -224,7 +224,7 @@ def test_one_list_is_the_mean():
 def test_training_rows_are_spread_over_the_file(monkeypatch, total, wanted):
     monkeypatch.setattr(kmeans_rows, "BLOCK_ROWS", 512)
     x = np.stack([np.arange(total), -np.arange(total)], axis=1).astype(np.float64)
-    rows = TrainingRows(x, wanted)
+    rows = CentredRows(x, wanted)
     read = np.concatenate(list(rows.blocks())) + rows.origin
     places = np.rint(read[:, 0]).astype(int)
     assert len(places) == rows.num_rows == min(total, wanted)
@@ -285,13 +285,13 @@ _MEMORY = """
 import re, sys
 import numpy as np, torch
 from qinco_lit.coarse.kmeans import rows as kmeans_rows
-from qinco_lit.coarse.kmeans.lloyd import KMeans, train_centroids
+from qinco_lit.coarse.kmeans.lloyd import KMeans, run_kmeans
 from qinco_lit.vectors import open_vectors
 
 kmeans_rows.BLOCK_ROWS = 1_024  # what is in flight is little then, and the smaller file has many blocks, too
 for path in sys.argv[1:]:
     options = KMeans(4, 10**9, "grouped", iterations=1)
-    train_centroids(open_vectors(path), options, device=torch.device("cpu"), num_threads=1)
+    run_kmeans(open_vectors(path), options, device=torch.device("cpu"), num_threads=1)
     print(int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read()).group(1)) >> 10)
 """
 

@@ -12,7 +12,7 @@ from jaxtyping import Float32
 from qinco_lit.coarse.list_assigner import hnsw_index
 from qinco_lit.metrics import recall_at
 from qinco_lit.search.points import faiss_engine_cache, faiss_engines
-from qinco_lit.search.points.engines import Engine, SearcherEngine, check_ids, default_grid
+from qinco_lit.search.points.engines import SearchEngine, SearcherEngine, check_ids, default_grid
 from qinco_lit.search.points.faiss_engine_cache import EngineBuilder
 from qinco_lit.search.points.faiss_engines import METHODS, FaissEngine, built_index
 from qinco_lit.search.searcher import Searcher
@@ -55,7 +55,7 @@ class Problem:
         return FaissEngine(method, index, nprobe=[1, 4, NUM_LISTS], ef_search=[NUM_LISTS])
 
 
-def _most(engine: Engine) -> dict[str, int]:
+def _most(engine: SearchEngine) -> dict[str, int]:
     return {name: values[-1] for name, values in engine.parameters.items()}
 
 

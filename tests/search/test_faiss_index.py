@@ -14,10 +14,9 @@ from qinco_lit.search.index.faiss_index import (
     additive_codebooks,
     empty_index,
     list_sizes,
-    remove_ids,
-    stored_ids,
 )
 from qinco_lit.search.index.lists import write_lists
+from tests.search.indexes import stored_ids
 
 DIM, LISTS, STEPS, ROWS = 8, 20, 3, 500
 
@@ -141,27 +140,6 @@ def test_added_in_pieces_or_at_once_it_is_the_same(tmp_path, monkeypatch):
     add_codes(index, rows.list_ids[:0], rows.codes[:0], rows.ids[:0])
     write_lists(index, tmp_path / "pieces")
     assert (tmp_path / "pieces").read_bytes() == (tmp_path / "whole").read_bytes()
-
-
-def test_removed_vectors_are_gone_and_nothing_else():
-    rows = Rows()
-    index = rows.index()
-    gone = rows.ids[::3]
-    assert remove_ids(index, np.concatenate([gone, [123_456]])) == len(gone)
-    assert remove_ids(index, gone) == 0
-    kept = np.ones(ROWS, dtype=bool)
-    kept[::3] = False
-    assert set(stored_ids(index)) == set(rows.ids[kept])
-    assert index.ntotal == kept.sum()
-    parameters = faiss.SearchParametersIVF(nprobe=LISTS, quantizer_params=faiss.SearchParametersHNSW(efSearch=80))
-    scores, ids = index.search(rows.queries, 400, params=parameters)
-    found = ids >= 0
-    assert set(ids[found]) <= set(rows.ids[kept])
-    assert (found.sum(1) == kept.sum()).all()
-    true = rows.true_scores(np.where(found, ids, rows.ids[1]))
-    np.testing.assert_allclose(scores[found], true[found], rtol=0, atol=rows.limits[1] / 256)
-    add_codes(index, rows.list_ids[::3], rows.codes[::3], gone)
-    assert set(stored_ids(index)) == set(rows.ids)
 
 
 @pytest.mark.parametrize(

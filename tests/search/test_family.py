@@ -87,7 +87,7 @@ def test_vectors_come_back_as_they_were(given: Indexed, tmp_path: Path) -> None:
 def test_through_the_commands(
     name: str, codec_of: Callable[[str], Codec], inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qinco_lit.commands.search_output.figure_bytes", lambda *_: b"")
+    monkeypatch.setattr("qinco_lit.commands.search.figure_bytes", lambda *_: b"")
     codec = codec_of(name)
     codec.save(tmp_path / "codec")
     base = np.load(inputs / "base.npy")

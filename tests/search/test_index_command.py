@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 
 from qinco_lit.codec import Codec
-from qinco_lit.commands import index as command
+from qinco_lit.search.build import build_index as command
 from qinco_lit.search.index import bundle as bundles
 from qinco_lit.search.index.bundle import load
-from qinco_lit.search.index.faiss_index import stored_ids
 from qinco_lit.search.searcher import Searcher
 from qinco_lit.vectors import open_codes, open_vectors
 from tests.search.index_jobs import ROWS, TRAIN, VAL, contents, encode_file
-from tests.search.indexes import DIM, LISTS, ivf_codec
+from tests.search.indexes import DIM, LISTS, stored_ids
 
 
 def test_the_index_holds_the_store(build, inputs, tmp_path):
@@ -286,15 +285,8 @@ def test_what_cannot_be(build, tmp_path, options, message):
 def test_inputs_that_do_not_belong_together(build, inputs, tmp_path):
     with pytest.raises(ValueError, match=r"codes.h5 holds codes of another codec: its weights have SHA-256"):
         build(codec_dir=inputs / "other")
-    plain = ivf_codec().quantizer.config | {"num_lists": None}
-    Codec(type(ivf_codec().quantizer)(DIM, **plain)).save(tmp_path / "plain")
-    encode_file(tmp_path / "plain", inputs / "base.npy", tmp_path / "plain.h5")
-    with pytest.raises(
-        ValueError, match=r"plain has no lists, so there is nothing to index by: train one with coarse="
-    ):
-        build(codec_dir=tmp_path / "plain", codes=tmp_path / "plain.h5")
     np.save(tmp_path / "wide.npy", np.zeros((200, DIM + 1), np.float32))
-    wide = {name: str(tmp_path / "wide.npy") for name in ("train_path", "database_path")}
+    wide = {name: str(tmp_path / "wide.npy") for name in ("train", "database")}
     with pytest.raises(ValueError, match=f"encodes vectors of dimension {DIM}, data set files has {DIM + 1}"):
         build(data=wide)
     x = np.load(inputs / "train.npy")
@@ -302,14 +294,14 @@ def test_inputs_that_do_not_belong_together(build, inputs, tmp_path):
     np.save(tmp_path / "nan.npy", x)
     message = r"nan.npy: training vector 450 holds NaN or infinity: repair or remove it"
     with pytest.raises(ValueError, match=message):
-        build(data={"train_path": str(tmp_path / "nan.npy")}, num_training=450)
+        build(data={"train": str(tmp_path / "nan.npy")}, num_training=450)
     assert not (tmp_path / "index").exists()
 
 
 WITHOUT_ROOM_THEN_KILLED = """
 import os, resource, signal, sys
 from qinco_lit.cli import main
-from qinco_lit.commands import index
+from qinco_lit.search.build import build_index as index
 _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (22_000, most))  # EFBIG, as a full disk gives ENOSPC
 assert main(sys.argv[1:]) == 2

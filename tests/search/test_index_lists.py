@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from qinco_lit.search.index import lists as index_lists
-from qinco_lit.search.index.faiss_index import add_codes, empty_index, is_mapped, list_sizes, remove_ids, stored_ids
+from qinco_lit.search.index.faiss_index import add_codes, empty_index, is_mapped, list_sizes
 from qinco_lit.search.index.lists import (
     copy_into_memory,
     fill_lists,
@@ -20,6 +20,7 @@ from qinco_lit.search.index.lists import (
     quiet_faiss,
     write_lists,
 )
+from tests.search.indexes import stored_ids
 from tests.search.test_faiss_index import LISTS, ROWS, STEPS, Rows
 
 
@@ -116,8 +117,6 @@ def test_mapped_lists_cannot_be_changed(rows, tmp_path):
     before = (tmp_path / "lists.ivfdata").read_bytes()
     with pytest.raises(ValueError, match=r"^cannot add to lists that are mapped from disk: build with on_disk=false"):
         add_codes(index, rows.list_ids[:1], rows.codes[:1], np.array([ROWS]))
-    with pytest.raises(ValueError, match=r"^cannot remove from lists that are mapped from disk"):
-        remove_ids(index, np.arange(3))
     assert (tmp_path / "lists.ivfdata").read_bytes() == before
 
 

@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from qinco_lit.search.decoders.list_codes import quantize_lists
+from qinco_lit.search.decoders.pairwise import quantize_lists
+from qinco_lit.threads import threads
 
 K, DIM = 6, 4
 
@@ -45,3 +46,14 @@ def test_each_code_explains_more_and_populous_lists_count_more():
 def test_populations_have_to_fit():
     with pytest.raises(ValueError, match=re.escape("3 populations do not fit 2 centroids")):
         quantize_lists(np.zeros((2, DIM), np.float32), np.ones(3, np.int64), num_codes=1, codebook_size=K)
+
+
+def test_threads_change_nothing():
+    rng = np.random.default_rng(0)
+    centroids = rng.normal(size=(900, 24)).astype(np.float32)
+    populations = rng.integers(0, 500, 900)
+    found = []
+    for number in (1, 2):
+        with threads(number):
+            found.append(quantize_lists(centroids, populations, num_codes=4, codebook_size=32))
+    np.testing.assert_array_equal(*found)

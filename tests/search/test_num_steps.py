@@ -222,7 +222,7 @@ def test_steps_that_there_are_not(searcher: Searcher, given: Indexed) -> None:
 def test_points_of_a_search_have_their_number_of_steps(
     build: Build, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qinco_lit.commands.search_output.figure_bytes", lambda *_: b"")
+    monkeypatch.setattr("qinco_lit.commands.search.figure_bytes", lambda *_: b"")
     build(pairwise=False)
     queries = np.load(inputs / "base.npy")[:60] + np.float32(0.1)
     np.save(tmp_path / "queries.npy", queries)

@@ -11,9 +11,15 @@ import pytest
 
 from qinco_lit.metrics import recall_at
 from qinco_lit.search.points.engines import Effort, EngineResult
-from qinco_lit.search.points.file import PointFile
-from qinco_lit.search.points.operating_points import OperatingPoint, candidates, explore, fastest_with, pareto_front
-from qinco_lit.search.points.timing import Timing, measure_point
+from qinco_lit.search.points.measure import MeasureSettings, measure_point
+from qinco_lit.search.points.operating_points import (
+    OperatingPoint,
+    PointFile,
+    candidates,
+    fastest_with,
+    pareto_front,
+    points_that_matter,
+)
 
 KS = (1, 10)
 
@@ -76,7 +82,7 @@ def _values(points: list[OperatingPoint], k: int) -> list[tuple[float, float]]:
 def test_skipping_loses_no_point_of_a_front(kind: type[Toy], seed: int) -> None:
     engine = kind(seed)
     everything = candidates(engine, strategy="grid", max_points=None, seed=seed)
-    points, skipped = explore(engine, everything, known=[], measure=engine.measure)
+    points, skipped = points_that_matter(engine, everything, known=[], measure=engine.measure)
     assert len(points) + skipped == len(everything)
     full = [engine.measure(parameters) for parameters in everything]
     for k in KS:
@@ -88,7 +94,7 @@ def test_skipping_saves_work() -> None:
     for seed in range(12):
         engine = Toy(seed)
         everything = candidates(engine, strategy="grid", max_points=None, seed=seed)
-        counts.append(explore(engine, everything, known=[], measure=engine.measure)[1] / len(everything))
+        counts.append(points_that_matter(engine, everything, known=[], measure=engine.measure)[1] / len(everything))
     assert np.mean(counts) > 0.1
 
 
@@ -144,7 +150,7 @@ def test_one_candidate_is_a_grid_too() -> None:
 def test_an_interrupted_exploration_goes_on_to_the_same_points(stop: int, tmp_path: Path) -> None:
     engine, circumstances = Toy(3), {"num_threads": 2}
     tried = candidates(engine, strategy="grid", max_points=None, seed=3)
-    whole, skipped = explore(engine, tried, known=[], measure=engine.measure)
+    whole, skipped = points_that_matter(engine, tried, known=[], measure=engine.measure)
     file = PointFile(tmp_path / "points.jsonl", circumstances)
     measured = []
 
@@ -156,7 +162,7 @@ def test_an_interrupted_exploration_goes_on_to_the_same_points(stop: int, tmp_pa
         return file.points[-1]
 
     with pytest.raises(KeyboardInterrupt):
-        explore(engine, tried, known=[], measure=dies)
+        points_that_matter(engine, tried, known=[], measure=dies)
     again = PointFile(tmp_path / "points.jsonl", circumstances)
     remeasured = []
 
@@ -164,7 +170,7 @@ def test_an_interrupted_exploration_goes_on_to_the_same_points(stop: int, tmp_pa
         remeasured.append(parameters)
         return engine.measure(parameters)
 
-    assert explore(engine, tried, known=again.points, measure=goes_on) == (whole, skipped)
+    assert points_that_matter(engine, tried, known=again.points, measure=goes_on) == (whole, skipped)
     assert len(measured) + len(remeasured) == len(whole)
 
 
@@ -237,8 +243,8 @@ def test_a_point_holds_what_a_second_computation_finds() -> None:
     truth = np.array([rng.permutation(30)[:5] for _ in range(23)])
     queries = np.arange(23, dtype=np.float32)[:, None]
     engine = Recorded(ids)
-    timing = Timing(recall_at=(1, 20), batch_size=10, warmup=4, repeats=2, latency_queries=6)
-    point = measure_point(engine, {"nprobe": 2}, queries, truth, timing)
+    settings = MeasureSettings(recall_at=(1, 20), batch_size=10, warmup=4, repeats=2, latency_queries=6)
+    point = measure_point(engine, {"nprobe": 2}, queries, truth, settings)
     assert point.recall == recall_at(ids[:, :20], truth, [1, 20])
     assert point.stage_recall_at_1 == {
         "scan": recall_at(ids[:, 19:20], truth, [1])[1],
@@ -266,10 +272,10 @@ def test_the_median_pass_counts(monkeypatch: pytest.MonkeyPatch) -> None:
             now += next(durations)
             return super().search(queries, k, **parameters)
 
-    monkeypatch.setattr("qinco_lit.search.points.timing.time.perf_counter", lambda: now)
+    monkeypatch.setattr("qinco_lit.search.points.measure.time.perf_counter", lambda: now)
     queries = np.arange(6, dtype=np.float32)[:, None]
-    timing = Timing(recall_at=(1,), batch_size=6, warmup=0, repeats=3, latency_queries=0)
-    point = measure_point(Slow(np.zeros((6, 4), int)), {"nprobe": 1}, queries, np.zeros((6, 1), int), timing)
+    settings = MeasureSettings(recall_at=(1,), batch_size=6, warmup=0, repeats=3, latency_queries=0)
+    point = measure_point(Slow(np.zeros((6, 4), int)), {"nprobe": 1}, queries, np.zeros((6, 1), int), settings)
     assert point.queries_per_s == 2.0
     assert point.queries_per_s_range == (6 / 5, 6.0)
     assert point.latency_median_s is None

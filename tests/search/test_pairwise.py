@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from qinco_lit.search.decoders.additive import AdditiveDecoder, AdditiveFit
-from qinco_lit.search.decoders.list_codes import quantize_lists
-from qinco_lit.search.decoders.pairwise import PairwiseDecoder, advice, fit_pairwise
-from qinco_lit.search.decoders.pairwise_cells import SHRINKAGES, CellSums, squared_norms
+from qinco_lit.search.decoders.pairwise import PairwiseDecoder, advice, fit_pairwise, quantize_lists
 from qinco_lit.search.decoders.pairwise_greedy import LearningPoint
+from qinco_lit.search.decoders.pairwise_tables import SHRINKAGES, CellSums, squared_norms
 
 
 class Arrays:

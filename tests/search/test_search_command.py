@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qinco_lit.commands import search as command
 from qinco_lit.commands.search import search
 from qinco_lit.metrics import recall_at
 from qinco_lit.search.index import bundle as bundles
+from qinco_lit.search.points import comparison, explore
 from qinco_lit.search.points.faiss_engines import METHODS
 from qinco_lit.search.searcher import Searcher
 from qinco_lit.threads import num_threads_in_use
@@ -80,7 +80,7 @@ def given() -> Indexed:
 def _quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plots take longer than all the rest; where files are looked at they are drawn."""
     if "files" not in request.node.name:
-        monkeypatch.setattr("qinco_lit.commands.search_output.figure_bytes", lambda *_: b"")
+        monkeypatch.setattr("qinco_lit.commands.search.figure_bytes", lambda *_: b"")
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_fronts_and_marks_of_the_record(run: Callable[..., Any]) -> None:
 def test_the_fields_of_the_record_are_frozen(run: Callable[..., Any]) -> None:
     """A new or renamed field breaks readers of search.json: raise SCHEMA_VERSION with it."""
     record = run(baselines=["rabitq"])
-    assert command.SCHEMA_VERSION == record["schema_version"] == 2
+    assert comparison.SCHEMA_VERSION == record["schema_version"] == 2
     assert set(record) == {
         "schema_version", "created", "index", "data", "settings", "num_threads", "command", "versions",
         "git_revision", "hardware", "arithmetic", "engines",
@@ -199,13 +199,13 @@ def test_a_second_call_measures_only_what_is_missing(
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:3]) + lines[3][:40])  # killed while it wrote the third point
     measured = []
-    measure = command.measure_point
+    measure = explore.measure_point
 
     def counted(engine: Any, parameters: Any, *rest: Any) -> Any:
         measured.append((engine.name, parameters))
         return measure(engine, parameters, *rest)
 
-    monkeypatch.setattr(command, "measure_point", counted)
+    monkeypatch.setattr(explore, "measure_point", counted)
     second = run(baselines=["ivf_pq"])
     stored = [json.loads(line)["parameters"] for line in lines[1:3]]
     assert not [parameters for _, parameters in measured if parameters in stored]
@@ -289,7 +289,7 @@ def test_wandb_gets_the_points_and_the_fronts(run: Callable[..., Any], monkeypat
     assert len(logged["search/fronts"].data) == len(on_a_front)
     assert summary["search/qinco/recall_at_1"] == max(point["recall_at_1"] for point in points)
     assert finished == ["finished"]
-    monkeypatch.setattr(command, "measure_point", None)
+    monkeypatch.setattr(explore, "measure_point", None)
     with pytest.raises(TypeError):
         run(logger={"mode": "offline"}, nprobe=[2])
     assert finished == ["finished", "failed"]

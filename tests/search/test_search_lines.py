@@ -17,7 +17,7 @@ OPTIONS: dict[str, Any] = {**QUICK, "latency_queries": 0}
 
 @pytest.fixture(autouse=True)
 def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qinco_lit.commands.search_output.figure_bytes", lambda *_: b"")
+    monkeypatch.setattr("qinco_lit.commands.search.figure_bytes", lambda *_: b"")
 
 
 def test_a_line_for_every_point_where_there_is_no_bar(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -52,7 +52,7 @@ def test_a_line_for_every_point_where_there_is_no_bar(tmp_path: Path, caplog: py
 def test_an_index_with_ids_of_its_own_is_refused(build: Any, inputs: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "ids.npy", np.random.default_rng(0).permutation(ROWS))  # all of them look like positions
     build("own", ids=tmp_path / "ids.npy", pairwise=False)
-    data = data_of(inputs, queries_path=str(inputs / "base.npy"), cache_dir=str(tmp_path / "cache"))
+    data = data_of(inputs, queries=str(inputs / "base.npy"), cache_dir=str(tmp_path / "cache"))
     message = (
         f"^{tmp_path}/own was built with ids=FILE: recall needs positions in the database, which the true neighbours "
         "are; measure an index of the same codes without ids=$"

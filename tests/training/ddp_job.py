@@ -11,13 +11,15 @@ from pathlib import Path
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from qinco_lit.commands.train import _initial_codebooks, _rotation
+from qinco_lit.coarse.assignment import FrozenLists
 from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.quantizers import build_quantizer
 from qinco_lit.training import Recipe
 from qinco_lit.training.module import QuantizerTraining
+from qinco_lit.training.start import initialize
 from qinco_lit.training.trainer import quiet_lightning
 from qinco_lit.vectors import open_vectors
+from qinco_lit.vectors.data_facts import DataSource
 from tests.training.recipes import RECIPE
 
 
@@ -54,24 +56,15 @@ def main(vectors: str, folder: str, num_lists: str, num_parts: str) -> None:
     quiet_lightning()
     torch.set_num_threads(1)
     recipe = Recipe(**RECIPE)
-    data = VectorDataModule(name="small", train_path=vectors, batch_size=64, num_val=256, cache_dir=folder)
+    data = VectorDataModule(DataSource(name="small", train=vectors), batch_size=64, num_val=256, cache_dir=folder)
     centroids = open_vectors(vectors)[: int(num_lists)] if int(num_lists) else None
     lists = None if centroids is None else len(centroids)
     config = {"num_steps": 3, "codebook_size": 16, "hidden_dim": 16, "num_candidates": 4, "beam_size": 3}
     product = {"num_parts": int(num_parts), "num_steps": 3 * int(num_parts), "opq": True} if num_parts != "1" else {}
     quantizer = build_quantizer(12, **{**config, **product}, num_lists=lists)
-    known = None if centroids is None else torch.from_numpy(centroids)
-    dims = [part.dim for part in quantizer.parts]
-    module = QuantizerTraining(
-        quantizer,
-        recipe,
-        initial_codebooks=_initial_codebooks(recipe),
-        seed=0,
-        centroids=centroids,
-        train_rotation=partial(
-            _rotation, part_dims=dims, seed=0, centroids=known, assign_lists=None, device=torch.device("cpu")
-        ),
-    )
+    frozen = None if centroids is None else FrozenLists(centroids, None, torch.device("cpu"))
+    start = partial(initialize, recipe=recipe, seed=0, lists=frozen)
+    module = QuantizerTraining(quantizer, recipe, start=start, seed=0, lists=frozen)
     trainer = Trainer(
         accelerator="cpu",
         devices=2,

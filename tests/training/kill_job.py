@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qinco_lit.cli import main
-from qinco_lit.commands import train
-from qinco_lit.training import checkpoints
+from qinco_lit.training import checkpoints, job
 from qinco_lit.training.module import QuantizerTraining
 from qinco_lit.training.run_log import RunRecord
 
@@ -38,7 +37,7 @@ def run(arguments: list[str], moments_path: Path, kill_at: int) -> None:
     around(QuantizerTraining, "on_train_epoch_end")
     around(checkpoints, "write_checkpoint")
     around(checkpoints.torch, "save")  # the file is whole, and not under its name yet
-    around(train, "_write_codec")
+    around(job, "_write_codec")
     around(RunRecord, "end")
     code = main(["train", *arguments])
     if code:

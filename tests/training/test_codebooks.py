@@ -9,7 +9,7 @@ import torch
 from qinco_lit.quantizers import QINCo
 from qinco_lit.quantizers.kmeans import kmeans, nearest_codeword, residual_kmeans, split_pairs
 from qinco_lit.training.dead_codewords import count_codes, redraw_dead, split_dead, target_statistics
-from qinco_lit.training.initialization import init_networks, kmeans_codebooks, set_codebooks, set_normalization
+from qinco_lit.training.start import init_networks, kmeans_codebooks, set_codebooks, set_normalization
 from tests.models import random_quantizer
 from tests.training.conftest import clustered
 

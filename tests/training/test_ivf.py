@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,11 @@ import torch
 from qinco_lit.cli import main
 from qinco_lit.coarse import list_assigner as coarse
 from qinco_lit.codec import Codec
-from qinco_lit.commands.train import _initial_codebooks
 from qinco_lit.quantizers.kmeans import nearest_codeword, residual_kmeans
 from qinco_lit.training import Recipe
 from qinco_lit.training.dead_codewords import target_statistics
 from qinco_lit.training.module import QuantizerTraining
+from qinco_lit.training.start import initialize
 from qinco_lit.vectors import open_codes, open_vectors
 from tests.models import random_quantizer
 from tests.training.conftest import SMALL, clustered
@@ -141,7 +142,7 @@ def test_targets_of_the_first_step_start_at_the_centroid() -> None:
 def test_centroids_are_no_parameters() -> None:
     quantizer = random_quantizer(12, num_steps=2, codebook_size=16, num_candidates=4, beam_size=2, num_lists=5)
     recipe = Recipe(**RECIPE)
-    module = QuantizerTraining(quantizer, recipe, initial_codebooks=_initial_codebooks(recipe), seed=0)
+    module = QuantizerTraining(quantizer, recipe, start=partial(initialize, recipe=recipe, seed=0), seed=0)
     trained = {id(p) for group in module.configure_optimizers().param_groups for p in group["params"]}
     assert trained == {id(p) for p in quantizer.parameters()}
     assert id(quantizer.coarse_centroids) not in trained
@@ -167,13 +168,6 @@ def interrupted(train: Train, stop_at_40: None, monkeypatch: pytest.MonkeyPatch)
     run_dir = train("stopped", "trainer.max_epochs=2", "recipe.dead_codewords=redraw", code=130)
     monkeypatch.undo()
     return run_dir
-
-
-def test_resumed_equals_uninterrupted(train: Train, interrupted: Path) -> None:
-    whole = train("whole", "trainer.max_epochs=2", "recipe.dead_codewords=redraw")
-    assert not (interrupted / "codec").exists()
-    assert main(["train", f"resume={interrupted}"]) == 0
-    assert _weights(interrupted) == _weights(whole)
 
 
 def test_other_centroids_cannot_be_resumed_with(
@@ -276,4 +270,36 @@ def test_bad_centroids_are_one_line_and_leave_nothing(
     error = capfd.readouterr().err
     assert error.count("\n") == 1, error
     assert message in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_lists_are_found_first_as_qinco_centroids_finds_them(small: list[str], tmp_path: Path) -> None:
+    given = ["coarse=ivf", "coarse.num_lists=24", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}"]
+    assert main(["train", *small, *given]) == 0
+    data = [option for option in small if option.startswith("data")]
+    assert main(["centroids", *data, "num_lists=24", f"output={tmp_path / 'c.npy'}"]) == 0
+    assert (tmp_path / "run" / "centroids.npy").read_bytes() == (tmp_path / "c.npy").read_bytes()
+    changed = [option.replace("24", "12") for option in given]
+    assert main(["train", *small, *changed, "overwrite=true"]) == 0
+    assert len(np.load(tmp_path / "run" / "centroids.npy")) == Codec.load(tmp_path / "run" / "codec").num_lists == 12
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            [],
+            "coarse=ivf needs either coarse.num_lists=N, whose centroids are found first, or coarse.centroids=",
+        ),
+        (["coarse.num_lists=3", "coarse.centroids=c.npy"], "coarse=ivf needs either coarse.num_lists=N, whose"),
+        (["coarse.num_lists=0"], "coarse.num_lists=0: give at least 1"),
+        (["coarse.num_lists=many"], "coarse.num_lists=many: expected an integer or null"),
+        (["coarse.num_lists=3000"], "num_lists=3000: "),
+    ],
+)
+def test_which_lists_must_be_said(
+    options: list[str], message: str, small: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *small, "coarse=ivf", *options, f"hydra.run.dir={tmp_path / 'run'}"]) == 2
+    assert capfd.readouterr().err.splitlines()[-1].startswith(f"qinco: error: {message}")
     assert not (tmp_path / "run").exists()

@@ -1,8 +1,6 @@
 """QINCo-LR: the first layer of the networks is a product of two factors."""
 
 import json
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,7 @@ import torch
 from qinco_lit.cli import main
 from qinco_lit.codec import Codec
 from qinco_lit.quantizers import QINCo
-from qinco_lit.training.initialization import init_networks, set_codebooks
-from qinco_lit.training.module import QuantizerTraining
+from qinco_lit.training.start import init_networks, set_codebooks
 from qinco_lit.vectors import open_vectors
 
 UNTRAINED = ["recipe.lr=1e-12", "recipe.weight_decay=0", "recipe.dead_codewords=keep", "trainer.max_epochs=1"]
@@ -92,24 +89,6 @@ def test_networks_of_qinco2_may_have_one_too(train: Train) -> None:
     low = Codec.load(run_dir / "codec").quantizer
     assert low.config["concat_rank"] == 3
     assert low.config["preselector"] is True
-
-
-def test_resumed_equals_uninterrupted(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = ["model=qinco_lr", *QINCO1, "recipe.lr=1e-3", "trainer.max_epochs=2"]
-    whole = train("whole", *options)
-    before = QuantizerTraining.on_train_batch_start
-
-    def stop(self: QuantizerTraining, batch: object, batch_idx: int) -> None:
-        before(self, batch, batch_idx)
-        if self.trainer.global_step == 40:  # in the second epoch
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(QuantizerTraining, "on_train_batch_start", stop)
-    stopped = train("stopped", *options, code=130)
-    monkeypatch.undo()
-    assert main(["train", f"resume={stopped}"]) == 0
-    first, second = ((run_dir / "codec" / "weights.safetensors").read_bytes() for run_dir in (stopped, whole))
-    assert first == second
 
 
 def test_a_rank_that_is_none_is_refused_in_one_line(train: Train, capfd: pytest.CaptureFixture[str]) -> None:

@@ -9,16 +9,18 @@ import pytest
 import torch
 from pytorch_lightning import Trainer
 
+from qinco_lit.coarse.assignment import FrozenLists
 from qinco_lit.codec import Codec
-from qinco_lit.commands.train import _initial_codebooks, _rotation, quiet_lightning
 from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.metrics import mean_squared_error
 from qinco_lit.quantizers import QINCo, build_quantizer
 from qinco_lit.training import Recipe
-from qinco_lit.training.initialization import set_normalization
+from qinco_lit.training.faiss_start import opq_rotation
 from qinco_lit.training.module import QuantizerTraining
-from qinco_lit.training.opq import opq_rotation
+from qinco_lit.training.start import initialize, set_normalization
+from qinco_lit.training.trainer import quiet_lightning
 from qinco_lit.vectors import write_vectors
+from qinco_lit.vectors.data_facts import DataSource
 from tests.training.conftest import clustered
 from tests.training.recipes import RECIPE
 
@@ -43,22 +45,17 @@ def _error(model: dict[str, Any], x: np.ndarray, centroids: np.ndarray, folder: 
     quiet_lightning()
     folder.mkdir()
     write_vectors(folder / "x.npy", x)
-    data = VectorDataModule(name="x", train_path=str(folder / "x.npy"), batch_size=64, num_val=256, seed=0)
+    data = VectorDataModule(DataSource(name="x", train=folder / "x.npy"), batch_size=64, num_val=256, seed=0)
     quantizer, recipe = build_quantizer(DIM, **SIZES, **model), Recipe(**{**RECIPE, "kmeans_rows": 1024})
-    given = torch.from_numpy(centroids) if "num_lists" in model else None
-    rotation = partial(
-        _rotation, part_dims=[6, 6], seed=0, centroids=given, assign_lists=None, device=torch.device("cpu")
-    )
-    module = QuantizerTraining(
-        quantizer, recipe, initial_codebooks=_initial_codebooks(recipe), seed=0, train_rotation=rotation,
-        centroids=None if given is None else centroids,
-    )  # fmt: skip
+    lists = FrozenLists(centroids, None, torch.device("cpu")) if "num_lists" in model else None
+    start = partial(initialize, recipe=recipe, seed=0, lists=lists)
+    module = QuantizerTraining(quantizer, recipe, start=start, seed=0, lists=lists)
     Trainer(
         accelerator="cpu", max_epochs=4, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0,
     ).fit(module, datamodule=data)  # fmt: skip
     codec, held_out = Codec(quantizer), x[-256:]
-    if given is None:
+    if lists is None:
         return mean_squared_error(held_out, codec.decode(codec.encode(held_out)))
     list_ids, codes = codec.encode(held_out)
     return mean_squared_error(held_out, codec.decode(codes, list_ids=list_ids))

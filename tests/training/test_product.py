@@ -1,9 +1,8 @@
 """PQ-QINCo: parts that are trained side by side become what each would alone; a rotation that helps them."""
 
 import json
-import os
-import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,16 @@ import torch
 from pytorch_lightning import Trainer
 
 from qinco_lit.cli import main
+from qinco_lit.coarse.assignment import FrozenLists
 from qinco_lit.codec import Codec
-from qinco_lit.commands.train import _initial_codebooks
 from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.quantizers import ProductQINCo, QINCo, Quantizer
 from qinco_lit.training import Recipe
 from qinco_lit.training.module import QuantizerTraining
+from qinco_lit.training.start import initialize
 from qinco_lit.training.trainer import quiet_lightning
 from qinco_lit.vectors import open_vectors, write_vectors
+from qinco_lit.vectors.data_facts import DataSource
 from tests.training.conftest import clustered
 from tests.training.recipes import RECIPE
 
@@ -34,15 +35,16 @@ PART = {"codebook_size": 32, "embed_dim": 8, "hidden_dim": 8, "num_blocks": 1, "
 DIMS, STEPS = [8, 4], [3, 2]
 
 
-def _fit(quantizer: Quantizer, x: np.ndarray, folder: Path, recipe: Recipe, seed: int, **options: Any) -> Trainer:
+def _fit(quantizer: Quantizer, x: np.ndarray, folder: Path, recipe: Recipe, seed: int, lists: Any = None) -> Trainer:
     """Train on the first 1024 vectors, in the same order for every seed; the last 256 are for validation."""
     quiet_lightning()
     folder.mkdir()
     write_vectors(folder / "x.npy", x)
     data = VectorDataModule(
-        name="x", train_path=str(folder / "x.npy"), batch_size=64, num_val=256, cache_dir=str(folder), seed=0
+        DataSource(name="x", train=folder / "x.npy"), batch_size=64, num_val=256, cache_dir=str(folder), seed=0
     )
-    module = QuantizerTraining(quantizer, recipe, initial_codebooks=_initial_codebooks(recipe), seed=seed, **options)
+    start = partial(initialize, recipe=recipe, seed=seed, lists=lists)
+    module = QuantizerTraining(quantizer, recipe, start=start, seed=seed, lists=lists)
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=2,
@@ -64,18 +66,16 @@ def test_parts_become_what_each_would_alone(tmp_path: Path, changes: dict[str, A
     both = ProductQINCo(12, num_parts=2, part_dims=DIMS, num_steps=5, part_steps=STEPS, num_lists=num_lists, **PART)
     ids = np.arange(7)[:, None] == np.argmin(((x[:, None] - centroids[None]) ** 2).sum(-1), axis=1)
     lists = _lists_of(x, ids.argmax(0))
-    given: dict[str, Any] = {} if num_lists is None else {"centroids": centroids, "assign_lists": lists}
-    together = _fit(both, x, tmp_path / "both", recipe, seed=3, **given)
+    frozen = None if num_lists is None else FrozenLists(centroids, lists, torch.device("cpu"))
+    together = _fit(both, x, tmp_path / "both", recipe, seed=3, lists=frozen)
     errors = 0.0
     for number, dims in enumerate(both.part_slices):
         alone = QINCo(DIMS[number], num_steps=STEPS[number], num_lists=num_lists, **PART)  # type: ignore[arg-type]
         own = np.ascontiguousarray(x[:, dims])
         if num_lists is not None:
-            given = {
-                "centroids": np.ascontiguousarray(centroids[:, dims]),
-                "assign_lists": _lists_of(own, ids.argmax(0)),
-            }
-        trainer = _fit(alone, own, tmp_path / str(number), recipe, seed=3 + number, **given)
+            some = np.ascontiguousarray(centroids[:, dims])
+            frozen = FrozenLists(some, _lists_of(own, ids.argmax(0)), torch.device("cpu"))
+        trainer = _fit(alone, own, tmp_path / str(number), recipe, seed=3 + number, lists=frozen)
         errors += float(trainer.callback_metrics["val/mse"])
         expected = alone.state_dict()
         assert expected.keys() == both.parts[number].state_dict().keys()
@@ -177,32 +177,6 @@ def test_another_model_than_the_checkpoints_is_refused(train: Train, capsys: pyt
     error = capsys.readouterr().err.splitlines()[-1]
     assert "cannot resume: the checkpoint's model has concat_rank=None, this run's concat_rank=4" in error
     assert main(["train", f"resume={run_dir}", "trainer.max_epochs=2"]) == 0
-
-
-def test_resumed_equals_uninterrupted(train: Train, centroids_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = [
-        "opq=true", "model.part_dims=[8,4]", "model.part_steps=[3,1]", "recipe.dead_codewords=redraw",
-        "coarse=ivf", f"coarse.centroids={centroids_path}", "trainer.max_epochs=2",
-    ]  # fmt: skip
-    whole = train("whole", *options)
-    before = QuantizerTraining.on_train_batch_start
-
-    def stop(self: QuantizerTraining, batch: object, batch_idx: int) -> None:
-        before(self, batch, batch_idx)
-        if self.trainer.global_step == 40:  # in the second epoch
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(QuantizerTraining, "on_train_batch_start", stop)
-    stopped = train("stopped", *options, code=130)
-    monkeypatch.undo()
-    checkpoint = torch.load(stopped / "checkpoints" / "last.ckpt", weights_only=True)
-    assert not [key for key in checkpoint["state_dict"] if "coarse" in key]  # the file has them
-    assert main(["train", f"resume={stopped}"]) == 0
-    first, second = ((run_dir / "codec" / "weights.safetensors").read_bytes() for run_dir in (stopped, whole))
-    assert first == second
-    codec = Codec.load(whole / "codec")
-    np.testing.assert_allclose(codec.coarse_centroids, np.load(centroids_path), rtol=0, atol=1e-3)
-    assert _reported(whole)[-1] < _reported(whole, "val/mse_coarse")[-1]
 
 
 def test_what_would_be_another_run_is_not_resumed(train: Train, capfd: pytest.CaptureFixture[str]) -> None:

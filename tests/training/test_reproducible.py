@@ -12,7 +12,7 @@ import torch
 
 from qinco_lit.cli import main
 from qinco_lit.environment import environment
-from qinco_lit.training.faiss_codebooks import residual_codebooks
+from qinco_lit.training.faiss_start import residual_codebooks
 from qinco_lit.vectors import open_vectors
 from tests.training.conftest import Start, clustered
 

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from qinco_lit.commands.train import _rotation
-from qinco_lit.training import opq as rotation
-from qinco_lit.training.opq import opq_rotation, some_rows
+from qinco_lit.coarse.assignment import FrozenLists
+from qinco_lit.training import faiss_start as rotation
+from qinco_lit.training.faiss_start import opq_rotation, some_rows
+from qinco_lit.training.start import train_rotation
 
 
 def _correlated(rows: int, dim: int = 16, shift: float = 0.0) -> np.ndarray:
@@ -77,9 +78,9 @@ def test_it_is_fitted_to_what_the_centroids_leave() -> None:
     x, centroids = _correlated(300), _correlated(5)
     nearest = ((x[:, None] - centroids[None]) ** 2).sum(-1).argmin(1)
     others = np.arange(300) % 5
-    given = {"part_dims": [8, 8], "seed": 2, "centroids": torch.from_numpy(centroids), "device": torch.device("cpu")}
     for assign, ids in ((None, nearest), (lambda rows: torch.from_numpy(others)[: len(rows)], others)):
-        matrix = _rotation(torch.from_numpy(x), assign_lists=assign, **given)  # type: ignore[arg-type]
+        lists = FrozenLists(centroids, assign, torch.device("cpu"))
+        matrix = train_rotation(torch.from_numpy(x), [8, 8], seed=2, lists=lists)
         np.testing.assert_array_equal(matrix, opq_rotation(x - centroids[ids], [8, 8], seed=2))
-    plain = _rotation(torch.from_numpy(x), assign_lists=None, **{**given, "centroids": None})  # type: ignore[arg-type]
+    plain = train_rotation(torch.from_numpy(x), [8, 8], seed=2)
     np.testing.assert_array_equal(plain, opq_rotation(x, [8, 8], seed=2))

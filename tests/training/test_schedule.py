@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from qinco_lit.training.schedule import cosine_factor
+from qinco_lit.training.recipe import cosine_factor
 
 PAPER = {"warmup_epochs": 3.0, "max_epochs": 60, "reach": None, "floor": 1e-3}
 

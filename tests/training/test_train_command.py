@@ -154,7 +154,7 @@ def test_a_full_disk_under_the_reports_ends_a_training_that_can_go_on(
     small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run_dir, full = tmp_path / "run", Path("/dev/full")
-    monkeypatch.setattr("qinco_lit.commands.train.JsonLinesLogger", lambda _: JsonLinesLogger(full))
+    monkeypatch.setattr("qinco_lit.training.job.JsonLinesLogger", lambda _: JsonLinesLogger(full))
     logs = logging.FileHandler(full)
     logging.getLogger().addHandler(logs)
     try:

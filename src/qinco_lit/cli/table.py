@@ -53,9 +53,9 @@ class Tool:
 
 
 def _data_module(config: dict[str, Any], **arguments: int) -> Any:
-    from hydra.utils import instantiate
+    from qinco_lit.data.data_module import data_module
 
-    return instantiate(config["data"], **arguments, _convert_="all")
+    return data_module(config["data"], **arguments)
 
 
 def _train(config: dict[str, Any], run_dir: Path) -> float | None:
@@ -74,17 +74,11 @@ def _train(config: dict[str, Any], run_dir: Path) -> float | None:
         return earlier.result
     describe_run(config, settings, run_dir)
     error = train(
+        config,
         data=_data_module(config, batch_size=config["recipe"]["batch_size"], seed=config["seed"]),
-        model=config["model"],
-        centroids_path=None if config.get("coarse") is None else Path(config["coarse"]["centroids"]),
-        recipe=config["recipe"],
-        trainer=config["trainer"],
-        logger=config.get("logger"),
-        seed=config["seed"],
         run_dir=run_dir,
         resume=config["resume"] is not None or earlier.has_checkpoint,
         overwrite=overwrite,
-        config=config,
         overrides=[] if earlier.has_checkpoint else typed,
     )
     if config["trainer"].get("fast_dev_run") and not is_multirun(settings):
@@ -121,8 +115,7 @@ def _centroids(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (
         data.prepare_data()
         data.setup("fit")
         vectors = data.train_vectors
-    options = {name: value for name, value in config.items() if name not in ("input", "data", "data_dir", "output")}
-    centroids(vectors=vectors, output=Path(config["output"]), **options)
+    centroids(config, vectors)
 
 
 def _encode(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all of it goes to output=)
@@ -151,7 +144,7 @@ def _decode(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all
 def _index(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all of it goes to output=)
     from qinco_lit.commands.index import index
 
-    names = ("training_codes", "ids")
+    names = ("training_codes", "ids", "centroids")
     paths: dict[str, Any] = {name: None if config[name] is None else Path(config[name]) for name in names}
     others = ("codec", "codes", "data", "data_dir", "output", *paths)
     options = {name: value for name, value in config.items() if name not in others}
@@ -199,16 +192,15 @@ def _plan(config: dict[str, Any], run_dir: Path) -> None:
 
 def _data_facts(config: dict[str, Any]) -> Any:
     """What is known of the data: from `describe` next to the data set's `_target_`, or from its files."""
-    from hydra.utils import instantiate
-
     from qinco_lit.planning.plan import facts_of_file, facts_of_module
     from qinco_lit.vectors import open_vectors
 
     if config["input"] is not None:
         return facts_of_file(open_vectors(config["input"]))
-    module = str(config["data"]["_target_"]).rpartition(".")[0]
-    if hasattr(import_module(module), "describe"):
-        return instantiate({**config["data"], "_target_": f"{module}.describe"}, _convert_="all")
+    options = {name: value for name, value in config["data"].items() if not name.startswith("_")}
+    module = import_module(str(config["data"]["_target_"]).rpartition(".")[0])
+    if hasattr(module, "describe"):
+        return module.describe(**options)
     data = _data_module(config)
     data.prepare_data()
     data.setup("predict")

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int32, Int64, Shaped
 
 from qinco_lit.threads import threads
-from qinco_lit.vectors.metric import Metric
+from qinco_lit.vectors.neighbours import Metric
 
 log = logging.getLogger(__name__)
 _faiss: Any = faiss  # its stubs lack the parameters of a search

@@ -1,24 +1,22 @@
 """Are the options of a job ones that its parts accept: asked before anything is made."""
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from qinco_lit.options import check_arguments
 
 # Parameters of what receives the options that are none themselves, and what to give instead.
 NO_OPTIONS = {
-    "model.num_lists": "the lists are the rows of coarse.centroids=FILE.npy, with coarse=ivf",
+    "model.num_lists": "the lists are coarse.num_lists=N, or the rows of coarse.centroids=FILE.npy, with coarse=ivf",
     "model.search": "model.candidate_budget=T tries the T best pairs of the beam, null A codewords per hypothesis",
     "recipe.compile_search": "torch.compile never made the search faster; leave it out",
 }
 # What configs of before may hold, and nothing reads any more.
 GONE = ("model.search", "recipe.compile_search")
 
-_PART_OPTIONS = ("num_parts", "part_dims", "part_steps", "opq")
 # What only models of parts have (PQ-QINCo).
-NEEDS_PARTS = tuple(f"model.{name}" for name in _PART_OPTIONS)
+NEEDS_PARTS = ("model.num_parts", "model.part_dims", "model.part_steps", "model.opq")
 
 
 def check_train(config: Mapping[str, Any]) -> None:
@@ -26,6 +24,7 @@ def check_train(config: Mapping[str, Any]) -> None:
     from pytorch_lightning import Trainer
 
     from qinco_lit.training import Recipe
+    from qinco_lit.training.presets import check_model
     from qinco_lit.training.trainer import check_trainer
 
     types = {"seed": int, "resume": str | None, "overwrite": bool, "data_dir": str}
@@ -33,11 +32,18 @@ def check_train(config: Mapping[str, Any]) -> None:
     if not 0 <= config["seed"] < 1 << 32:
         raise ValueError(f"seed={config['seed']}: give 0 to {(1 << 32) - 1}")
     _check_data(config["data"])
-    _check_model(config["model"])
+    check_model(config["model"])
     if config.get("coarse") is not None:  # runs of before there were lists lack it
-        if config["coarse"].get("centroids") is None:
-            raise ValueError("coarse=ivf needs coarse.centroids=FILE.npy: `qinco centroids` writes one")
-        check_arguments("coarse", lambda: None, config["coarse"], extra={"centroids": str})
+        coarse = {"centroids": str | None, "num_lists": int | None}
+        check_arguments("coarse", lambda: None, config["coarse"], extra=coarse)
+        centroids, num_lists = (config["coarse"].get(name) for name in coarse)
+        if (centroids is None) == (num_lists is None):
+            raise ValueError(
+                "coarse=ivf needs either coarse.num_lists=N, whose centroids are found first, or "
+                "coarse.centroids=FILE.npy, as `qinco centroids` writes one"
+            )
+        if num_lists is not None and num_lists < 1:
+            raise ValueError(f"coarse.num_lists={num_lists}: give at least 1")
     check_arguments("recipe", Recipe, config["recipe"])
     Recipe(**config["recipe"])
     check_arguments("trainer", Trainer, config["trainer"], extra={"checkpoint_every_s": float | None})
@@ -65,10 +71,11 @@ def check_centroids(config: Mapping[str, Any]) -> None:
             raise ValueError(f"{what} is required: qinco centroids data=CHOICE num_lists=N output=FILE.npy")
     if (config["input"] is None) == (config.get("data") is None):
         raise ValueError("give either input=FILE, any file of vectors, or data=CHOICE, the training rows of a data set")
-    from qinco_lit.commands.centroids import centroids, check_options
+    from qinco_lit.coarse.centroids import check_options, train_centroids
 
     options = {name: value for name, value in config.items() if name != "data"}
-    check_arguments("", centroids, options, given=("vectors",), extra={"input": str | None, "data_dir": str})
+    given, extra = ("x", "output", "progress", "makes_output"), {"input": str | None, "output": str, "data_dir": str}
+    check_arguments("", train_centroids, options, given=given, extra=extra)
     counts = {name: config[name] for name in ("num_lists", "iterations", "max_training_rows", "num_threads")}
     check_options(Path(config["output"]), counts, config["min_gain"])
     if config["input"] is None:
@@ -144,7 +151,9 @@ def check_plan(config: Mapping[str, Any]) -> None:
     counts = {name: config[name] for name in ("num_rows", "num_devices", "num_threads")}
     check_options({"max_epochs": config["trainer"]["max_epochs"], **counts}, config["seconds"])
     if config["codec"] is None:
-        _check_model(config["model"])
+        from qinco_lit.training.presets import check_model
+
+        check_model(config["model"])
     if config["input"] is None:
         _check_data(config["data"])
     if config["codec"] is not None:
@@ -178,29 +187,6 @@ def check_search(config: Mapping[str, Any]) -> None:
     _check_logger(config["logger"], has_codec=False)
 
 
-def _check_model(options: Mapping[str, Any]) -> None:
-    from qinco_lit.quantizers import QINCo, Quantizer
-
-    own: dict[str, Any] = {}
-    if "num_parts" in options:  # a product, which hands the other options to its parts
-        hints = {**get_type_hints(Quantizer.__init__), "num_parts": int}
-        own = {name: hints[name] for name in _PART_OPTIONS}
-    check_arguments("model", QINCo, options, given=("dim", "has_start"), extra=own)
-    _check_sizes(options)
-
-
-def _check_sizes(options: Mapping[str, Any]) -> None:
-    """Refuse what no vectors allow; whether the sizes suit the data is known when these are open."""
-    import torch
-
-    from qinco_lit.quantizers import build_quantizer
-
-    dims = options.get("part_dims")
-    dim = sum(dims) if dims and None not in dims else options.get("num_parts") or 1
-    with torch.device("meta"):
-        build_quantizer(dim, **options)
-
-
 def _check_logger(options: Mapping[str, Any] | None, *, has_codec: bool = True) -> None:
     if options is None:
         return
@@ -212,5 +198,9 @@ def _check_logger(options: Mapping[str, Any] | None, *, has_codec: bool = True) 
 
 
 def _check_data(options: Mapping[str, Any]) -> None:
-    module, _, name = str(options["_target_"]).rpartition(".")
-    check_arguments("data", getattr(import_module(module), name), options, given=("batch_size", "seed"))
+    from qinco_lit.data.data_module import data_target, is_data_module, option_types
+
+    target, given = data_target(options), ("batch_size", "seed")
+    extra = {} if is_data_module(target) else option_types()
+    extra = {name: hint for name, hint in extra.items() if name not in given}
+    check_arguments("data", target, options, given=given, extra=extra)

@@ -1,52 +1,30 @@
 """`search`: which parameters of an index buy how much recall at which speed, next to indexes of faiss."""
 
+import json
 import logging
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
-from rich.progress import Progress
 
-from qinco_lit.commands.measuring import progress_bar
-from qinco_lit.commands.search_inputs import (
-    Inputs,
-    circumstances,
-    data_facts,
-    index_facts,
-    open_inputs,
-)
-from qinco_lit.commands.search_output import write_results
-from qinco_lit.environment import environment
+from qinco_lit.atomic import write_atomically
 from qinco_lit.options import unknown
-from qinco_lit.reports.search import rich_tables, search_notes
+from qinco_lit.progress import Progress
+from qinco_lit.reports.kit.plots import figure_bytes
+from qinco_lit.reports.search import csv_table, markdown_report, recall_figure, rich_tables, search_notes
 from qinco_lit.reports.wandb_tables import send_search, track
-from qinco_lit.search.points.engines import Engine, SearcherEngine, check_ids
-from qinco_lit.search.points.faiss_engine_cache import EngineBuilder
+from qinco_lit.search.points.comparison import circumstances, measured_record, open_inputs
+from qinco_lit.search.points.engines import SearcherEngine, check_ids
+from qinco_lit.search.points.explore import Exploration
 from qinco_lit.search.points.faiss_engines import METHODS
-from qinco_lit.search.points.file import PointFile
-from qinco_lit.search.points.operating_points import OperatingPoint, candidates, explore, fastest_with, pareto_front
-from qinco_lit.search.points.timing import Timing, measure_point
-from qinco_lit.threads import num_threads_in_use, threads
+from qinco_lit.search.points.measure import MeasureSettings
+from qinco_lit.search.points.operating_points import PointFile
+from qinco_lit.threads import threads
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 2
 DEFAULT_CACHE_DIR = Path("outputs/cache/baselines")
-# "queries/s within a point of the best": by so much less recall.
-POINT = 0.01
-
-
-@dataclass(frozen=True)
-class _Exploration:
-    """Which points are measured, and how."""
-
-    timing: Timing
-    strategy: str
-    max_points: int | None
-    seed: int
 
 
 def search(
@@ -90,9 +68,7 @@ def search(
         nprobe, ef_search: values to try, for baselines too; None: see `engines.default_grid`.
         num_additive, num_pairwise: values to try; 0 pairwise: the stage is left out.
         num_steps: values to try, of the codes that the full decoder reads; None: all codes.
-        strategy: grid: all combinations that can matter; random: of `max_points` of them, drawn by `seed`.
-        max_points: for random, per engine.
-        recall_at: every k of R@k; each query asks for the largest.
+        strategy, max_points, recall_at, batch_size, warmup, repeats, latency_queries, seed: as of `explore`.
         num_queries: the first of the data set's queries only; None: all.
         batch_size: queries in a batch.
         warmup: batches before the clock starts.
@@ -113,8 +89,14 @@ def search(
         FileNotFoundError: no index, or a file of the data set is missing.
         ValueError: impossible options, an index of other vectors, or an `output_dir` with points of another search.
     """
-    timing = Timing(tuple(dict.fromkeys(recall_at)), batch_size, warmup, repeats, latency_queries)
-    _check_options(baselines, timing, num_queries, num_threads, strategy, max_points)
+    for method in baselines:
+        if method not in METHODS:
+            raise unknown("baseline", method, METHODS)
+    for name, value in {"num_queries": num_queries, "num_threads": num_threads}.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: give at least 1")
+    settings = MeasureSettings(tuple(dict.fromkeys(recall_at)), batch_size, warmup, repeats, latency_queries)
+    exploration = Exploration(settings, strategy, max_points, seed)
     inputs = open_inputs(index_dir, data, num_queries, mmap=mmap, num_threads=num_threads, precision=precision)
     engine = SearcherEngine(
         inputs.searcher,
@@ -125,38 +107,17 @@ def search(
         num_steps=num_steps,
     )
     check_ids(engine, inputs.queries[:100], len(inputs.searcher))
-    exploration = _Exploration(timing, strategy, max_points, seed)
     console = Console()
-    with threads(num_threads), progress_bar(console) as progress:
-        file = PointFile(output_dir / "points.jsonl", circumstances(inputs, timing, mmap=mmap))
+    with threads(num_threads), Progress("points") as progress:
+        file = PointFile(output_dir / "points.jsonl", circumstances(inputs, settings, mmap=mmap))
         if file.points:
             log.info("%d points of an earlier run are in %s", len(file.points), output_dir)
         with track(output_dir, logger, config or {}, send_search) as tracker:
-            engines = {}
-            for one, facts in _engines(engine, inputs, baselines, cache_dir, progress):
-                engines[one.name] = facts | _explored(one, inputs, exploration, file, progress)
-            record = {
-                "schema_version": SCHEMA_VERSION,
-                "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-                "index": index_facts(inputs),
-                "data": data_facts(inputs),
-                "settings": {
-                    "recall_at": list(timing.recall_at),
-                    "batch_size": batch_size,
-                    "warmup": warmup,
-                    "repeats": repeats,
-                    "latency_queries": latency_queries,
-                    "strategy": strategy,
-                    "max_points": max_points,
-                    "seed": seed,
-                    "precision": inputs.searcher.precision,
-                    "mmap": mmap,
-                },
-                "num_threads": num_threads_in_use(),
-                **environment(),
-                "engines": engines,
-            }
-            write_results(record, output_dir)
+            record = measured_record(
+                inputs, engine, exploration, baselines=baselines, cache_dir=cache_dir, file=file, mmap=mmap,
+                progress=progress,
+            )  # fmt: skip
+            _write_results(record, output_dir)
             tracker(record)
     for table in rich_tables(record):
         console.print(table)
@@ -165,103 +126,12 @@ def search(
     return record
 
 
-def _engines(
-    engine: SearcherEngine, inputs: Inputs, baselines: Sequence[str], cache_dir: Path, progress: Progress
-) -> Iterator[tuple[Engine, dict[str, Any]]]:
-    """Yield every engine and what is known of it, one at a time, so that only one baseline is in memory."""
-    yield engine, {"bytes_per_vector": dict(engine.bytes_per_vector), "build": None}
-    if not baselines:
-        return
-    codec = inputs.bundle.codec
-    task = progress.add_task("reading the database", total=None)
-    builder = EngineBuilder(
-        coarse=inputs.bundle.index.quantizer,
-        metric=inputs.data.metric,
-        train_vectors=inputs.data.train_vectors,
-        database=inputs.data.database,
-        num_bytes=-(-codec.bits_per_vector // 8),
-        cache_dir=cache_dir,
-    )
-    for method in dict.fromkeys(baselines):
-        progress.update(task, description=f"{method}: building")
-        if progress.disable:  # no terminal: lines instead of the bar
-            log.info("%s: building, or reading what an earlier search has built", method)
-        cached = builder.engine(method, nprobe=engine.parameters["nprobe"], ef_search=engine.parameters["ef_search"])
-        build = {
-            "settings": cached.settings,
-            "num_training_rows": cached.num_training_rows,
-            "build_s": cached.build_s,
-            "from_cache": cached.from_cache,
-        }
-        yield cached.engine, {"bytes_per_vector": dict(cached.engine.bytes_per_vector), "build": build}
-    progress.remove_task(task)
-
-
-def _explored(
-    engine: Engine, inputs: Inputs, exploration: _Exploration, file: PointFile, progress: Progress
-) -> dict[str, Any]:
-    """Measure an engine; its part of the record."""
-    tried = candidates(engine, strategy=exploration.strategy, max_points=exploration.max_points, seed=exploration.seed)
-    task = progress.add_task(f"{engine.name}: points", total=len(tried))
-    done = 0
-
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        progress.advance(task)
-
-    def measured(parameters: Mapping[str, int]) -> OperatingPoint:
-        point = measure_point(engine, parameters, inputs.queries, inputs.ground_truth, exploration.timing)
-        file.append(point)
-        if progress.disable:
-            log.info("%s: point %d of %d: %s", engine.name, done + 1, len(tried), _in_words(point))
-        return point
-
-    known = [point for point in file.points if point.engine == engine.name]
-    points, num_skipped = explore(engine, tried, known=known, measure=measured, advance=advance)
-    points.sort(key=lambda point: -point.queries_per_s)
-    fronts = {k: pareto_front(points, k) for k in exploration.timing.recall_at}
-    near = {k: fastest_with(points, k, fronts[k][-1].recall[k] - POINT) for k in fronts}
-    return {
-        "parameters": {name: list(values) for name, values in engine.parameters.items()},
-        "num_candidates": len(tried),
-        "num_skipped": num_skipped,
-        "points": [point.to_record() for point in points],
-        # places in `points`
-        "fronts": {str(k): [points.index(point) for point in front] for k, front in fronts.items()},
-        "best": {str(k): points.index(front[-1]) for k, front in fronts.items()},
-        "within_a_point_of_the_best": {str(k): points.index(point) for k, point in near.items() if point is not None},
-    }
-
-
-def _in_words(point: OperatingPoint) -> str:
-    parameters = " ".join(f"{name}={value}" for name, value in point.parameters.items())
-    recall = ", ".join(f"R@{k} {100 * value:.1f} %" for k, value in point.recall.items())
-    return f"{parameters}: {recall}, {point.queries_per_s:,.0f} queries/s"
-
-
-def _check_options(
-    baselines: Sequence[str],
-    timing: Timing,
-    num_queries: int | None,
-    num_threads: int | None,
-    strategy: str,
-    max_points: int | None,
-) -> None:
-    for method in baselines:
-        if method not in METHODS:
-            raise unknown("baseline", method, METHODS)
-    if not timing.recall_at:
-        raise ValueError("recall_at=[]: give at least one k")
-    counts = {
-        "num_queries": num_queries, "num_threads": num_threads, "max_points": max_points,
-        "batch_size": timing.batch_size, "repeats": timing.repeats, "recall_at": min(timing.recall_at),
-    }  # fmt: skip
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: give at least 1")
-    for name, value in {"warmup": timing.warmup, "latency_queries": timing.latency_queries}.items():
-        if value < 0:
-            raise ValueError(f"{name}={value}: give at least 0")
-    if (strategy == "random") != (max_points is not None):
-        raise ValueError("strategy=random draws max_points=N of the grid: give both, or neither for all of it")
+def _write_results(record: dict[str, Any], output_dir: Path) -> None:
+    """Write tables, plots and `search.json` of a record of `search`."""
+    figure = recall_figure(record)
+    for suffix in ("png", "svg"):
+        write_atomically(output_dir / f"search.{suffix}", figure_bytes(figure, suffix))
+    write_atomically(output_dir / "search.md", markdown_report(record))
+    write_atomically(output_dir / "search.csv", csv_table(record))
+    # last: where search.json is, the search is complete
+    write_atomically(output_dir / "search.json", json.dumps(record, indent=2) + "\n")

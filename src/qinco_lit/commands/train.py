@@ -1,292 +1,45 @@
 """`train`: fit a quantizer to a data set, resumable, ending in a codec."""
 
-import logging
-import math
-import signal
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from jaxtyping import Float, Shaped
-from pytorch_lightning import LightningDataModule, Trainer
-from pytorch_lightning.callbacks import LambdaCallback
-from torch import Tensor
+from pytorch_lightning import LightningDataModule
 
-from qinco_lit.arrays import AssignLists
-from qinco_lit.coarse.assignment import list_assigner
-from qinco_lit.codec import Codec
-from qinco_lit.mistakes import in_one_line
-from qinco_lit.published import read_centroids
-from qinco_lit.quantizers import QINCo, Quantizer, build_quantizer
-from qinco_lit.quantizers.kmeans import nearest_codeword
-from qinco_lit.training.checkpoints import BestModel, LastCheckpoint, TrainingInterruptedError
-from qinco_lit.training.initialization import check_rows, kmeans_codebooks
-from qinco_lit.training.measured import measured
-from qinco_lit.training.module import QuantizerTraining
-from qinco_lit.training.progress import Reporter
-from qinco_lit.training.recipe import Recipe
-from qinco_lit.training.run_folder import check_folder, only_trainer
-from qinco_lit.training.run_log import JsonLinesLogger, RunRecord, read_summary
-from qinco_lit.training.start import InitialCodebooks
-from qinco_lit.training.trainer import make_trainer, quiet_lightning, seconds_between
-from qinco_lit.training.wandb_run import finish_wandb, in_wandb_sweep, log_codec, start_wandb, wandb_id
-from qinco_lit.vectors.readings import check_centroids_reading
-
-log = logging.getLogger(__name__)
-
-_PRESELECTOR_ROWS = 1024
+from qinco_lit.training.job import train_in_folder
 
 
 def train(
+    config: Mapping[str, Any],
     *,
     data: LightningDataModule,
-    model: Mapping[str, Any],
-    centroids_path: Path | None = None,
-    recipe: Mapping[str, Any],
-    trainer: Mapping[str, Any],
-    logger: Mapping[str, Any] | None,
-    seed: int,
     run_dir: Path,
     resume: bool,
-    overwrite: bool = False,
-    config: Mapping[str, Any],
+    overwrite: bool,
     overrides: Sequence[str],
 ) -> float:
-    """Train, write `run_dir/codec`, return the best validation MSE (raw space, sum over dimensions).
+    """Train as configured, and return the best validation MSE.
 
     Args:
-        data: a data module with `dim` and `train_vectors` after setup (docs/architecture.md).
-        model: arguments of `build_quantizer` but `dim` and `num_lists`.
-        centroids_path: npy file of coarse centroids, in raw space: trains an IVF model.
-        recipe: fields of `Recipe`.
-        trainer: arguments of `pl.Trainer`, plus `checkpoint_every_s`.
-        logger: arguments of `start_wandb` and `log_codec` (whether the codec becomes an artifact), None for no W&B.
-        seed: of weights and order.
-        run_dir: where everything is written.
-        resume: go on from `run_dir/checkpoints/last.ckpt`, or from the beginning where there is none yet.
-        overwrite: begin anew where a training is finished or could go on; what it has made is removed.
-        config, overrides: the resolved configuration and what the user typed, for the record.
-
-    Raises:
-        ValueError, FileNotFoundError: the user's mistakes, in one line; a folder that is not free among them.
-        KeyboardInterrupt: SIGINT or SIGTERM; the checkpoint to resume from is written.
+        config: the resolved configuration, which the run folder records.
+        data: the data module of `config["data"]`.
+        run_dir, resume, overwrite, overrides: as of `train_in_folder`.
     """
-    last = run_dir / "checkpoints" / "last.ckpt"
-    checkpoint = last if resume and last.is_file() else None
-    if resume and checkpoint is None:
-        if read_summary(run_dir).get("state") == "finished":
-            raise FileNotFoundError(f"cannot resume {run_dir}: {last}, which a finished run has, does not exist")
-        log.info("%s ended before its first checkpoint: it begins again", run_dir)
-    quiet_lightning()
-    typed_recipe, reports = Recipe(**recipe), JsonLinesLogger(run_dir / "metrics.jsonl")
-    best = BestModel(run_dir / "checkpoints" / "best.ckpt", patience_epochs=typed_recipe.patience_epochs)
-    kept = LastCheckpoint(last, every_s=seconds_between(trainer["checkpoint_every_s"]), reports=reports)
-    shown = Reporter(show=bool(trainer.get("enable_progress_bar", True)))
-    # `kept` is the last of all, so that it keeps the state the others have reached
-    fitter = make_trainer(trainer, run_dir=run_dir, logger=reports, callbacks=[shown, best, kept])
-    check_folder(run_dir, resume=resume, overwrite=overwrite)
-    module = _module(data, model, centroids_path, typed_recipe, seed, fitter.strategy.root_device)
-    if fitter.fast_dev_run:  # type: ignore[attr-defined]
-        try:
-            fitter.fit(module, datamodule=data)
-        except TrainingInterruptedError as interruption:
-            raise KeyboardInterrupt from interruption
-        log.info("fast_dev_run: training and validation went through; nothing is kept")
-        return math.nan
-    facts: dict[str, Any] = {"seed": seed, "parameters": _num_parameters(module.quantizer), "reason": None}
-    with only_trainer(run_dir, resume=resume, overwrite=overwrite):  # everything before may be refused
-        codec_artifact = False
-        if logger is not None and fitter.is_global_zero:
-            options = {name: value for name, value in logger.items() if name != "log_codec"}
-            fitter.loggers.append(start_wandb(run_dir, config=config, **options))
-            codec_artifact = bool(logger.get("log_codec"))
-            facts["wandb_id"] = wandb_id(run_dir)
-        record = RunRecord(run_dir, resume=resume, config=config, overrides=overrides, facts=facts)
-        job = _Job(fitter, module, data, best, kept)
-        return _fit(job, record, run_dir, checkpoint, codec_artifact=codec_artifact)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A training, and what it keeps."""
-
-    fitter: Trainer
-    module: QuantizerTraining
-    data: LightningDataModule
-    best: BestModel
-    kept: LastCheckpoint
-
-    def fit(self, checkpoint: Path | None) -> None:
-        """Train, from the beginning or from a checkpoint on; the weights at the end have been validated."""
-        # given beforehand, the module knows at its setup that it need not be initialised
-        self.fitter.ckpt_path = None if checkpoint is None else str(checkpoint)
-        self.fitter.fit(self.module, datamodule=self.data)
-        if self.fitter.limit_val_batches and self.best.validated_step != self.fitter.global_step:
-            self.kept.forget_later_reports()  # of this validation, when the run was resumed to the same end
-            self.fitter.validate(self.module, datamodule=self.data, verbose=False)
-
-    @property
-    def best_mse(self) -> float:
-        """NaN where nothing was validated."""
-        return math.nan if self.best.mse is None else self.best.mse
-
-
-def _fit(job: _Job, record: RunRecord, run_dir: Path, checkpoint: Path | None, *, codec_artifact: bool) -> float:
-    fitter = job.fitter
-    if fitter.is_global_zero and checkpoint is None:
-        job.kept.reports.cut(0)
-        record.begin()
-    elif fitter.is_global_zero:  # what cannot be resumed is refused before that
-        fitter.callbacks.append(LambdaCallback(on_train_start=lambda *_: record.begin()))  # type: ignore[attr-defined]
-    state, reason = "failed", None
-    try:
-        job.fit(checkpoint)
-        if fitter.is_global_zero:
-            some = job.data.train_vectors[:_PRESELECTOR_ROWS]  # type: ignore[attr-defined]
-            best = None if job.best.mse is None else run_dir / "checkpoints" / "best.ckpt"
-            _write_codec(job.module.quantizer, best, some, run_dir / "codec")
-        if codec_artifact:
-            metadata = {"best_val_mse": job.best.mse, **job.module.quantizer.config}
-            log_codec(fitter.loggers, run_dir / "codec", metadata)
-        state = "finished"
-    except TrainingInterruptedError as interruption:
-        state = "interrupted"
-        if in_wandb_sweep() and interruption.signal_number == signal.SIGTERM:
-            # a sweep ends runs that promise little this way; its agent takes other exit codes than 0 for failures
-            log.info("ended early by the W&B sweep")
-            return job.best_mse
-        log.warning("interrupted; go on with: qinco train resume=%s", run_dir)
-        raise KeyboardInterrupt(signal.Signals(interruption.signal_number).name) from interruption
-    except SystemExit as exit_:  # Lightning turns a Ctrl-C outside the training loop into this
-        state = "interrupted"
-        raise KeyboardInterrupt from exit_
-    except Exception as error:
-        reason = in_one_line(error)
-        raise
-    finally:
-        if fitter.is_global_zero:
-            done = {"epochs": fitter.current_epoch, "steps": fitter.global_step, "best_val_mse": job.best.mse}
-            try:
-                record.end(state, {**done, **measured(run_dir / "metrics.jsonl"), "reason": reason})
-            except OSError as error:  # not instead of what has ended the training
-                if reason is None:
-                    raise
-                log.warning("%s", in_one_line(error))
-        finish_wandb(fitter.loggers, state=state, summary=_wandb_summary(run_dir))
-    if fitter.is_global_zero:
-        told = "not validated" if job.best.mse is None else f"validation MSE {job.best.mse:.6g}"
-        log.info("%s; codec: %s", told, run_dir / "codec")
-    return job.best_mse
-
-
-def _wandb_summary(run_dir: Path) -> dict[str, Any]:
-    """What W&B's table of runs shows of a training: the best epoch's validation, and what it cost."""
-    summary = read_summary(run_dir)
-    best = summary.get("best_metrics", {})
-    figures = {f"best/{name.removeprefix('val/')}": value for name, value in best.items() if name.startswith("val/")}
-    told = ("best_epoch", "wall_s", "parameters", "epochs", "reason")
-    return {**figures, **{name: summary[name] for name in told if summary.get(name) is not None}}
-
-
-def _module(
-    data: LightningDataModule,
-    model: Mapping[str, Any],
-    centroids_path: Path | None,
-    recipe: Recipe,
-    seed: int,
-    device: torch.device,
-) -> QuantizerTraining:
-    centroids = None if centroids_path is None else read_centroids(centroids_path)
-    data.prepare_data()
-    data.setup("fit")
-    dim: int = data.dim  # type: ignore[attr-defined]
-    assign_lists = None
-    if centroids_path is not None and centroids is not None:
-        check_centroids_reading(centroids_path, data)
-        if centroids.shape[1] != dim:
-            given = f"coarse.centroids={centroids_path} has dimension {centroids.shape[1]}"
-            raise ValueError(f"{given}, the training vectors have {dim}: give centroids of this data set")
-        assign_lists = list_assigner(centroids, data.train_vectors, device)  # type: ignore[attr-defined]
-    quantizer = build_quantizer(dim, **model, num_lists=None if centroids is None else len(centroids))
-    return QuantizerTraining(
-        quantizer,
-        recipe,
-        initial_codebooks=_initial_codebooks(recipe),
-        seed=seed,
-        centroids=centroids,
-        assign_lists=assign_lists,
-        train_rotation=partial(
-            _rotation,
-            part_dims=[part.dim for part in quantizer.parts],
-            seed=seed,
-            centroids=None if centroids is None else torch.from_numpy(centroids),
-            assign_lists=assign_lists,
-            device=device,
-        ),
+    coarse = config.get("coarse") or {}
+    centroids = coarse.get("centroids")
+    return train_in_folder(
+        data=data,
+        model=config["model"],
+        centroids_path=None if centroids is None else Path(centroids),
+        num_lists=coarse.get("num_lists"),
+        recipe=config["recipe"],
+        trainer=config["trainer"],
+        logger=config.get("logger"),
+        seed=config["seed"],
+        run_dir=run_dir,
+        resume=resume,
+        overwrite=overwrite,
+        config=config,
+        overrides=overrides,
+        advice=f"go on with: qinco train resume={run_dir}",
     )
-
-
-def _rotation(
-    rows: Shaped[Tensor, "rows dim"],
-    *,
-    part_dims: list[int],
-    seed: int,
-    centroids: Float[Tensor, "lists dim"] | None,
-    assign_lists: AssignLists | None,
-    device: torch.device,
-) -> Float[Tensor, "dim dim"]:
-    """OPQ of raw training vectors, or of what their centroids leave of them."""
-    from qinco_lit.training.opq import opq_rotation, some_rows
-
-    chosen = some_rows(len(rows), seed)
-    x = check_rows(rows[chosen].float(), chosen)
-    log.info("OPQ: a rotation for parts of %s dimensions, on %d vectors", ", ".join(map(str, part_dims)), len(x))
-    if centroids is not None:
-        middle = centroids.mean(0)  # a matrix product compares vectors far from the origin badly
-        near = (
-            assign_lists(x)
-            if assign_lists
-            else nearest_codeword((x - middle).to(device), (centroids - middle).to(device)).cpu()
-        )
-        x = x - centroids[near]
-    return torch.from_numpy(opq_rotation(x.numpy(), part_dims, seed=seed))
-
-
-def _initial_codebooks(recipe: Recipe) -> InitialCodebooks:
-    def from_faiss(quantizer: QINCo, x: Tensor, generator: torch.Generator) -> Iterable[Tensor]:
-        from qinco_lit.training.faiss_codebooks import residual_codebooks
-
-        seed = int(torch.randint(1 << 31, (), generator=generator))
-        codebooks = residual_codebooks(x.cpu().numpy(), quantizer.num_steps, quantizer.codebook_size, seed=seed)
-        return torch.from_numpy(codebooks).to(x.device)
-
-    if recipe.initial_codebooks == "faiss_rq":
-        return from_faiss
-    return partial(kmeans_codebooks, iterations=recipe.kmeans_iterations, split_empty=recipe.kmeans_split_empty)
-
-
-def _write_codec(quantizer: Quantizer, best: Path | None, some_vectors: Any, target: Path) -> None:
-    """Of the best model, or of the last one, where none was validated."""
-    quantizer.cpu()
-    if best is not None:
-        checkpoint = torch.load(best, map_location="cpu", weights_only=True)
-        prefix = "quantizer."
-        state = {
-            name.removeprefix(prefix): value
-            for name, value in checkpoint["state_dict"].items()
-            if name.startswith(prefix)
-        }
-        own = quantizer.state_dict()
-        quantizer.load_state_dict({name: state.get(name, own[name]) for name in own})
-    codec = Codec(quantizer)
-    if not quantizer.config["preselector"]:  # QINCo1: lets `num_candidates` be chosen at encoding time
-        log.info("fitting a pre-selector on %d vectors", len(some_vectors))
-        codec.fit_preselector(some_vectors)
-    codec.save(target)
-
-
-def _num_parameters(quantizer: Quantizer) -> int:
-    return sum(parameter.numel() for parameter in quantizer.parameters())

@@ -1,17 +1,24 @@
 """One data module for all sets: files of vectors in, batches and arrays out."""
 
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
 import numpy as np
-import pytorch_lightning as pl
 from jaxtyping import Int64
+from pytorch_lightning import LightningDataModule
 
 from qinco_lit.data.ground_truth import exact_ground_truth, read_ground_truth
 from qinco_lit.data.loader import SequentialLoader, StreamLoader
-from qinco_lit.vectors import VectorFile, open_vectors
-from qinco_lit.vectors.metric import METRICS, Metric
+from qinco_lit.vectors import VectorFile, as_vectors_file
+from qinco_lit.vectors.data_facts import DataSource
+from qinco_lit.vectors.neighbours import METRICS, Metric
 from qinco_lit.vectors.vector_dtypes import check_vector_dtype
 
 
-class VectorDataModule(pl.LightningDataModule):
+class VectorDataModule(LightningDataModule):
     """Training rows streamed from a file, validation rows from its end, a database, queries and their true neighbours.
 
     After `setup()`: `dim`; `train_vectors`, `val_vectors`, `database` and `queries`, each a VectorFile with the rows as
@@ -19,15 +26,10 @@ class VectorDataModule(pl.LightningDataModule):
     flight and the ground truth.
 
     Args:
-        name: of the data set, for run folders and reports.
-        train_path: file whose last `num_val` rows are for validation and whose other rows are for training.
-        database_path: file to compress and search; None: the validation rows.
-        queries_path: file of queries; None: there are none, and no recall can be computed.
-        ground_truth_path: ids of the true neighbours (ivecs, ibin, npy) by `metric`, taken as they are; they are
-            computed when this is None or `limit_database` cuts the database.
+        files: where the vectors are, and what the set is called.
         batch_size: training rows per batch and device.
         eval_batch_size: largest validation and test batch per device; None: `batch_size`.
-        num_val: validation rows.
+        num_val: validation rows, at the end of the training file; not read where the set has a file of them.
         limit_train: train on the first rows only; None: all.
         limit_database: keep the first database rows only; None: all.
         epoch_size: training rows per epoch over all devices; the next epoch goes on in the file where this one stopped.
@@ -46,12 +48,8 @@ class VectorDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
+        files: DataSource,
         *,
-        name: str,
-        train_path: str,
-        database_path: str | None = None,
-        queries_path: str | None = None,
-        ground_truth_path: str | None = None,
         batch_size: int = 1024,
         eval_batch_size: int | None = None,
         num_val: int = 10_000,
@@ -71,11 +69,7 @@ class VectorDataModule(pl.LightningDataModule):
         if known is None:
             raise ValueError(f"data.metric={metric}: give one of {', '.join(METRICS)}")
         self.metric = known
-        self.name: str = name
-        self.train_path = train_path
-        self.database_path = database_path
-        self.queries_path = queries_path
-        self.ground_truth_path = ground_truth_path
+        self.files, self.name = files, files.name
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size or batch_size
         self.num_val = num_val
@@ -89,6 +83,10 @@ class VectorDataModule(pl.LightningDataModule):
         self._train_loader: StreamLoader | None = None
         self._resume_state: dict[str, int] = {}
 
+    def prepare_data(self) -> None:
+        """Make the files that make themselves; Lightning calls this on one process of each machine."""
+        self.files.prepare()
+
     def setup(self, stage: str = "") -> None:  # noqa: ARG002 (Lightning's signature; every stage needs the same files)
         """Open the files and check that they fit together; O(1) in time and memory but for a given ground truth.
 
@@ -97,24 +95,31 @@ class VectorDataModule(pl.LightningDataModule):
             ValueError: files that hold no vectors or of different dimensions, too few training rows, or a ground truth
                 of other files.
         """
-        train = self._open(self.train_path)
-        num_train = len(train) - self.num_val
-        if num_train < 1:
-            raise ValueError(
-                f"{self.train_path}: {len(train)} rows, data.num_val={self.num_val} leaves none to train on:"
-                f" lower data.num_val to {max(1, len(train) // 10)}"
-            )
+        files = self.files
+        train = self._open(files.train, "train")
+        num_train = len(train)
         self.dim = train.shape[1]
-        self.val_vectors = train.view(num_train, len(train))
+        if files.val is None:
+            num_train -= self.num_val
+            if num_train < 1:
+                raise ValueError(
+                    f"{train.path}: {len(train)} rows, data.num_val={self.num_val} leaves none to train on:"
+                    f" lower data.num_val to {max(1, len(train) // 10)}"
+                )
+            self.val_vectors = train.view(num_train, len(train))
+        else:
+            self.val_vectors = self._open_like(train, files.val, "val")
         self.train_vectors = train.view(0, min(num_train, self.limit_train or num_train))
-        self._first_database_row = num_train if self.database_path is None else 0
-        database = self.val_vectors if self.database_path is None else self._open_like_train(self.database_path)
+        self._first_database_row = num_train if files.database is None and files.val is None else 0
+        database = self.val_vectors
+        if files.database is not None:
+            database = self._open_like(train, files.database, "database")
         self.database = database.view(0, self.limit_database or len(database))
-        self.queries = None if self.queries_path is None else self._open_like_train(self.queries_path)
+        self.queries = None if files.queries is None else self._open_like(train, files.queries, "queries")
         self._ground_truth = None
-        if self.queries is not None and self.ground_truth_path is not None and len(self.database) == len(database):
+        if self.queries is not None and files.ground_truth is not None and len(self.database) == len(database):
             self._ground_truth = read_ground_truth(
-                self.ground_truth_path, num_queries=len(self.queries), num_database=len(self.database)
+                files.ground_truth, num_queries=len(self.queries), num_database=len(self.database)
             )
 
     @property
@@ -200,15 +205,61 @@ class VectorDataModule(pl.LightningDataModule):
         progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
         return int(progress.ready - progress.processed)  # type: ignore[attr-defined]  # Lightning types it too widely
 
-    def _open(self, path: str) -> VectorFile:
-        vectors = open_vectors(path)
-        check_vector_dtype(vectors.dtype, path)
+    def _open(self, given: Any, name: str) -> VectorFile:
+        vectors = as_vectors_file(given, name)
+        check_vector_dtype(vectors.dtype, vectors.path)
         return vectors.unit() if self.metric == "cosine" else vectors
 
-    def _open_like_train(self, path: str) -> VectorFile:
-        vectors = self._open(path)
+    def _open_like(self, train: VectorFile, given: Any, name: str) -> VectorFile:
+        vectors = self._open(given, name)
         if vectors.shape[1] != self.dim:
             raise ValueError(
-                f"{path} has dimension {vectors.shape[1]}, {self.train_path} has {self.dim}: give files of one data set"
+                f"{vectors.path} has dimension {vectors.shape[1]}, {train.path} has {self.dim}: "
+                "give files of one data set"
             )
         return vectors
+
+
+def data_module(options: Mapping[str, Any], **given: Any) -> LightningDataModule:
+    """The data module of a data config: what its `_target_` says where the vectors are, in a `VectorDataModule`.
+
+    A target that is a LightningDataModule, or returns one, takes all options itself. Of the others each gets those that
+    it has a parameter for, and the VectorDataModule those that it has.
+
+    Args:
+        options: a data config, with `_target_`.
+        given: what the program supplies; like options, for who has a parameter for it.
+
+    Raises:
+        ValueError, FileNotFoundError: as the target and `VectorDataModule`.
+    """
+    target = data_target(options)
+    values = {name: value for name, value in options.items() if not name.startswith("_")}
+    own = inspect.signature(target).parameters
+    if is_data_module(target) or any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values()):
+        taken: LightningDataModule = target(**values, **given)
+        return taken
+    made = target(**{name: value for name, value in (values | given).items() if name in own})
+    if isinstance(made, LightningDataModule):
+        return made
+    known = option_types()
+    return VectorDataModule(made, **{name: value for name, value in (values | given).items() if name in known})
+
+
+def data_target(options: Mapping[str, Any]) -> Callable[..., Any]:
+    """What the `_target_` of a data config names."""
+    module, _, name = str(options["_target_"]).rpartition(".")
+    target: Callable[..., Any] = getattr(import_module(module), name)
+    return target
+
+
+def is_data_module(target: Callable[..., Any]) -> bool:
+    """Whether a target takes all options of its config itself, as a LightningDataModule."""
+    made = target if inspect.isclass(target) else typing.get_type_hints(target).get("return")
+    return inspect.isclass(made) and issubclass(made, LightningDataModule)
+
+
+def option_types() -> dict[str, Any]:
+    """The options of every set of files, with their types."""
+    hints = typing.get_type_hints(VectorDataModule.__init__)
+    return {name: hint for name, hint in hints.items() if name not in ("files", "return")} | {"metric": Metric}

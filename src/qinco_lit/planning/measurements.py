@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Shaped
 
-from qinco_lit.arrays import AssignLists
-from qinco_lit.coarse.assignment import list_assigner
+from qinco_lit.coarse.assignment import FrozenLists, list_assigner
 from qinco_lit.codec import Codec
 from qinco_lit.planning.throughput import Throughput, TrainingSteps, decoding, encoding, reading_per_s, time_by_turns
 from qinco_lit.progress import Progress
@@ -103,7 +102,8 @@ def measure(
     peak_bytes = _peak_bytes(device)
     codes = decoding(codec, BLOCK_ROWS, np.random.default_rng(0))
     progress.start("measuring training steps", None)
-    training, fixed_s = _training(codec, recipe, rows, seconds, assign_lists)
+    lists = None if centroids is None else FrozenLists(centroids, assign_lists, device)
+    training, fixed_s = _training(codec, recipe, rows, seconds, lists)
     progress.start("measuring decoding and reading", None)
     return Measurements(
         encode=encode,
@@ -121,11 +121,11 @@ def _training(
     recipe: Recipe,
     rows: Shaped[np.ndarray, "n dim"],
     seconds: float,
-    assign_lists: AssignLists | None,
+    lists: FrozenLists | None,
 ) -> tuple[Searched, float]:
     copy = build_quantizer(codec.dim, **codec.quantizer.config)
     copy.load_state_dict(codec.quantizer.state_dict())
-    steps = TrainingSteps(copy, recipe, rows, codec.device, assign_lists)
+    steps = TrainingSteps(copy, recipe, rows, codec.device, lists)
     own = codec.quantizer.default_search
     works = {name: steps.by(search) for name, search in _with_doubled(own).items()}
     found = time_by_turns(works, seconds, codec.device)

@@ -20,8 +20,8 @@ from qinco_lit.progress import Progress
 from qinco_lit.quantizers import build_quantizer
 from qinco_lit.quantizers.chunks import BLOCK_ROWS
 from qinco_lit.threads import threads
-from qinco_lit.training.initialization import init_networks, set_codebooks
 from qinco_lit.training.recipe import Recipe
+from qinco_lit.training.start import init_networks, set_codebooks
 from qinco_lit.training.trainer import quiet_lightning, settings_kept
 from qinco_lit.vectors import VectorFile
 from qinco_lit.vectors.data_facts import DataFacts

@@ -13,6 +13,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning import Trainer
 
 from qinco_lit.arrays import AssignLists
+from qinco_lit.coarse.assignment import FrozenLists
 from qinco_lit.codec import Codec
 from qinco_lit.quantizers import Quantizer
 from qinco_lit.quantizers.beam import Search
@@ -147,7 +148,7 @@ class TrainingSteps:
         recipe: how it is trained.
         rows: at least a batch.
         device: to train on.
-        assign_lists: of an IVF model; None: by brute force.
+        lists: of an IVF model; None: it has its centroids, and assigns by brute force.
     """
 
     def __init__(
@@ -156,14 +157,12 @@ class TrainingSteps:
         recipe: Recipe,
         rows: Shaped[np.ndarray, "n dim"],
         device: torch.device,
-        assign_lists: AssignLists | None = None,
+        lists: FrozenLists | None = None,
     ) -> None:
         # the time does not depend on the weights, and those of an untrained model would diverge
         self._recipe, self._device = replace(recipe, lr=1e-12), device
         self._quantizer = quantizer.train().requires_grad_(True)
-        self._module = QuantizerTraining(
-            quantizer, self._recipe, initial_codebooks=lambda *_: (), seed=0, assign_lists=assign_lists
-        ).to(device)
+        self._module = QuantizerTraining(quantizer, self._recipe, start=lambda *_: None, seed=0, lists=lists).to(device)
         self._module.trainer = _trainer(device)
         self._module.setup("validate")  # moves the statistics; the model has been initialised
         chosen = self._module.configure_optimizers()

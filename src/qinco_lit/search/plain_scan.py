@@ -1,14 +1,85 @@
-"""The additive stage by faiss' own scan: for lists that stay on disk, mapped into memory."""
+"""The lists of a faiss index as they are: what is in them, and faiss' own scan, for lists that stay on disk."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
-from jaxtyping import Float, Int32, Int64, Integer
+from jaxtyping import Float, Float32, Int32, Int64, Integer, UInt8
 
-from qinco_lit.search.columns import unpacked_codes
-from qinco_lit.search.scan import Candidates, as_list_ids, ivf_parameters, list_entries
+_faiss: Any = faiss  # its stubs miss much of what is used here
+_BLOCK_ROWS = 32_768
+
+
+class Candidates(NamedTuple):
+    """Shortlists of a batch of queries, best first; places without a vector have id -1.
+
+    Attributes:
+        scores: squared L2 to the additive reconstruction, or the inner product with it.
+        ids: of the vectors.
+        list_ids: of the lists they are in.
+        codes: of the vectors.
+    """
+
+    scores: Float32[np.ndarray, "queries size"]
+    ids: Int64[np.ndarray, "queries size"]
+    list_ids: Int32[np.ndarray, "queries size"]
+    codes: Integer[np.ndarray, "queries size steps"]
+
+
+def list_entries(lists: Any) -> Iterator[tuple[int, UInt8[np.ndarray, "n bytes"], Int64[np.ndarray, " n"]]]:
+    """Yield the number of each list that is not empty, with views of its codes and ids: good until the list changes."""
+    for number in range(lists.nlist):
+        if size := lists.list_size(number):
+            packed = _faiss.rev_swig_ptr(lists.get_codes(number), size * lists.code_size).reshape(size, -1)
+            yield number, packed, _faiss.rev_swig_ptr(lists.get_ids(number), size)
+
+
+def as_list_ids(stored: UInt8[np.ndarray, "n bytes"]) -> Int32[np.ndarray, " n"]:
+    """List ids from the few bytes, least significant first, that faiss puts in front of a code."""
+    padded = np.zeros((len(stored), 4), np.uint8)
+    padded[:, : stored.shape[1]] = stored
+    return np.asarray(padded.view("<i4")[:, 0], dtype=np.int32)
+
+
+def ivf_parameters(nprobe: int, ef_search: int) -> Any:
+    """What faiss is told at a search: lists visited, and the breadth of the search for them in the HNSW graph."""
+    graph = _faiss.SearchParametersHNSW(efSearch=max(ef_search, nprobe))
+    return _faiss.SearchParametersIVF(nprobe=nprobe, quantizer_params=graph)
+
+
+def centroids_of(coarse: Any) -> Float32[np.ndarray, "lists dim"]:
+    """The centroids in the storage of an HNSW index, not copied; they live as long as it does."""
+    storage = _faiss.downcast_index(coarse.storage)
+    return np.asarray(_faiss.rev_swig_ptr(storage.get_xb(), storage.ntotal * storage.d).reshape(-1, storage.d))
+
+
+def unpacked_codes(packed: UInt8[np.ndarray, "n bytes"], num_steps: int, bits: int) -> Integer[np.ndarray, "n steps"]:
+    """Codes of so many bits that bytes begin with: uint8, or uint16 for more than 8 bits."""
+    if bits == 8:
+        return packed[:, :num_steps].copy()
+    used = np.ascontiguousarray(packed[:, : -(-num_steps * bits // 8)])
+    codes = _faiss.unpack_bitstrings(used, num_steps, bits)
+    return np.asarray(codes, dtype=np.uint8 if bits < 8 else np.uint16)
+
+
+def in_blocks(lists: Iterable[Any]) -> Iterator[tuple[Any, Any, Any]]:
+    """Join (list_ids, codes, ids) of many short lists into blocks."""
+    waiting: list[Any] = []
+    size = 0
+    for part in lists:
+        waiting.append(part)
+        size += len(part[2])
+        if size >= _BLOCK_ROWS:
+            yield _joined(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(parts: list[Any]) -> tuple[Any, Any, Any]:
+    list_ids, codes, ids = map(np.concatenate, zip(*parts, strict=True))
+    return list_ids, codes, ids
 
 
 class PlainScan:
@@ -19,7 +90,8 @@ class PlainScan:
     """
 
     def __init__(self, index: Any) -> None:
-        self.index = index
+        self.index, self.by_residual = index, bool(index.by_residual)
+        self.centroids = centroids_of(_faiss.downcast_index(index.quantizer))
         self.inner_product = index.metric_type == faiss.METRIC_INNER_PRODUCT
         self.num_steps, self._bits = int(index.rq.M), int(faiss.vector_to_array(index.rq.nbits)[0])
         self._list_id_bytes = int(index.coarse_code_size())

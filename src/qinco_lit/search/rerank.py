@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Float32, Int32, Integer
 from torch import Tensor
 
-from qinco_lit.search.scan import Candidates
+from qinco_lit.search.plain_scan import Candidates
 from qinco_lit.vectors.distinct_rows import distinct_rows
 
 # codes and list ids to reconstructions in raw space

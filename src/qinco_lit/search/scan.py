@@ -8,10 +8,13 @@ x_hat = c + sum_m A_m[i_m], the centroid plus a codeword of each additive codebo
 and in the brackets only <q, c> depends on the list: the rest is a product quantizer's inner product, over codebooks
 that all see the whole of q, with the squared norm of x_hat as two more bytes of code. So faiss' `IndexIVFPQ` can scan
 them with one table per query (benchmarks/RESULTS.md, "Large-scale search": ten times as fast).
+
+Where codes say all of a vector, not what its centroid leaves, there is no c.
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from contextlib import contextmanager
+from typing import Any
 
 import faiss
 import numpy as np
@@ -19,7 +22,17 @@ import torch
 from jaxtyping import Float, Float32, Int32, Int64, Integer, UInt8
 from torch.nn import functional as F
 
-from qinco_lit.search.columns import CodeColumns
+from qinco_lit.search.index.faiss_index import add_codes
+from qinco_lit.search.plain_scan import (
+    Candidates,
+    PlainScan,
+    as_list_ids,
+    centroids_of,
+    in_blocks,
+    ivf_parameters,
+    list_entries,
+    unpacked_codes,
+)
 
 _faiss: Any = faiss  # its stubs miss much of what is used here
 _NORM_BITS = 16
@@ -27,47 +40,57 @@ _BLOCK_ROWS = 32_768
 _QUERY_BYTES = 32 << 20  # of the queries that faiss sees, which are several times as wide
 
 
-class Candidates(NamedTuple):
-    """Shortlists of a batch of queries, best first; places without a vector have id -1.
+class CodeColumns:
+    """Codes as the columns of a scan: each has a look-up table, and short codes share one, several to a byte.
+
+    faiss scans codes of a byte three times as fast as shorter ones (26 ns a vector of 8 bytes, 80 ns of 16 codes of 4
+    bits). Two codes of 4 bits are a byte, and the sum of their codewords depends on it alone: its table has 256 sums.
+
+    Args:
+        codebooks: of the additive decoder.
 
     Attributes:
-        scores: squared L2 to the additive reconstruction, or the inner product with it.
-        ids: of the vectors.
-        list_ids: of the lists they are in.
-        codes: of the vectors.
+        bits: of a column.
+        number: of columns.
     """
 
-    scores: Float32[np.ndarray, "queries size"]
-    ids: Int64[np.ndarray, "queries size"]
-    list_ids: Int32[np.ndarray, "queries size"]
-    codes: Integer[np.ndarray, "queries size steps"]
+    def __init__(self, codebooks: Float32[np.ndarray, "steps codebook dim"]) -> None:
+        self._codebooks = codebooks
+        self.num_steps, codebook_size, _ = codebooks.shape
+        self._code_bits = (codebook_size - 1).bit_length()
+        self._per_column = 8 // self._code_bits if self._code_bits in (1, 2, 4) else 1
+        self.bits = self._code_bits * self._per_column
+        self.number = -(-self.num_steps // self._per_column)
 
+    def tables(self) -> Float32[np.ndarray, "columns values dim"]:
+        """What each value of each column adds to the estimate; values beyond the codebook add nothing."""
+        _, codebook_size, dim = self._codebooks.shape
+        shape = (self.number, self._per_column, 1 << self._code_bits, dim)
+        filled = np.zeros(shape, np.float32)
+        filled.reshape(-1, *shape[2:])[: self.num_steps, :codebook_size] = self._codebooks
+        values = np.arange(1 << self.bits)
+        tables = np.zeros((self.number, len(values), dim), np.float32)
+        for place in range(self._per_column):
+            tables += filled[:, place, values >> self._code_bits * place & (1 << self._code_bits) - 1]
+        return tables
 
-def list_entries(lists: Any) -> Iterator[tuple[int, UInt8[np.ndarray, "n bytes"], Int64[np.ndarray, " n"]]]:
-    """Yield the number of each list that is not empty, with views of its codes and ids: good until the list changes."""
-    for number in range(lists.nlist):
-        if size := lists.list_size(number):
-            packed = _faiss.rev_swig_ptr(lists.get_codes(number), size * lists.code_size).reshape(size, -1)
-            yield number, packed, _faiss.rev_swig_ptr(lists.get_ids(number), size)
+    def of_codes(self, codes: Integer[np.ndarray, "n steps"]) -> Integer[np.ndarray, "n columns"]:
+        """Columns of codes, int64."""
+        digits = np.zeros((len(codes), self.number * self._per_column), np.int64)
+        digits[:, : self.num_steps] = codes
+        places = np.arange(self._per_column)
+        shifted = digits.reshape(len(codes), self.number, self._per_column) << self._code_bits * places
+        return np.asarray(shifted.sum(2))
 
+    def packed(self, columns: Integer[np.ndarray, "n all_columns"]) -> UInt8[np.ndarray, "n bytes"]:
+        """The bytes of columns, of codes or of anything else in as many bits."""
+        if self.bits == 8:
+            return columns.astype(np.uint8)
+        return np.asarray(_faiss.pack_bitstrings(np.ascontiguousarray(columns, dtype=np.int32), self.bits))
 
-def as_list_ids(stored: UInt8[np.ndarray, "n bytes"]) -> Int32[np.ndarray, " n"]:
-    """List ids from the few bytes, least significant first, that faiss puts in front of a code."""
-    padded = np.zeros((len(stored), 4), np.uint8)
-    padded[:, : stored.shape[1]] = stored
-    return np.asarray(padded.view("<i4")[:, 0], dtype=np.int32)
-
-
-def ivf_parameters(nprobe: int, ef_search: int) -> Any:
-    """What faiss is told at a search: lists visited, and the breadth of the search for them in the HNSW graph."""
-    graph = _faiss.SearchParametersHNSW(efSearch=max(ef_search, nprobe))
-    return _faiss.SearchParametersIVF(nprobe=nprobe, quantizer_params=graph)
-
-
-def centroids_of(coarse: Any) -> Float32[np.ndarray, "lists dim"]:
-    """The centroids in the storage of an HNSW index, not copied; they live as long as it does."""
-    storage = _faiss.downcast_index(coarse.storage)
-    return np.asarray(_faiss.rev_swig_ptr(storage.get_xb(), storage.ntotal * storage.d).reshape(-1, storage.d))
+    def codes(self, packed: UInt8[np.ndarray, "n bytes"]) -> Integer[np.ndarray, "n steps"]:
+        """Codes of bytes that begin with their columns."""
+        return unpacked_codes(packed, self.num_steps, self._code_bits)
 
 
 class AdditiveScan:
@@ -77,24 +100,36 @@ class AdditiveScan:
         coarse: faiss index (HNSW) over the centroids in raw space; it is kept.
         codebooks: of the additive decoder, in raw space.
         inner_product: look for the largest inner product instead of the smallest squared L2.
+        by_residual: whether codes say what the centroid of their list leaves of a vector, or all of it.
     """
 
     def __init__(
-        self, coarse: Any, codebooks: Float32[np.ndarray, "steps codebook dim"], *, inner_product: bool
+        self,
+        coarse: Any,
+        codebooks: Float32[np.ndarray, "steps codebook dim"],
+        *,
+        inner_product: bool,
+        by_residual: bool = True,
     ) -> None:
-        self.codebooks, self.inner_product = codebooks, inner_product
+        self.inner_product, self.by_residual = inner_product, by_residual
         self.num_steps, self.codebook_size, self.dim = codebooks.shape
-        self._columns = CodeColumns(codebooks)
         self.centroids = centroids_of(coarse)
         # products and norms are of vectors around the middle of the centroids, where 16 bits resolve a norm better
         middle = self.centroids.mean(0, dtype=np.float64)
         self._origin = (middle * (not inner_product)).astype(np.float32)
+        longest = 0.0
+        if by_residual:
+            longest = np.linalg.norm(self.centroids - self._origin, axis=1).max()
+        else:  # every vector has one codeword of the first codebook
+            codebooks = codebooks.copy()
+            codebooks[0] -= self._origin
+        self.codebooks, self._columns = codebooks, CodeColumns(codebooks)
         self._norm_digits = 0 if inner_product else -(-_NORM_BITS // self._columns.bits)
         # no vector, whenever it is added, is longer than the longest centroid and codewords together
-        longest = np.linalg.norm(self.centroids - self._origin, axis=1).max()
         longest += np.linalg.norm(codebooks, axis=2).max(axis=1).sum()
         self._norm_step = max(float(longest) ** 2, 1e-30) / (1 << self._columns.bits * self._norm_digits)
         self._index = self._scanner(coarse)
+        self._plain: Any = None
         self._list_id_bytes = int(self._index.coarse_code_size())
 
     def _scanner(self, coarse: Any) -> Any:
@@ -116,9 +151,39 @@ class AdditiveScan:
         moved.prepend_transform(first)
         index = _faiss.IndexIVFPQ(moved, columns * self.dim, coarse.ntotal, columns, bits, _faiss.METRIC_INNER_PRODUCT)
         _faiss.copy_array_to_vector(tables.ravel(), index.pq.centroids)
-        index.is_trained = True
+        index.by_residual, index.is_trained = self.by_residual, True
         self._kept_for_cpp = (coarse, first, back, moved)
         return index
+
+    @classmethod
+    def taking_over(cls, index: Any, codebooks: Float32[np.ndarray, "steps codebook dim"]) -> "AdditiveScan":
+        """The lists of a faiss index moved into a scan, one by one, so that they are in memory once.
+
+        Args:
+            index: IndexIVFResidualQuantizer in memory; it is left without lists, and is what `as_faiss` fills.
+            codebooks: of the additive decoder, in raw space.
+        """
+        scan = cls(
+            _faiss.downcast_index(index.quantizer),
+            codebooks,
+            inner_product=index.metric_type == _faiss.METRIC_INNER_PRODUCT,
+            by_residual=bool(index.by_residual),
+        )
+        for list_ids, codes, ids in in_blocks(PlainScan(index).contents(empty=True)):
+            scan.add(list_ids, codes, ids)
+        index.ntotal = 0
+        scan._plain = index
+        return scan
+
+    @contextmanager
+    def as_faiss(self) -> Iterator[Any]:
+        """The faiss index that was taken over, with a second copy of the lists inside such a block."""
+        try:
+            for list_ids, codes, ids in in_blocks(self.contents()):
+                add_codes(self._plain, list_ids, codes, ids)
+            yield self._plain
+        finally:
+            self._plain.reset()
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -175,8 +240,9 @@ class AdditiveScan:
         self, list_ids: Integer[np.ndarray, " n"], codes: Integer[np.ndarray, "n steps"]
     ) -> Float32[np.ndarray, " n"]:
         rows = torch.from_numpy(codes.astype(np.int64)) + self.codebook_size * torch.arange(self.num_steps)
-        residual = F.embedding_bag(rows, torch.from_numpy(self.codebooks).flatten(0, 1), mode="sum")
-        x_hat = residual + torch.from_numpy(self.centroids[list_ids] - self._origin)
+        x_hat = F.embedding_bag(rows, torch.from_numpy(self.codebooks).flatten(0, 1), mode="sum")
+        if self.by_residual:
+            x_hat = x_hat + torch.from_numpy(self.centroids[list_ids] - self._origin)
         norms: Float32[np.ndarray, " n"] = x_hat.square().sum(1).numpy()
         return norms
 

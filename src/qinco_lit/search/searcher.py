@@ -1,27 +1,48 @@
 """Search an index: coarse lists, additive distances, the pairwise decoder, then the full decoder."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import faiss
 import numpy as np
 from jaxtyping import Float, Float32, Int32, Int64, Integer
 
 from qinco_lit.codec import Codec
-from qinco_lit.search.arguments import Parameters, as_matrix, whole_number
 from qinco_lit.search.index.bundle import Bundle, load, save
-from qinco_lit.search.index.faiss_index import add_codes
-from qinco_lit.search.moving import as_ids, checked_new_ids, in_blocks, next_ids, take_over
-from qinco_lit.search.plain_scan import PlainScan
+from qinco_lit.search.parameters import (
+    ResolvedParameters,
+    SearchParameters,
+    as_ids,
+    as_matrix,
+    checked_new_ids,
+    next_ids,
+    whole_number,
+)
+from qinco_lit.search.plain_scan import Candidates, PlainScan
 from qinco_lit.search.rerank import Decode, rerank
-from qinco_lit.search.scan import AdditiveScan, Candidates, centroids_of
-from qinco_lit.search.trace import SearchTrace, Stage, joined, padded
+from qinco_lit.search.scan import AdditiveScan
 from qinco_lit.threads import threads
 from qinco_lit.vectors.unit_rows import unit_rows
 
 _BATCH_QUERIES = 1024  # whose shortlists share decoded vectors
 _MIN_SCREENED = 256  # candidates in a batch; fewer are decoded faster in float32 at once
+
+
+class Stage(NamedTuple):
+    """The ranking of one stage of a search, and the seconds it took; `additive` includes the search for the lists."""
+
+    ids: Int64[np.ndarray, "queries size"]
+    seconds: float
+
+
+class SearchTrace(NamedTuple):
+    """Result of a search with the results of its stages: additive, pairwise (where it is used), decode."""
+
+    distances: Float32[np.ndarray, "queries k"]
+    ids: Int64[np.ndarray, "queries k"]
+    stages: dict[str, Stage]
 
 
 class Searcher:
@@ -38,19 +59,23 @@ class Searcher:
     """
 
     def __init__(self, bundle: Bundle, *, num_threads: int | None = None, precision: str = "auto") -> None:
-        if bundle.is_taken:
+        if bundle.index is None:
             raise ValueError("a Searcher has taken the lists of this bundle: use it, or load again")
         self.num_threads = None if num_threads is None else whole_number("num_threads", num_threads)
-        self._bundle = bundle
+        self._bundle = replace(bundle)
         self._decoder = Codec(bundle.codec.quantizer, precision=precision)
         self._rough = None
         if self._decoder.precision == "screened":
             self._decoder = Codec(bundle.codec.quantizer, precision="float32")
             self._rough = Codec(bundle.codec.quantizer, precision="bfloat16")
         self._known_ids: Int64[np.ndarray, " n"] | None = None
-        self._centroids = centroids_of(faiss.downcast_index(bundle.index.quantizer))
+        self._scan: AdditiveScan | PlainScan
+        if bundle.is_mapped:
+            self._scan = PlainScan(bundle.index)
+            return
         with threads(self.num_threads):
-            self._scan = PlainScan(bundle.index) if bundle.is_mapped else take_over(bundle)
+            self._scan = AdditiveScan.taking_over(bundle.index, bundle.additive.codebooks)
+        bundle.index = None
 
     @classmethod
     def load(
@@ -92,6 +117,11 @@ class Searcher:
         return self._bundle.codec.dim
 
     @property
+    def coarse(self) -> Any:
+        """The faiss index (HNSW) over the centroids, not to be changed."""
+        return faiss.downcast_index(self._bundle.index.quantizer)
+
+    @property
     def num_lists(self) -> int:
         """Lists of the coarse quantizer."""
         return int(self._bundle.index.nlist)
@@ -123,15 +153,7 @@ class Searcher:
         return self._bundle.pairwise is not None
 
     def search(
-        self,
-        queries: Any,
-        k: int = 10,
-        *,
-        nprobe: int | None = None,
-        ef_search: int | None = None,
-        num_additive: int | None = None,
-        num_pairwise: int | None = None,
-        num_steps: int | None = None,
+        self, queries: Any, k: int = 10, **parameters: int | None
     ) -> tuple[Float32[np.ndarray, "queries k"], Int64[np.ndarray, "queries k"]]:
         """The k nearest vectors of each query: (distances, ids), best first, both (num_queries, k).
 
@@ -139,13 +161,7 @@ class Searcher:
             queries: (num_queries, dim), float32, or any dtype of vectors.
             k: results per query. Where fewer vectors are found the rest is id -1 with distance inf (-inf for `ip`
                 and `cosine`).
-            nprobe: lists visited; None: a sixteenth of them, from 8 to 64.
-            ef_search: breadth of the search for these lists in the HNSW graph; None: twice nprobe, at least 64.
-            num_additive: vectors with the best additive distances that go on; None: 100, or what follows if larger.
-            num_pairwise: of these, how many the pairwise decoder lets pass to the full decoder; 0: all of them
-                (None: all, too). Each number is raised to that of the following stage, and to k.
-            num_steps: codes of each of these that the full decoder reads, the first ones: fewer take less time and give
-                distances to coarser reconstructions. None: all.
+            **parameters: `nprobe`, `ef_search`, `num_additive`, `num_pairwise`, `num_steps` of `SearchParameters`.
 
         Returns:
             distances: squared L2 between query and decoded vector; inner products for `ip` and `cosine` (of unit
@@ -155,51 +171,27 @@ class Searcher:
             ValueError: wrong dimension, NaN or infinity in a query, a parameter that is below 1 or no whole number, no
                 pairwise decoder, more steps than the index has.
         """
-        trace = self.trace(
-            queries,
-            k,
-            nprobe=nprobe,
-            ef_search=ef_search,
-            num_additive=num_additive,
-            num_pairwise=num_pairwise,
-            num_steps=num_steps,
-        )
+        trace = self.trace(queries, k, **parameters)
         return trace.distances, trace.ids
 
-    def trace(
-        self,
-        queries: Any,
-        k: int = 10,
-        *,
-        nprobe: int | None = None,
-        ef_search: int | None = None,
-        num_additive: int | None = None,
-        num_pairwise: int | None = None,
-        num_steps: int | None = None,
-    ) -> SearchTrace:
+    def trace(self, queries: Any, k: int = 10, **parameters: int | None) -> SearchTrace:
         """`search`, with the ranking and the seconds of every stage."""
-        parameters = Parameters.of(
+        resolved = SearchParameters(**parameters).resolved(
             k,
-            nprobe,
-            ef_search,
-            num_additive,
-            num_pairwise,
-            num_steps,
             num_vectors=len(self),
             num_lists=self.num_lists,
             stored_steps=self.num_steps,
+            has_pairwise=self.has_pairwise,
         )
-        if parameters.num_pairwise and not self.has_pairwise:
-            raise ValueError(f"num_pairwise={num_pairwise}: the index has no pairwise decoder (num_pairwise=0)")
         x = self._queries(queries)
         with threads(self.num_threads):
             parts = [
-                self._search(x[start : start + _BATCH_QUERIES], parameters)
+                self._search(x[start : start + _BATCH_QUERIES], resolved)
                 for start in range(0, max(1, len(x)), _BATCH_QUERIES)
             ]
-        trace = parts[0] if len(parts) == 1 else joined(parts)
-        missing = k - parameters.k
-        return padded(trace, missing, np.inf if self.metric == "l2" else -np.inf) if missing else trace
+        trace = parts[0] if len(parts) == 1 else _joined(parts)
+        missing = k - resolved.k
+        return _padded(trace, missing, np.inf if self.metric == "l2" else -np.inf) if missing else trace
 
     def _queries(self, queries: Any) -> Float32[np.ndarray, "queries dim"]:
         with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinity
@@ -209,7 +201,7 @@ class Searcher:
             raise ValueError(f"query {int(finite.argmin())} holds NaN or infinity")
         return unit_rows(x) if self.metric == "cosine" else x
 
-    def _search(self, queries: Float[np.ndarray, "queries dim"], parameters: Parameters) -> SearchTrace:
+    def _search(self, queries: Float[np.ndarray, "queries dim"], parameters: ResolvedParameters) -> SearchTrace:
         k, nprobe, ef_search, num_additive, num_pairwise, num_steps = parameters
         began = time.perf_counter()
         found = self._scan.search(queries, num_additive, nprobe=nprobe, ef_search=ef_search)
@@ -221,8 +213,8 @@ class Searcher:
         finalists = k + k // 8 + 2  # of 10,000 queries for 10 results, this left out none (benchmarks/RESULTS.md)
         # the rough pass costs half of an exact one
         if self._rough is not None and found.ids.size >= _MIN_SCREENED and 2 * finalists <= found.ids.shape[1]:
-            found = self._rerank(queries, found, finalists, _decoding(self._rough), num_steps)
-        found = self._rerank(queries, found, k, _decoding(self._decoder), num_steps)
+            found = self._rerank(queries, found, finalists, self._decoding(self._rough), num_steps)
+        found = self._rerank(queries, found, k, self._decoding(self._decoder), num_steps)
         stages["decode"] = Stage(found.ids, time.perf_counter() - began)
         return SearchTrace(found.scores, found.ids, stages)
 
@@ -241,8 +233,20 @@ class Searcher:
     ) -> Float32[np.ndarray, "n dim"]:
         assert self._bundle.pairwise is not None
         x_hat: Float32[np.ndarray, "n dim"] = self._bundle.pairwise.decode(list_ids, codes)
-        x_hat += self._centroids[list_ids]
+        if self._scan.by_residual:
+            x_hat += self._scan.centroids[list_ids]
         return x_hat
+
+    def _decoding(self, codec: Codec) -> Decode:
+        def decode(
+            codes: Integer[np.ndarray, "n steps"], list_ids: Int32[np.ndarray, " n"]
+        ) -> Float32[np.ndarray, "n dim"]:
+            x_hat: Float32[np.ndarray, "n dim"] = codec.decode(
+                codes, list_ids=list_ids if self._scan.by_residual else None
+            )
+            return x_hat
+
+        return decode
 
     # -- changing the index -------------------------------------------------------------------------------------------
 
@@ -291,16 +295,8 @@ class Searcher:
 
         The lists are in memory a second time meanwhile.
         """
-        scan = self._writable()
-        index = self._bundle.index
-        self._bundle.is_taken = False
-        try:
-            for list_ids, codes, ids in in_blocks(scan.contents()):
-                add_codes(index, list_ids, codes, ids)
-            save(self._bundle, Path(directory))
-        finally:
-            index.reset()
-            self._bundle.is_taken = True
+        with self._writable().as_faiss() as index:
+            save(replace(self._bundle, index=index), Path(directory))
 
     def _writable(self) -> AdditiveScan:
         if isinstance(self._scan, AdditiveScan):
@@ -314,11 +310,22 @@ class Searcher:
         return self._known_ids
 
 
-def _decoding(codec: Codec) -> Decode:
-    def decode(
-        codes: Integer[np.ndarray, "n steps"], list_ids: Int32[np.ndarray, " n"]
-    ) -> Float32[np.ndarray, "n dim"]:
-        x_hat: Float32[np.ndarray, "n dim"] = codec.decode(codes, list_ids=list_ids)
-        return x_hat
+def _padded(trace: SearchTrace, missing: int, worst: float) -> SearchTrace:
+    """Columns without a vector after the others."""
+    columns = ((0, 0), (0, missing))
+    ids = np.pad(trace.ids, columns, constant_values=-1)
+    distances = np.pad(trace.distances, columns, constant_values=worst)
+    return SearchTrace(distances, ids, {**trace.stages, "decode": trace.stages["decode"]._replace(ids=ids)})
 
-    return decode
+
+def _joined(parts: list[SearchTrace]) -> SearchTrace:
+    """One search of all queries, from those of its batches."""
+    stages = {
+        name: Stage(
+            np.concatenate([part.stages[name].ids for part in parts]),
+            sum(part.stages[name].seconds for part in parts),
+        )
+        for name in parts[0].stages
+    }
+    distances, ids = (np.concatenate([getattr(part, field) for part in parts]) for field in ("distances", "ids"))
+    return SearchTrace(distances, ids, stages)

@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,10 +46,11 @@ class LastCheckpoint(Callback):
         every_s: seconds.
         reports: metrics.jsonl; what was reported after the checkpoint that a training goes on from is reported again,
             and removed before.
+        ends_process: the second signal ends it at once; otherwise it is what it was before the training.
     """
 
-    def __init__(self, path: Path, *, every_s: float, reports: JsonLinesLogger) -> None:
-        self._path, self._every_s, self.reports = path, every_s, reports
+    def __init__(self, path: Path, *, every_s: float, reports: JsonLinesLogger, ends_process: bool = True) -> None:
+        self._path, self._every_s, self.reports, self._ends_process = path, every_s, reports, ends_process
         self._saved_at = time.monotonic()
         self._signal = 0
         self._previous: dict[int, Any] = {}
@@ -68,15 +70,17 @@ class LastCheckpoint(Callback):
             self.reports.cut(self._reported_bytes)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Take over the two signals."""
+        """Take over the two signals, which only the main thread gets."""
         self.forget_later_reports()
         self._saved_at = time.monotonic()
+        if threading.current_thread() is not threading.main_thread():
+            return
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self._signal = number
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, signal.SIG_DFL if self._ends_process else self._previous[number])
         log.warning("%s: saving a checkpoint after this batch (again: quit now)", signal.Signals(number).name)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ARG002

@@ -1,26 +1,23 @@
 """The training of a quantizer as a LightningModule."""
 
 import math
-from hashlib import sha256
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, Shaped
+from jaxtyping import Shaped
 from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from qinco_lit.arrays import AssignLists
+from qinco_lit.coarse.assignment import FrozenLists
 from qinco_lit.metrics import entropy_bits
 from qinco_lit.quantizers import Quantizer
 from qinco_lit.quantizers.precision import precision_for
 from qinco_lit.training.codeword_statistics import CodewordStatistics
-from qinco_lit.training.recipe import Recipe
-from qinco_lit.training.schedule import cosine_factor
-from qinco_lit.training.start import InitialCodebooks, TrainRotation, initialize
+from qinco_lit.training.recipe import Recipe, cosine_factor
+from qinco_lit.training.start import Start, lists_of
 
 _SEARCH = ("num_candidates", "beam_size", "candidate_budget")  # of a model: may change when it is resumed
 
@@ -37,12 +34,10 @@ class QuantizerTraining(LightningModule):
     Args:
         quantizer: the model, not yet initialised.
         recipe: how it is trained.
-        initial_codebooks: gives the codebooks to start from.
-        seed: of initial weights and of everything redrawn.
-        centroids: of an IVF model, in raw space; None: the model has them. They are frozen, and the same in every
-            process and checkpoint: neither is sent or saved, checkpoints keep a hash.
-        assign_lists: list ids of raw rows; None: by brute force.
-        train_rotation: gives the rotation of a product quantizer that has one, which is then fixed.
+        start: gives the model what it starts from, on the first rank.
+        seed: of everything redrawn.
+        lists: of an IVF model; None: the model has its centroids. These are neither sent nor saved: checkpoints keep a
+            hash.
     """
 
     def __init__(
@@ -50,20 +45,15 @@ class QuantizerTraining(LightningModule):
         quantizer: Quantizer,
         recipe: Recipe,
         *,
-        initial_codebooks: InitialCodebooks,
+        start: Start,
         seed: int,
-        centroids: Float32[np.ndarray, "lists dim"] | None = None,
-        assign_lists: AssignLists | None = None,
-        train_rotation: TrainRotation | None = None,
+        lists: FrozenLists | None = None,
     ) -> None:
         super().__init__()
         self.quantizer = quantizer
         self.recipe = recipe
         self.seed = seed
-        self._initial_codebooks = initial_codebooks
-        self._centroids, self._assign_lists = centroids, assign_lists
-        self._centroids_sha256 = None if centroids is None else sha256(centroids.tobytes()).hexdigest()
-        self._train_rotation = train_rotation
+        self._start, self._lists = start, lists
         self._coarse = [name for name in quantizer.state_dict() if name.endswith("coarse_centroids")]
         # DDP would send them at every forward
         self._ddp_params_and_buffers_to_ignore = [f"quantizer.{name}" for name in self._coarse]
@@ -90,27 +80,13 @@ class QuantizerTraining(LightningModule):
         if stage != "fit" or self.trainer.ckpt_path is not None:
             return
         if self.trainer.is_global_zero:
-            initialize(
-                self.quantizer,
-                self.trainer.datamodule.train_vectors,  # type: ignore[attr-defined]
-                self.recipe,
-                seed=self.seed,
-                device=device,
-                initial_codebooks=self._initial_codebooks,
-                train_rotation=self._train_rotation,
-                place_centroids=self._place_centroids,
-                lists=self._lists,
-            )
+            rows = self.trainer.datamodule.train_vectors  # type: ignore[attr-defined]
+            self._start(self.quantizer, rows, device)
         own = self.quantizer.state_dict()
         frozen = {name: own.pop(name) for name in self._coarse}
         self.quantizer.load_state_dict(self.trainer.strategy.broadcast(own) | frozen)
-        self._place_centroids()
-
-    @torch.no_grad()
-    def _place_centroids(self) -> None:
-        """Give the model its centroids, as soon as its normalisation is known."""
-        if self._centroids is not None:
-            self.quantizer.set_centroids(torch.from_numpy(self._centroids))
+        if self._lists is not None:
+            self._lists.place(self.quantizer)
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimizer; its learning rate is set at every batch, or by epochs without gain (`plateau`)."""
@@ -168,7 +144,8 @@ class QuantizerTraining(LightningModule):
     def training_step(self, batch: Shaped[Tensor, "batch dim"], batch_idx: int) -> Tensor:
         """One batch of raw vectors: find codes, then the loss along them."""
         x = self.quantizer.normalize(batch)
-        tables, list_ids = self._tables(self.recipe.search_precision), self._lists(batch, x)
+        tables = self._tables(self.recipe.search_precision)
+        list_ids = lists_of(self.quantizer, batch, x, self._lists)
         codes = self.quantizer.encode(x, list_ids=list_ids, tables=tables)
         losses = self.quantizer(x, codes, list_ids)
         loss: Tensor = losses.reconstruction.sum() + losses.preselector.sum()
@@ -179,12 +156,6 @@ class QuantizerTraining(LightningModule):
         if self.device.type == "cpu" and not bool(torch.isfinite(loss)):
             raise ValueError(self._not_finite(batch, batch_idx))
         return loss
-
-    def _lists(self, batch: Shaped[Tensor, "batch dim"], x: Float[Tensor, "batch dim"]) -> Int[Tensor, " batch"] | None:
-        """List ids of a raw batch, of which x is the normalised form; None for a model without lists."""
-        if self.quantizer.num_lists is None:
-            return None
-        return self.quantizer.assign_lists(x) if self._assign_lists is None else self._assign_lists(batch).to(x.device)
 
     @torch.no_grad()
     def _tables(self, precision: str) -> Any:
@@ -251,7 +222,7 @@ class QuantizerTraining(LightningModule):
         """Add a batch's squared errors, of its centroids and after every code, and its code counts."""
         with torch.autocast(self.device.type, enabled=False):  # what the codec has, which is float32
             x = self.quantizer.normalize(batch)
-            list_ids = self._lists(batch, x)
+            list_ids = lists_of(self.quantizer, batch, x, self._lists)
             codes = self.quantizer.encode(x, list_ids=list_ids, tables=self._validation_tables)
             coarse = [] if list_ids is None else [self.quantizer.centroids_of(list_ids)]
             reconstructions = chain(coarse, self.quantizer.reconstructions(codes, list_ids))
@@ -294,12 +265,12 @@ class QuantizerTraining(LightningModule):
             checkpoint["plateau"] = self._plateau.state_dict()
         checkpoint["quantizer"] = {"dim": self.quantizer.dim, **self.quantizer.config}
         checkpoint["state_dict"] = self.own_state()
-        if self._centroids is not None:
-            checkpoint["centroids_sha256"] = self._centroids_sha256
+        if self._lists is not None:
+            checkpoint["centroids_sha256"] = self._lists.sha256
 
     def own_state(self) -> dict[str, Tensor]:
         """The model's weights, as of `state_dict`, without centroids, which the run does not change."""
-        frozen = [] if self._centroids is None else [f"quantizer.{name}" for name in self._coarse]
+        frozen = [] if self._lists is None else [f"quantizer.{name}" for name in self._coarse]
         return {name: value for name, value in self.state_dict().items() if name not in frozen}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -324,14 +295,14 @@ class QuantizerTraining(LightningModule):
         device = self._train_error.device
         self.statistics.load_state_dict(checkpoint["codeword_statistics"], device)
         self._train_error = checkpoint["train_error"].to(device)
-        if self._centroids is None:
+        if self._lists is None:
             return
-        if checkpoint["centroids_sha256"] != self._centroids_sha256:
+        if checkpoint["centroids_sha256"] != self._lists.sha256:
             raise ValueError("coarse.centroids: the file is not the one that the run was started with: restore it")
         for name, buffer in self.quantizer.named_buffers():  # how vectors are rotated and normalised
             if name not in self._coarse:
                 buffer.copy_(checkpoint["state_dict"][f"quantizer.{name}"])
-        self._place_centroids()
+        self._lists.place(self.quantizer)
         own = self.quantizer.state_dict()
         checkpoint["state_dict"] |= {f"quantizer.{name}": own[name] for name in self._coarse}
 

@@ -1,20 +1,17 @@
 """What a training says while it runs: reports to the loggers, a bar or lines on the terminal."""
 
-import logging
 import sys
 import time
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from qinco_lit.progress import Progress
 from qinco_lit.training.module import QuantizerTraining
-
-log = logging.getLogger(__name__)
 
 
 class Reporter(Callback):
-    """Sends train metrics to the loggers and shows progress: a bar on a terminal, a line now and then elsewhere.
+    """Sends train metrics to the loggers and shows progress.
 
     What the loggers get depends on the batches alone, never on the clock: `log_every_n_steps` steps make a report, and
     so does the end of an epoch. 0 steps: nothing but that.
@@ -23,25 +20,19 @@ class Reporter(Callback):
     def __init__(self, *, show: bool, line_every_s: float = 15.0) -> None:
         self._show = show
         self._line_every_s = line_every_s
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        self._progress = Progress("steps", show=show)
         self._line_at = 0.0
         self._since, self._batches = 0.0, 0  # the time of the last report, and the batches after it
         self._last: dict[str, float] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock and, on a terminal, the bar."""
+        """Start the clock."""
         assert isinstance(pl_module, QuantizerTraining)
         self._since = self._line_at = time.monotonic()
         self._batches = 0
-        if self._show and trainer.is_global_zero and sys.stderr.isatty():
-            from rich.console import Console
-
-            columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=Console(stderr=True))
-            self._bar.start()
-            total, done = pl_module.num_steps_in_all, trainer.global_step
-            self._task = self._bar.add_task("training", total=total, completed=done)
+        self._show = self._show and trainer.is_global_zero
+        self._progress = Progress("steps", show=self._show, line_every_s=self._line_every_s)
+        self._progress.start("training", pl_module.num_steps_in_all, done=trainer.global_step)
 
     def on_train_batch_end(
         self,
@@ -58,14 +49,15 @@ class Reporter(Callback):
         stepped = last or (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if last or (every and stepped and trainer.global_step % every == 0):
             self._report(trainer, pl_module)
-        if self._bar is not None and self._task is not None:
-            line = self._line(trainer, batch_idx)
-            self._bar.update(self._task, completed=trainer.global_step, description=line)
-        elif self._show and trainer.is_global_zero and (last or time.monotonic() - self._line_at > self._line_every_s):
-            if self._batches:
-                self._last |= self._so_far(trainer, pl_module)
+        if not self._show:
+            return
+        if self._batches and time.monotonic() - self._line_at > self._line_every_s:
+            self._last |= self._so_far(trainer, pl_module)
             self._line_at = time.monotonic()
-            log.info(self._line(trainer, batch_idx))
+        line = self._line(trainer, batch_idx)
+        self._progress.reach(trainer.global_step, what=line)
+        if last and not sys.stderr.isatty():
+            self._progress.note(line)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report the batches of an epoch that ended early."""
@@ -97,10 +89,7 @@ class Reporter(Callback):
             if trainer.state.fn == "fit":
                 where = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
             text = f"{where}: validation MSE {mse:,.6g}, code entropy {entropy:.2f} bits"
-            if self._bar is not None:
-                self._bar.console.print(text)
-            else:
-                log.info(text)
+            self._progress.note(text)
 
     def _line(self, trainer: Trainer, batch_idx: int) -> str:
         speed, mse = self._last.get("vectors_per_s", 0.0), self._last.get("train/mse", float("nan"))
@@ -110,6 +99,4 @@ class Reporter(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Leave the terminal as it was."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        self._progress.stop()

@@ -10,7 +10,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from qinco_lit.run_folder import check_unused, only_process, take_record
 from qinco_lit.training.run_log import read_summary
 
-_LEFT = ("checkpoints", "codec", "metrics.jsonl", "summary.json", "config.json")
+_CENTROIDS = ("centroids.npy", "centroids.json", "centroids.npy.state.npz")
+_LEFT = ("checkpoints", "codec", "metrics.jsonl", "summary.json", "config.json", *_CENTROIDS)
 _TRACKED = ("wandb", "wandb.json")
 
 
@@ -25,7 +26,7 @@ def only_trainer(run_dir: Path, *, resume: bool = True, overwrite: bool = False)
     Raises:
         ValueError: another process works in this folder, or see `check_folder`.
     """
-    if not _is_first():
+    if not is_first():
         yield
         return
     with only_process(run_dir):
@@ -45,12 +46,13 @@ def check_folder(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
         ValueError: another process works in it; or, without `resume` or `overwrite`, it holds a training that is
             finished or can go on.
     """
-    if _is_first():
+    if is_first():
         check_unused(run_dir)
         _check_left(run_dir, resume=resume, overwrite=overwrite)
 
 
-def _is_first() -> bool:
+def is_first() -> bool:
+    """Whether this process is the first, or only one, of its training."""
     return not getattr(rank_zero_only, "rank", 0)
 
 

@@ -1,7 +1,9 @@
-"""What is known of a data set, with or without its files."""
+"""Where the vectors of a data set are, and what is known of them, with or without the files."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from qinco_lit.vectors.vector_file import VectorFile
 
@@ -59,3 +61,26 @@ class DataFacts:
     epoch_size: int
     database_bytes: int | None
     rows: VectorFile | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """Where the vectors of a data set are: each is a path, a VectorFile or an array (`as_vectors_file`).
+
+    Attributes:
+        name: of the data set, for run folders and reports.
+        train: vectors to train on.
+        val: for validation; None: the last rows of `train`.
+        database: to compress and search; None: the validation rows.
+        queries: None: there are none, and no recall can be computed.
+        ground_truth: file of the ids of the true neighbours (ivecs, ibin, npy), taken as they are; None: computed.
+        prepare: makes the files that are not there, or does nothing.
+    """
+
+    name: str
+    train: Any
+    val: Any = None
+    database: Any = None
+    queries: Any = None
+    ground_truth: str | None = None
+    prepare: Callable[[], Any] = lambda: None

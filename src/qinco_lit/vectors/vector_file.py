@@ -45,6 +45,11 @@ class VectorFile:
         return self._layout.file_bytes
 
     @property
+    def is_array(self) -> bool:
+        """Whether the rows are an array in memory, of which no file knows (`as_vectors_file`)."""
+        return not self._layout.file
+
+    @property
     def is_unit(self) -> bool:
         """Whether rows are normalised as they are read: `unit()` made this object."""
         return isinstance(self._rows, UnitRows)

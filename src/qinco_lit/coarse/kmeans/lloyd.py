@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float32
 
 from qinco_lit.coarse.kmeans.nearest import ExactNearest, GroupedNearest, Nearest, squared_l2
-from qinco_lit.coarse.kmeans.rows import TrainingRows, VectorRows
+from qinco_lit.coarse.kmeans.rows import CentredRows, VectorRows, Workers
 from qinco_lit.coarse.kmeans.start import (
     START_ROWS_PER_LIST,
     GroupedStart,
@@ -19,9 +19,9 @@ from qinco_lit.coarse.kmeans.start import (
     num_groups,
     random_rows,
 )
-from qinco_lit.coarse.kmeans.state import Progress, StateFile
+from qinco_lit.coarse.kmeans.state import Standing, StateFile
 from qinco_lit.coarse.kmeans.update import ListSums
-from qinco_lit.coarse.kmeans.workers import Unwatched, Watch, Workers
+from qinco_lit.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -73,14 +73,14 @@ def choose_method(num_lists: int, num_rows: int, dim: int, iterations: int, devi
     return "exact" if flops <= _EXACT_FLOPS[device.type] else "grouped"
 
 
-def train_centroids(
+def run_kmeans(
     vectors: VectorRows,
     options: KMeans,
     *,
     device: torch.device,
     num_threads: int,
     state: StateFile | None = None,
-    watch: Watch | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Float32[np.ndarray, "lists dim"], dict[str, Any]]:
     """k-means by Lloyd's algorithm; return the centroids in raw space, and what was measured.
 
@@ -94,88 +94,88 @@ def train_centroids(
         device: of the assignment.
         num_threads: on a CPU.
         state: file to keep the progress in; where it has some, the work goes on from there.
-        watch: told of the rows done.
+        progress: told of the rows done.
 
     Raises:
         ValueError: fewer rows than lists, a row with NaN or infinity, or a state of other work.
         OSError: no room for the state.
     """
-    rows = TrainingRows(vectors, options.num_rows)
+    rows = CentredRows(vectors, options.num_rows)
     if rows.num_rows < options.num_lists:
         raise ValueError(f"{rows.num_rows} training rows for num_lists={options.num_lists}: give at least one for each")
     with Workers(num_threads, device) as workers:
-        return _Training(rows, options, workers, state, watch or Unwatched()).run()
+        return _Training(rows, options, workers, state, progress or Progress(show=False)).run()
 
 
 class _Training:
     def __init__(
-        self, rows: TrainingRows, options: KMeans, workers: Workers, file: StateFile | None, watch: Watch
+        self, rows: CentredRows, options: KMeans, workers: Workers, file: StateFile | None, progress: Progress
     ) -> None:
-        self._rows, self._options, self._workers, self._file, self._watch = rows, options, workers, file, watch
+        self._rows, self._options, self._workers, self._file, self._progress = rows, options, workers, file, progress
 
     def run(self) -> tuple[Float32[np.ndarray, "lists dim"], dict[str, Any]]:
-        progress = None if self._file is None else self._file.load()
-        if progress is not None:
-            log.info("goes on after %d passes", len(progress.passes))
+        standing = None if self._file is None else self._file.load()
+        if standing is not None:
+            log.info("goes on after %d passes", len(standing.passes))
         else:
             log.info(
                 "%s lists from %s rows, assigned %s on %s", f"{self._options.num_lists:,}", f"{self._rows.num_rows:,}",
                 "by brute force" if self._options.method == "exact" else "through groups", self._workers,
             )  # fmt: skip
-        if progress is None or progress.next_group is not None:
-            progress = self._start(progress)
+        if standing is None or standing.next_group is not None:
+            standing = self._start(standing)
         while True:
-            passed = self._pass(progress)
+            passed = self._pass(standing)
             if isinstance(passed, dict):
-                return progress.centroids + self._rows.origin, passed
-            progress = passed
-            self._save(progress)
+                return standing.centroids + self._rows.origin, passed
+            standing = passed
+            self._save(standing)
 
-    def _start(self, progress: Progress | None) -> Progress:
+    def _start(self, standing: Standing | None) -> Standing:
         options, rows = self._options, self._rows
         if options.method == "exact":
-            return Progress(random_rows(rows, options.num_lists, np.random.default_rng((options.seed, 0))))
+            return Standing(random_rows(rows, options.num_lists, np.random.default_rng((options.seed, 0))))
         began = time.perf_counter()
         some = rows.fewer(START_ROWS_PER_LIST * options.num_lists)
-        start = GroupedStart(some, options.num_lists, self._workers, options.seed, self._watch)
-        if progress is None or progress.next_group is None:
-            progress = Progress(np.empty((0, rows.dim), np.float32), next_group=0)
-        for next_group, found in start.parts(progress.next_group or 0):
-            progress = replace(progress, centroids=np.concatenate([progress.centroids, found]), next_group=next_group)
-            self._save(progress)
+        start = GroupedStart(some, options.num_lists, self._workers, options.seed, self._progress)
+        if standing is None or standing.next_group is None:
+            standing = Standing(np.empty((0, rows.dim), np.float32), next_group=0)
+        for next_group, found in start.parts(standing.next_group or 0):
+            standing = replace(standing, centroids=np.concatenate([standing.centroids, found]), next_group=next_group)
+            self._save(standing)
         log.info("%s centroids from groups of rows, in %.0f s", f"{options.num_lists:,}", time.perf_counter() - began)
-        progress = replace(progress, next_group=None)
-        self._save(progress)
-        return progress
+        standing = replace(standing, next_group=None)
+        self._save(standing)
+        return standing
 
-    def _pass(self, progress: Progress) -> Progress | dict[str, Any]:
+    def _pass(self, standing: Standing) -> Standing | dict[str, Any]:
         """Assign all rows; return what was measured when these are the centroids, otherwise the next ones."""
         began = time.perf_counter()
-        options, done = self._options, len(progress.passes)
-        nearest, probes = self._nearest(progress.centroids)
-        self._watch.start(f"pass {done + 1}", self._rows.num_rows)
+        options, done = self._options, len(standing.passes)
+        nearest, probes = self._nearest(standing.centroids)
+        self._progress.start(f"pass {done + 1}", self._rows.num_rows)
         sums = ListSums(options.num_lists, self._rows.dim)
         for x, lists in self._workers.in_order(nearest, self._rows.blocks()):
             sums.add(x, lists)
-            self._watch.advance(len(x))
-        measured: dict[str, Any] = {"mean_squared_error": sums.mean_error(progress.centroids), **probes}
+            self._progress.advance(len(x))
+        measured: dict[str, Any] = {"mean_squared_error": sums.mean_error(standing.centroids), **probes}
         measured |= {"imbalance": sums.imbalance(), "empty_lists": int((sums.counts == 0).sum())}
         rng = np.random.default_rng((options.seed, 3, done))
-        finished = progress.refills > 0 or done >= options.iterations or self._gained_little(progress, measured)
-        if finished and (measured["empty_lists"] == 0 or progress.refills == _MAX_REFILLS):
-            return self._finish([*progress.passes, measured | {"refilled": 0, "seconds": _since(began)}])
-        centroids, refilled = (sums.refill if finished else sums.means)(progress.centroids, rng)
+        finished = standing.refills > 0 or done >= options.iterations or self._gained_little(standing, measured)
+        if finished and (measured["empty_lists"] == 0 or standing.refills == _MAX_REFILLS):
+            return self._finish([*standing.passes, measured | {"refilled": 0, "seconds": _since(began)}])
+        centroids, refilled = (sums.refill if finished else sums.means)(standing.centroids, rng)
         measured |= {"refilled": refilled, "seconds": _since(began)}
-        passes = [*progress.passes, measured]
+        passes = [*standing.passes, measured]
         _say(passes, options.iterations)
         if finished and refilled == 0:
             return self._finish(passes)
-        return replace(progress, centroids=centroids, passes=passes, refills=progress.refills + finished)
+        return replace(standing, centroids=centroids, passes=passes, refills=standing.refills + finished)
 
-    def _gained_little(self, progress: Progress, measured: Mapping[str, Any]) -> bool:
-        if not progress.passes:
+    def _gained_little(self, standing: Standing, measured: Mapping[str, Any]) -> bool:
+        if not standing.passes:
             return False
-        before = progress.passes[-1]["mean_squared_error"]
+        before = standing.passes[-1]["mean_squared_error"]
         return bool(before - measured["mean_squared_error"] < self._options.min_gain * before)
 
     def _finish(self, passes: list[dict[str, Any]]) -> dict[str, Any]:
@@ -217,9 +217,9 @@ class _Training:
         pieces = np.split(x, range(_PIECE_ROWS, len(x), _PIECE_ROWS))
         return np.concatenate([lists for _, lists in self._workers.in_order(nearest, pieces)])
 
-    def _save(self, progress: Progress) -> None:
+    def _save(self, standing: Standing) -> None:
         if self._file is not None:
-            self._file.save(progress)
+            self._file.save(standing)
 
 
 def _since(began: float) -> float:

@@ -1,13 +1,22 @@
-"""Training rows of k-means: all of a file or runs of it, evenly spaced, read in blocks, moved to their mean."""
+"""Rows of k-means, read in blocks, and the threads that work on these, in order.
 
-from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
+What is computed does not depend on how many threads there are: each block is computed by one.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Float32, Int64
 
 from qinco_lit.vectors.read_ahead import read_ahead
 from qinco_lit.vectors.vector_dtypes import check_vector_dtype
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
 
 # Rows that are assigned together, whatever reads them: the result depends on it through rounding only.
 BLOCK_ROWS = 16_384
@@ -32,8 +41,8 @@ class VectorRows(Protocol):
         """Rows as an array (n, dim)."""
 
 
-class TrainingRows:
-    """At most so many rows of `vectors`, numbered from 0, float32, minus `origin`.
+class CentredRows:
+    """At most so many rows of `vectors`, evenly spaced runs of them, numbered from 0, float32, minus `origin`.
 
     Raises:
         ValueError: a dtype that holds no vectors, or at reading a row with NaN or infinity, named by its place in
@@ -52,9 +61,9 @@ class TrainingRows:
         self._left_out = total - self.num_rows
         self.origin = self._mean() if origin is None else origin
 
-    def fewer(self, max_rows: int) -> "TrainingRows":
+    def fewer(self, max_rows: int) -> "CentredRows":
         """At most so many rows of the same vectors, minus the same origin."""
-        return TrainingRows(self._vectors, max_rows, origin=self.origin)
+        return CentredRows(self._vectors, max_rows, origin=self.origin)
 
     @property
     def num_blocks(self) -> int:
@@ -102,3 +111,41 @@ class TrainingRows:
         """Mean of some rows: squared L2 do not depend on the origin, but their rounding error does."""
         self.origin = np.zeros(self.dim, np.float32)
         return np.asarray(self.spread(_MEAN_ROWS).mean(axis=0, dtype=np.float64), np.float32)
+
+
+class Workers:
+    """Threads that each compute with one core; while they exist, torch's own threads are one.
+
+    On a GPU there is one worker: the products of a block fill the device.
+    """
+
+    def __init__(self, num_threads: int, device: torch.device) -> None:
+        self.num_threads = num_threads if device.type == "cpu" else 1
+        self.device = device
+
+    def __str__(self) -> str:
+        return f"{self.num_threads} threads" if self.device.type == "cpu" else str(self.device)
+
+    def __enter__(self) -> "Workers":
+        self._torch_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        self._pool = ThreadPoolExecutor(
+            self.num_threads, thread_name_prefix="k-means", initializer=torch.set_num_threads, initargs=(1,)
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(self._torch_threads)
+
+    def in_order(self, work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterator[tuple[Piece, Result]]:
+        """Yield each piece and work(piece), in order; few pieces more than there are threads are held."""
+        waiting: deque[tuple[Piece, Future[Result]]] = deque()
+        for piece in pieces:
+            waiting.append((piece, self._pool.submit(work, piece)))
+            if len(waiting) > self.num_threads:
+                first, result = waiting.popleft()
+                yield first, result.result()
+        while waiting:
+            first, result = waiting.popleft()
+            yield first, result.result()

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float32, Int64
 
 from qinco_lit.coarse.kmeans.nearest import ExactNearest
-from qinco_lit.coarse.kmeans.rows import TrainingRows
+from qinco_lit.coarse.kmeans.rows import CentredRows, Workers
 from qinco_lit.coarse.kmeans.update import ListSums
-from qinco_lit.coarse.kmeans.workers import Watch, Workers
+from qinco_lit.progress import Progress
 
 # Rows per list that the groups are clustered with: the iterations over all rows that follow improve on it.
 START_ROWS_PER_LIST = 32
@@ -22,7 +22,7 @@ _ITERATIONS = 8
 _MAX_LISTS = 4_096
 
 
-def random_rows(rows: TrainingRows, num_lists: int, rng: np.random.Generator) -> Float32[np.ndarray, "lists dim"]:
+def random_rows(rows: CentredRows, num_lists: int, rng: np.random.Generator) -> Float32[np.ndarray, "lists dim"]:
     """Different rows, at random."""
     return rows.take(np.sort(rng.choice(rows.num_rows, num_lists, replace=False)).astype(np.int64))
 
@@ -88,20 +88,20 @@ class GroupedStart:
         num_lists: centroids in all.
         workers: each clusters a group, or assigns a block.
         seed: of the random rows.
-        watch: told of the rows read.
+        progress: told of the rows read.
     """
 
-    def __init__(self, rows: TrainingRows, num_lists: int, workers: Workers, seed: int, watch: Watch) -> None:
-        self._rows, self._workers, self._seed, self._watch = rows, workers, seed, watch
+    def __init__(self, rows: CentredRows, num_lists: int, workers: Workers, seed: int, progress: Progress) -> None:
+        self._rows, self._workers, self._seed, self._progress = rows, workers, seed, progress
         count = num_groups(num_lists)
         sample = rows.spread(count * GROUP_ROWS_PER_LIST)
         centres = group_centres(sample, count, workers.device, np.random.default_rng((seed, 1)))
         self._nearest = ExactNearest(centres, workers.device)
         populations = np.zeros(count, np.int64)
-        watch.start("groups", rows.num_rows)
+        progress.start("groups", rows.num_rows)
         for x, groups in workers.in_order(self._nearest, rows.blocks()):
             populations += np.bincount(groups, minlength=count)
-            watch.advance(len(x))
+            progress.advance(len(x))
         self._populations, self._quotas = populations, quotas(populations, num_lists)
 
     def parts(self, first_group: int = 0) -> Iterator[tuple[int, Float32[np.ndarray, "lists dim"]]]:
@@ -125,9 +125,9 @@ class GroupedStart:
         strides = np.where(self._populations // strides.clip(1) < self._quotas, 1, strides.clip(1))
         kept: list[list[np.ndarray]] = [[] for _ in range(first, stop)]
         seen = np.zeros(stop - first, np.int64)
-        self._watch.start(f"rows of groups {first:,} to {stop - 1:,} of {len(self._quotas):,}", self._rows.num_rows)
+        self._progress.start(f"rows of groups {first:,} to {stop - 1:,} of {len(self._quotas):,}", self._rows.num_rows)
         for x, groups in self._workers.in_order(self._nearest, self._rows.blocks()):
-            self._watch.advance(len(x))
+            self._progress.advance(len(x))
             order = np.argsort(groups, kind="stable")
             bounds = np.searchsorted(groups[order], np.arange(first, stop + 1))
             for place in np.flatnonzero(np.diff(bounds)).tolist():

@@ -16,7 +16,7 @@ from qinco_lit.atomic import full_disk_code, replacing
 
 
 @dataclass(frozen=True)
-class Progress:
+class Standing:
     """Where k-means stands.
 
     Attributes:
@@ -33,12 +33,12 @@ class Progress:
 
 
 class StateFile:
-    """`Progress` in an npz file next to the output, with the facts that its work belongs to."""
+    """`Standing` in an npz file next to the output, with the facts that its work belongs to."""
 
     def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
         self.path, self._facts = path, dict(facts)
 
-    def load(self) -> Progress | None:
+    def load(self) -> Standing | None:
         """Return what is stored, None without a file; what a killed process was writing is removed.
 
         Raises:
@@ -54,19 +54,19 @@ class StateFile:
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{self.path} is damaged or no state of k-means: remove it to begin anew") from error
         check_same(self.path, state.pop("facts"), self._facts)
-        return Progress(centroids, **state)
+        return Standing(centroids, **state)
 
-    def save(self, progress: Progress) -> None:
+    def save(self, standing: Standing) -> None:
         """Replace what is stored. Raises OSError when the disk is full; what was stored before stays."""
         state = {
             "facts": self._facts,
-            "next_group": progress.next_group,
-            "refills": progress.refills,
-            "passes": progress.passes,
+            "next_group": standing.next_group,
+            "refills": standing.refills,
+            "passes": standing.passes,
         }
         try:
             with replacing(self.path) as temporary, temporary.open("wb") as stream:
-                np.savez(stream, centroids=progress.centroids, state=np.array(json.dumps(state)))
+                np.savez(stream, centroids=standing.centroids, state=np.array(json.dumps(state)))
         except OSError as error:
             code = full_disk_code(error)
             if code is None:

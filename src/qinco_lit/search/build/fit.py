@@ -9,14 +9,13 @@ import numpy as np
 from jaxtyping import Float32, Int32, Integer
 
 from qinco_lit.codec import Codec
-from qinco_lit.search.build.first_codes import FirstCodes
-from qinco_lit.search.build.training_codes import CodedRows
+from qinco_lit.search.build.coded_rows import CodedRows, FirstCodes
 from qinco_lit.search.build.work import Fit
 from qinco_lit.search.decoders.additive import AdditiveDecoder, AdditiveFit
 from qinco_lit.search.decoders.pairwise import PairwiseDecoder, fit_pairwise
 from qinco_lit.search.index.faiss_index import NormRange, empty_index
 from qinco_lit.search.index.lists import list_populations
-from qinco_lit.vectors.metric import Metric
+from qinco_lit.vectors.neighbours import Metric
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +86,8 @@ def _first_fit(training: CodedRows, codec: Codec, centroids: Float32[np.ndarray,
     additive_s = time.monotonic() - began
     began = time.monotonic()
     log.info("graph over the centroids of %s lists", f"{len(centroids):,}")
-    index = empty_index(centroids, additive.codebooks, norm_limits, metric=metric)
+    by_residual = codec.num_lists is not None
+    index = empty_index(centroids, additive.codebooks, norm_limits, metric=metric, by_residual=by_residual)
     seconds = {"additive": additive_s, "graph": time.monotonic() - began}
     return Fit(index, additive, None, {"additive": report, "seconds": seconds})
 
@@ -144,7 +144,10 @@ def _errors(
     decoders: dict[str, Decode] = {"additive": lambda _, codes: additive.decode(codes)}
     if pairwise is not None:
         decoders["pairwise"] = pairwise.decode
-    decoders["full"] = lambda list_ids, codes: codec.decode(codes, list_ids=list_ids) - centroids[list_ids]
+    if codec.num_lists is None:
+        decoders["full"] = lambda _, codes: codec.decode(codes)
+    else:
+        decoders["full"] = lambda list_ids, codes: codec.decode(codes, list_ids=list_ids) - centroids[list_ids]
     sums = dict.fromkeys(decoders, 0.0)
     for codes, list_ids, targets in validation.blocks():
         for name, decode in decoders.items():

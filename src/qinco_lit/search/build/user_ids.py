@@ -1,4 +1,4 @@
-"""The user's own ids of the database vectors: a file of one integer per vector."""
+"""The user's own ids of the database vectors: one integer per vector, in memory or in a file."""
 
 import hashlib
 from pathlib import Path
@@ -9,14 +9,14 @@ from jaxtyping import Int64
 
 from qinco_lit.vectors import open_vectors
 
-_BLOCK = 1 << 22
+_IDS_BLOCK = 1 << 22
 
 
 class UserIds:
-    """Ids of vectors, checked and mapped from their file.
+    """Ids of vectors, checked; those of a file are mapped from it.
 
     Args:
-        path: npy of shape (n,) or (n, 1), ivecs or ibin of one column.
+        ids: integers (n,), or their file: npy of shape (n,) or (n, 1), ivecs or ibin of one column.
         num_rows: vectors that need one.
 
     Attributes:
@@ -27,10 +27,16 @@ class UserIds:
         ValueError: not integers, another number of them, a negative one, or one that is there twice.
     """
 
-    def __init__(self, path: Path, num_rows: int) -> None:
-        self._path, self._values = path, _open(path)
-        if len(self._values) != num_rows:
-            raise ValueError(f"ids={path} has {len(self._values)} ids, there are {num_rows} vectors: give one for each")
+    def __init__(self, ids: Any, num_rows: int) -> None:
+        self._name = f"ids={ids}" if isinstance(ids, str | Path) else "ids"
+        values = _open_ids(Path(ids)) if isinstance(ids, str | Path) else np.asarray(ids)
+        if values.dtype.kind not in "iu" or (values.dtype.kind == "u" and values.dtype.itemsize == 8):
+            raise ValueError(f"{self._name} holds {values.dtype}: give integers of at most 64 bits, signed")
+        if len(values.shape) == 2 and values.shape[1] != 1:
+            raise ValueError(f"{self._name} has {values.shape[1]} columns: give one id per vector")
+        if values.shape[:1] != (num_rows,):
+            raise ValueError(f"{self._name} has {values.size} ids, there are {num_rows} vectors: give one for each")
+        self._values = values
         self.sha256 = self._check()
 
     def __call__(self, start: int, stop: int) -> Int64[np.ndarray, " n"]:
@@ -40,11 +46,11 @@ class UserIds:
     def _check(self) -> str:
         """Read all ids once, and sort them in memory unless they ascend already; return their hash."""
         digest, last, ascends = hashlib.sha256(), -1, True
-        for start in range(0, len(self._values), _BLOCK):
-            block = self(start, min(start + _BLOCK, len(self._values)))
+        for start in range(0, len(self._values), _IDS_BLOCK):
+            block = self(start, min(start + _IDS_BLOCK, len(self._values)))
             if block.min() < 0:
                 row = start + int((block < 0).argmax())
-                raise ValueError(f"ids={self._path}: id {block.min()} is negative (row {row}): ids are int64 from 0 on")
+                raise ValueError(f"{self._name}: id {block.min()} is negative (row {row}): ids are int64 from 0 on")
             ascends = ascends and bool(block[0] > last and (np.diff(block) > 0).all())
             last = int(block[-1])
             digest.update(block.astype("<i8").tobytes())
@@ -52,19 +58,14 @@ class UserIds:
             ids = np.sort(self(0, len(self._values)))
             twice = ids[1:][ids[1:] == ids[:-1]]
             if len(twice):
-                raise ValueError(f"ids={self._path}: id {twice[0]} is there twice: every vector needs its own")
+                raise ValueError(f"{self._name}: id {twice[0]} is there twice: every vector needs its own")
         return digest.hexdigest()
 
 
-def _open(path: Path) -> Any:
+def _open_ids(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"ids={path}: no such file")
-    values = np.load(path, mmap_mode="r") if _is_plain_npy(path) else open_vectors(path)
-    if values.dtype.kind not in "iu" or (values.dtype.kind == "u" and values.dtype.itemsize == 8):
-        raise ValueError(f"ids={path} holds {values.dtype}: give integers of at most 64 bits, signed")
-    if len(values.shape) == 2 and values.shape[1] != 1:
-        raise ValueError(f"ids={path} has {values.shape[1]} columns: give one id per vector")
-    return values
+    return np.load(path, mmap_mode="r") if _is_plain_npy(path) else open_vectors(path)
 
 
 def _is_plain_npy(path: Path) -> bool:

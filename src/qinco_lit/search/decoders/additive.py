@@ -9,7 +9,7 @@ from jaxtyping import Float32, Float64, Int, Integer, Real
 from torch import Tensor
 
 from qinco_lit.arrays import as_float32, as_int64, check_range
-from qinco_lit.search.decoders.normal_equations import CountMatrix, NormalEquations, StoredCodes, sum_of_codewords
+from qinco_lit.search.decoders.normal_equations import CodeProducts, CountMatrix, NormalEquations, sum_of_codewords
 
 __all__ = ["AdditiveDecoder", "AdditiveFit", "code_columns", "sum_of_codewords"]
 
@@ -85,7 +85,9 @@ class AdditiveFit:
         self.device = torch.device(device)
         unknowns = num_steps * codebook_size
         fits = 8 * unknowns**2 <= max_matrix_bytes
-        self._equations: NormalEquations = (CountMatrix if fits else StoredCodes)(num_steps, codebook_size, self.device)
+        self._equations: NormalEquations = (CountMatrix if fits else CodeProducts)(
+            num_steps, codebook_size, self.device
+        )
         self._counts = torch.zeros(unknowns, dtype=torch.int64, device=self.device)
         self._sums = torch.zeros((unknowns, dim), dtype=torch.float64, device=self.device)
         self._squares = torch.zeros((), dtype=torch.float64, device=self.device)

@@ -95,7 +95,7 @@ class CountMatrix:
             ridge *= 10
 
 
-class StoredCodes:
+class CodeProducts:
     """The codes, two bytes each, with which the matrix is multiplied: memory grows with the vectors, not with K^2."""
 
     def __init__(self, num_steps: int, codebook_size: int, device: torch.device) -> None:

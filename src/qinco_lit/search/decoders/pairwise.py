@@ -5,24 +5,29 @@ import time
 from itertools import pairwise
 from typing import Any
 
+import faiss
 import numpy as np
 import torch
 from jaxtyping import Float32, Integer
 
 from qinco_lit.search.decoders.additive import AdditiveDecoder
-from qinco_lit.search.decoders.list_codes import quantize_lists
-from qinco_lit.search.decoders.pairwise_cells import PairTable
-from qinco_lit.search.decoders.pairwise_data import AdditiveResiduals, CodedVectors
 from qinco_lit.search.decoders.pairwise_decoder import PairwiseDecoder
-from qinco_lit.search.decoders.pairwise_greedy import GreedyTables, LearningPoint, mean_squared_error
-from qinco_lit.search.decoders.pairwise_selection import PairRanking
+from qinco_lit.search.decoders.pairwise_greedy import (
+    AdditiveResiduals,
+    CodedVectors,
+    GreedyTables,
+    LearningPoint,
+    mean_squared_error,
+)
+from qinco_lit.search.decoders.pairwise_tables import PairRanking, PairTable
 
-__all__ = ["CodedVectors", "PairwiseDecoder", "fit_pairwise", "tables_too_large"]
+__all__ = ["CodedVectors", "PairwiseDecoder", "fit_pairwise", "quantize_lists", "tables_too_large"]
 
 MAX_TABLE_BYTES = 4 << 30  # of all tables together, in float32: they are fitted in it
 
 _DTYPES = ("float32", "float16")
 _LARGEST_HALF = 65_504.0
+_KMEANS_ITERATIONS = 50  # of a level of list codes
 _WORTHWHILE = 5e-3  # relative gain of validation MSE that makes twice the training vectors pay off
 _MOST_DOUBLINGS = 10  # further than that a learning curve of three points says nothing
 
@@ -85,7 +90,7 @@ def fit_pairwise(
             raise ValueError(f"the pairwise decoder needs {name} vectors, there are none")
     began = time.perf_counter()
     list_codes = quantize_lists(
-        centroids, populations, num_codes=num_list_codes, codebook_size=codebook_size, seed=seed, device=device
+        centroids, populations, num_codes=num_list_codes, codebook_size=codebook_size, seed=seed
     )
     codebooks = torch.from_numpy(additive.codebooks).to(device)
     held_out = AdditiveResiduals(validation, codebooks, list_codes).head(len(validation))
@@ -174,3 +179,52 @@ def advice(curve: list[LearningPoint]) -> str:
     if doublings > _MOST_DOUBLINGS:
         return f"{measured}: many times more would pay off"
     return f"{measured}: up to about {number * 2 ** math.ceil(doublings):,} would pay off"
+
+
+def quantize_lists(
+    centroids: Float32[np.ndarray, "lists dim"],
+    populations: Integer[np.ndarray, " populations"],
+    *,
+    num_codes: int,
+    codebook_size: int,
+    seed: int = 0,
+) -> Integer[np.ndarray, "lists codes"]:
+    """Residual k-means codes of the centroids, each weighted by how many vectors its list holds.
+
+    They are the columns that the pairwise decoder pairs with a vector's codes. Threads change nothing.
+
+    Args:
+        centroids: of the lists; any number of them.
+        populations: vectors in each list.
+        num_codes: levels of the residual k-means, may be 0.
+        codebook_size: codewords a level; with fewer lists than that, every list has its own code at the first.
+        seed: of the codewords a level starts from, drawn by weight.
+
+    Returns:
+        (num_lists, num_codes), uint8, or uint16 for codebooks of more than 256.
+    """
+    if len(populations) != len(centroids):
+        raise ValueError(f"{len(populations)} populations do not fit {len(centroids)} centroids")
+    rng = np.random.default_rng(seed)
+    weights = populations.astype(np.float32)
+    weights += max(1e-3 * float(weights.mean()), 1e-6)  # an empty list may be filled later: it counts a little
+    shares = weights.astype(np.float64) / weights.sum(dtype=np.float64)
+    residual = centroids - np.float32(shares @ centroids)
+    num_lists, dim = residual.shape
+    codes = np.zeros((num_lists, num_codes), np.uint8 if codebook_size <= 256 else np.uint16)
+    for level in range(num_codes):
+        codebook = residual.copy()
+        if num_lists > codebook_size:
+            start = residual[rng.choice(num_lists, codebook_size, replace=False, p=shares)]
+            kmeans: Any = faiss.Kmeans(
+                dim, codebook_size, niter=_KMEANS_ITERATIONS, seed=seed, min_points_per_centroid=1,
+                max_points_per_centroid=num_lists,
+            )  # fmt: skip
+            kmeans.train(residual, weights=weights, init_centroids=start)
+            codebook = kmeans.centroids
+        index: Any = faiss.IndexFlatL2(dim)
+        index.add(codebook)
+        assigned = index.search(residual, 1)[1][:, 0]
+        residual -= codebook[assigned]
+        codes[:, level] = assigned
+    return codes

@@ -25,7 +25,8 @@ from qinco_lit.search.decoders.additive import AdditiveDecoder
 from qinco_lit.search.decoders.pairwise import PairwiseDecoder
 from qinco_lit.search.index.faiss_index import Index, Lists, additive_codebooks, is_mapped
 from qinco_lit.search.index.lists import copy_into_memory, faiss_file_errors
-from qinco_lit.vectors.metric import METRICS, Metric, comparison
+from qinco_lit.search.plain_scan import centroids_of
+from qinco_lit.vectors.neighbours import METRICS, Metric, comparison
 
 FORMAT = "qinco_lit index"
 VERSION = 1
@@ -39,15 +40,15 @@ class Bundle:
     """The parts of an index, in memory or mapped.
 
     Attributes:
-        codec: with lists.
-        index: IndexIVFResidualQuantizer with the codes of all vectors.
+        codec: with lists of its own, or a plain one.
+        index: IndexIVFResidualQuantizer with the codes of all vectors, of residuals to the centroids where the codec
+            has lists (`by_residual`), else of whole vectors; None once a Searcher has taken it.
         additive: decoder whose codebooks the index holds.
         pairwise: decoder, where one was fitted.
         metric: l2, ip or cosine.
         config: plain values of config.json; `encoder` is the search that the codes come from, `inputs` what they were
             made of. Counts and checksums are made anew by `save`.
         report: of the job that built the index; goes into report.json.
-        is_taken: whether the lists have moved to a Searcher; they are gone from `index` then.
     """
 
     codec: Codec
@@ -57,7 +58,6 @@ class Bundle:
     metric: Metric
     config: Mapping[str, Any] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
-    is_taken: bool = field(default=False, init=False)
 
     @property
     def is_mapped(self) -> bool:
@@ -72,18 +72,25 @@ class Bundle:
         """
         search = {name: self.config.get("encoder", {}).get(name) for name in _SEARCH}
         given = None if self._assigner is None else self._assigner(np.asarray(x))
+        if self.codec.num_lists is None:  # the lists are not the codec's: its codes do not depend on them
+            assert given is not None
+            return given, self.codec.encode(np.asarray(x), **search)
         list_ids, codes = self.codec.encode(np.asarray(x), list_ids=given, **search)
         return list_ids, codes
 
     @cached_property
     def _assigner(self) -> ListAssigner | None:
-        """For so many lists that brute force would take most of the time."""
+        """For a plain codec, and for so many lists that brute force would take most of the time."""
+        coarse = faiss.downcast_index(self.index.quantizer)
         centroids = self.codec.coarse_centroids
-        if centroids is None or len(centroids) <= EXACT_LISTS or self.codec.device.type != "cpu":
+        if centroids is not None and (len(centroids) <= EXACT_LISTS or self.codec.device.type != "cpu"):
             return None
+        if centroids is None:
+            centroids = centroids_of(coarse)
         # the graph of the index serves where it is by squared L2; building one takes minutes
-        graph = faiss.downcast_index(self.index.quantizer) if self.metric == "l2" else None
-        return ListAssigner(centroids, exact=False, graph=graph)
+        return ListAssigner(
+            centroids, exact=len(centroids) <= EXACT_LISTS, graph=coarse if self.metric == "l2" else None
+        )
 
 
 _FIRST = ("format", "version", "faiss", "metric", "num_vectors")  # what a reader of config.json wants to see
@@ -103,7 +110,7 @@ def save(bundle: Bundle, directory: str | Path) -> None:
         OSError: the disk is full.
     """
     target = Path(directory)
-    if bundle.is_taken:
+    if bundle.index is None:
         raise ValueError("a Searcher has taken the lists of this bundle: use its save")
     _check_target(target, bundle)
     with replacing_directory(target) as temporary:
@@ -266,7 +273,8 @@ def _check_parts_match(source: Path, bundle: Bundle) -> None:
     found: dict[str, tuple[Any, Any, str]] = {
         "weights": (_codec_sha256(source / _CODEC)[:12], str(config["codec_sha256"])[:12], _CODEC),
         "vectors": (int(index.ntotal), config["num_vectors"], _INDEX),
-        "lists": (int(index.nlist), codec.num_lists, _INDEX),
+        "lists": (int(index.nlist), codec.num_lists or int(index.nlist), _INDEX),
+        "lists of residuals": (bool(index.by_residual), codec.num_lists is not None, _INDEX),
         "dimension": (int(index.d), codec.dim, _INDEX),
         "metric": ("l2" if index.metric_type == faiss.METRIC_L2 else "ip", comparison(bundle.metric), _INDEX),
         "codebooks of shape": (codebooks.shape, (codec.num_steps, codec.codebook_size, codec.dim), _ADDITIVE),
@@ -280,7 +288,7 @@ def _check_parts_match(source: Path, bundle: Bundle) -> None:
         raise ValueError(f"{source / _INDEX} does not fit the other parts: its codebooks are not those of {_ADDITIVE}")
     pairwise = bundle.pairwise
     if pairwise is not None and (
-        len(pairwise.list_codes) != codec.num_lists or not np.array_equal(pairwise.additive.codebooks, codebooks)
+        len(pairwise.list_codes) != int(index.nlist) or not np.array_equal(pairwise.additive.codebooks, codebooks)
     ):
         raise ValueError(f"{source / _PAIRWISE} does not fit the other parts: its additive decoder is not {_ADDITIVE}")
 

@@ -1,8 +1,9 @@
 """The faiss index of stored codes, `IVF{N}_HNSW32,RQ{M}x8_Nqint8`: made from decoded codebooks, filled with codes.
 
 An entry of a list is what faiss' own residual quantizer would write: the codes, each in as few bits as the codebook
-size needs, then one byte for the squared norm of the additive estimate of the residual. So any faiss reads and searches
-the index, and its squared L2 is that to `centroid + sum of codewords`, up to the rounding of that byte.
+size needs, then one byte for the squared norm of the additive estimate of it. So any faiss reads and searches
+the index, and its squared L2 is that to `centroid + sum of codewords`, up to the rounding of that byte. Where the codes
+say all of a vector (`by_residual` false) it is that to the sum of codewords.
 """
 
 from typing import Any
@@ -13,7 +14,7 @@ from faiss.contrib.inspect_tools import get_additive_quantizer_codebooks
 from jaxtyping import Float32, Int64, Integer, UInt8
 
 from qinco_lit.coarse.list_assigner import hnsw_index
-from qinco_lit.vectors.metric import Metric, comparison
+from qinco_lit.vectors.neighbours import Metric, comparison
 
 Index = Any  # faiss.IndexIVFResidualQuantizer; faiss' stubs lack most of what is used of it
 Lists = Any  # faiss.InvertedLists
@@ -31,7 +32,7 @@ class NormRange:
         self._low, self._high = np.inf, -np.inf
 
     def add(self, estimates: Float32[np.ndarray, "n dim"]) -> None:
-        """Take additive estimates of x - centroid."""
+        """Take additive estimates of x - centroid, or of x where codes say all of it."""
         if len(estimates):
             norms = np.einsum("nd,nd->n", estimates, estimates)
             self._low, self._high = min(self._low, float(norms.min())), max(self._high, float(norms.max()))
@@ -50,6 +51,7 @@ def empty_index(
     norm_limits: tuple[float, float],
     *,
     metric: Metric = "l2",
+    by_residual: bool = True,
 ) -> Index:
     """Return an index without vectors, ready for `add_codes`.
 
@@ -58,6 +60,7 @@ def empty_index(
         codebooks: of the additive decoder; a codebook size that is no power of two is filled up with zeros.
         norm_limits: lowest and highest squared norm of an additive estimate (`NormRange.limits`).
         metric: l2, ip or cosine.
+        by_residual: codes say what the centroid of their list leaves of a vector; False: all of it.
     """
     num_steps, codebook_size, dim = codebooks.shape
     bits = max(1, (codebook_size - 1).bit_length())
@@ -67,7 +70,7 @@ def empty_index(
     index_type: Any = faiss.IndexIVFResidualQuantizer  # its stub has lost the number of bits
     index = index_type(quantizer, dim, len(centroids), num_steps, bits, kind, stored)
     quantizer.this.disown()
-    index.own_fields = True
+    index.own_fields, index.by_residual = True, by_residual
     filled = np.zeros((num_steps, 1 << bits, dim), dtype=np.float32)
     filled[:, :codebook_size] = codebooks
     faiss.copy_array_to_vector(filled.ravel(), index.rq.codebooks)
@@ -96,12 +99,15 @@ def add_codes(
         index: in memory, not memory-mapped.
         list_ids: the list of each vector.
         codes: of each vector.
-        ids: distinct, not negative, and none of those in the index (`stored_ids`; not checked, as it reads them all).
+        ids: distinct, not negative, and none of those in the index (not checked, that would read them all).
 
     Raises:
         ValueError: list ids or codes out of range, negative ids or one that is given twice, a memory-mapped index.
     """
-    _check_writable(index, "add to")
+    if is_mapped(index):
+        raise ValueError(
+            "cannot add to lists that are mapped from disk: build with on_disk=false, load with mmap=False"
+        )
     _check_range(list_ids, index.nlist, "list id", "lists")
     _check_range(codes, 1 << index.rq.nbits.at(0), "code", "values of a code")
     wanted = np.ascontiguousarray(ids, dtype=np.int64)
@@ -124,23 +130,6 @@ def append_codes(
     for start in range(0, len(ids), rows):
         part = slice(start, start + rows)
         index.add_sa_codes(_entries(index, list_ids[part], codes[part]), ids[part])
-
-
-def remove_ids(index: Index, ids: Integer[np.ndarray, " n"]) -> int:
-    """Remove vectors by id and return how many there were; unknown ids are no error. Reads the ids of all vectors.
-
-    Raises:
-        ValueError: a memory-mapped index.
-    """
-    _check_writable(index, "remove from")
-    return int(index.remove_ids(np.ascontiguousarray(ids, dtype=np.int64)))
-
-
-def stored_ids(index: Index) -> Int64[np.ndarray, " n"]:
-    """Return the ids of all vectors, list after list."""
-    lists, sizes = index.invlists, list_sizes(index).tolist()
-    parts = [faiss.rev_swig_ptr(lists.get_ids(number), size) for number, size in enumerate(sizes) if size]
-    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
 
 def list_sizes(index: Index) -> Int64[np.ndarray, " lists"]:
@@ -168,13 +157,6 @@ def _entries(
 
 def _pointer(array: np.ndarray) -> Any:
     return faiss.swig_ptr(array)
-
-
-def _check_writable(index: Index, what: str) -> None:
-    if is_mapped(index):
-        raise ValueError(
-            f"cannot {what} lists that are mapped from disk: build with on_disk=false, load with mmap=False"
-        )
 
 
 def _check_range(values: Integer[np.ndarray, "..."], limit: int, what: str, of: str) -> None:

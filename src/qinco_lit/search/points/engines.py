@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int64, Shaped
 
+from qinco_lit.search.parameters import SearchParameters
 from qinco_lit.search.searcher import Searcher
 
 
@@ -28,7 +29,7 @@ class Effort(NamedTuple):
 
 
 @runtime_checkable
-class Engine(Protocol):
+class SearchEngine(Protocol):
     """An index with parameters that buy recall with time, given per call: searching never changes the engine."""
 
     @property
@@ -57,8 +58,7 @@ class SearcherEngine:
 
     Args:
         searcher: the index.
-        nprobe, ef_search, num_additive, num_pairwise: values to try; None: those of `default_grid`.
-        num_steps: values to try; None: all codes are read, and points do not say so.
+        **values: of `SearchParameters`, to try; None: those of `default_grid`, or nothing but the default.
 
     Raises:
         ValueError: values that the index cannot have.
@@ -66,33 +66,22 @@ class SearcherEngine:
 
     name = "qinco"
 
-    def __init__(
-        self,
-        searcher: Searcher,
-        *,
-        nprobe: Sequence[int] | None = None,
-        ef_search: Sequence[int] | None = None,
-        num_additive: Sequence[int] | None = None,
-        num_pairwise: Sequence[int] | None = None,
-        num_steps: Sequence[int] | None = None,
-    ) -> None:
+    def __init__(self, searcher: Searcher, **values: Sequence[int] | None) -> None:
         self._searcher = searcher
         parts = searcher.bytes_per_vector
         self.bytes_per_vector: Mapping[str, float] = {part: size for part, size in parts.items() if part != "id"}
         grid = default_grid(searcher.num_lists, has_pairwise=searcher.has_pairwise)
-        given = {
-            "nprobe": nprobe, "ef_search": ef_search, "num_additive": num_additive, "num_pairwise": num_pairwise,
-        }  # fmt: skip
-        for name, values in given.items():
-            grid[name] = checked_values(name, values, grid[name], num_lists=searcher.num_lists)
+        SearchParameters(**dict.fromkeys(values))  # refuses other names
+        for name in SearchParameters.names():
+            tried = values.get(name)
+            if name in grid or tried is not None:
+                grid[name] = checked_values(name, tried, grid.get(name, ()), num_lists=searcher.num_lists)
         if any(grid["num_pairwise"]) and not searcher.has_pairwise:
             raise ValueError(
                 f"num_pairwise={max(grid['num_pairwise'])}: the index has no pairwise decoder, leave num_pairwise out"
             )
-        if num_steps is not None:
-            grid["num_steps"] = checked_values("num_steps", num_steps, (), num_lists=searcher.num_lists)
-            if (most := max(grid["num_steps"])) > searcher.num_steps:
-                raise ValueError(f"num_steps={most}: the index has {searcher.num_steps} codes per vector")
+        if (most := max(grid.get("num_steps", [0]))) > searcher.num_steps:
+            raise ValueError(f"num_steps={most}: the index has {searcher.num_steps} codes per vector")
         grid["num_pairwise"] = sorted(grid["num_pairwise"], key=lambda number: number or np.inf)
         self.parameters: Mapping[str, Sequence[int]] = grid
 
@@ -109,15 +98,8 @@ class SearcherEngine:
         shortlist, decoded = _shortlists(parameters)
         # the searcher would raise its shortlists to k; what is asked here is how well small ones do
         size = min(k, decoded)
-        trace = self._searcher.trace(
-            queries,
-            size,
-            nprobe=parameters["nprobe"],
-            ef_search=parameters["ef_search"],
-            num_additive=shortlist,
-            num_pairwise=0 if decoded == shortlist else decoded,
-            num_steps=parameters.get("num_steps"),
-        )
+        lengths = {"num_additive": shortlist, "num_pairwise": 0 if decoded == shortlist else decoded}
+        trace = self._searcher.trace(queries, size, **{**parameters, **lengths})
         ids = np.full((len(trace.ids), k), -1, dtype=np.int64)
         ids[:, :size] = trace.ids
         return EngineResult(ids, {name: (stage.ids, stage.seconds) for name, stage in trace.stages.items()})
@@ -154,7 +136,7 @@ def checked_values(name: str, values: Sequence[int] | None, default: Sequence[in
         return list(default)
     if not values:
         raise ValueError(f"{name}=[]: give at least one value, or null for a choice of them")
-    least = 0 if name == "num_pairwise" else 1
+    least = SearchParameters.least(name)
     for value in values:
         if value < least:
             raise ValueError(f"{name}={value}: give at least {least}")
@@ -163,7 +145,7 @@ def checked_values(name: str, values: Sequence[int] | None, default: Sequence[in
     return sorted(set(values))
 
 
-def check_ids(engine: Engine, queries: Shaped[np.ndarray, "queries dim"], num_vectors: int) -> None:
+def check_ids(engine: SearchEngine, queries: Shaped[np.ndarray, "queries dim"], num_vectors: int) -> None:
     """Raise ValueError if results are not positions in a database of so many vectors, as true neighbours are."""
     least: dict[str, Any] = {name: values[0] for name, values in engine.parameters.items()}
     ids = engine.search(queries, 1, **least).ids

@@ -15,7 +15,7 @@ from jaxtyping import Float32
 from qinco_lit.atomic import replacing
 from qinco_lit.search.points import faiss_engines
 from qinco_lit.search.points.faiss_engines import FaissEngine, built_index
-from qinco_lit.vectors.metric import Metric
+from qinco_lit.vectors.neighbours import Metric
 from qinco_lit.vectors.rows import Matrix, fingerprint, spaced_rows
 
 _READ_BYTES = 64 << 20

@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 
 from qinco_lit.coarse.list_assigner import EXACT_LISTS, hnsw_index
+from qinco_lit.search.plain_scan import ivf_parameters
 from qinco_lit.search.points.engines import Effort, EngineResult
-from qinco_lit.search.scan import ivf_parameters
-from qinco_lit.vectors.metric import Metric
+from qinco_lit.vectors.neighbours import Metric
 
 # faiss' stubs lack the keywords of its parameters and take some of its numbers for truth values
 _lib: Any = faiss

@@ -8,14 +8,14 @@ import numpy as np
 from jaxtyping import Int64, Integer, Shaped
 
 from qinco_lit.metrics import recall_at
-from qinco_lit.search.points.engines import Engine
+from qinco_lit.search.points.engines import SearchEngine
 from qinco_lit.search.points.operating_points import OperatingPoint
 
 _LATENCY_WARM_UP = 3
 
 
 @dataclass(frozen=True)
-class Timing:
+class MeasureSettings:
     """How points are measured.
 
     Attributes:
@@ -37,7 +37,12 @@ class _Pass:
     """Results of one pass over all queries; `seconds` in all, and of every stage."""
 
     def __init__(
-        self, engine: Engine, queries: Shaped[np.ndarray, "nq dim"], k: int, batch_size: int, parameters: dict[str, int]
+        self,
+        engine: SearchEngine,
+        queries: Shaped[np.ndarray, "nq dim"],
+        k: int,
+        batch_size: int,
+        parameters: dict[str, int],
     ) -> None:
         self.seconds = 0.0
         self.stage_seconds: dict[str, float] = {}
@@ -60,11 +65,11 @@ class _Pass:
 
 
 def measure_point(
-    engine: Engine,
+    engine: SearchEngine,
     parameters: Mapping[str, int],
     queries: Shaped[np.ndarray, "nq dim"],
     ground_truth: Integer[np.ndarray, "nq _"],
-    timing: Timing,
+    settings: MeasureSettings,
 ) -> OperatingPoint:
     """Measure an engine with these parameters.
 
@@ -73,21 +78,21 @@ def measure_point(
         parameters: of its search.
         queries: one at least.
         ground_truth: ids of the true neighbours, nearest first.
-        timing: how it is measured.
+        settings: how it is measured.
     """
-    k, values = max(timing.recall_at), dict(parameters)
-    for start in range(timing.warmup):
-        first = start * timing.batch_size % len(queries)
-        engine.search(queries[first : first + timing.batch_size], k, **values)
-    passes = [_Pass(engine, queries, k, timing.batch_size, values) for _ in range(timing.repeats)]
+    k, values = max(settings.recall_at), dict(parameters)
+    for start in range(settings.warmup):
+        first = start * settings.batch_size % len(queries)
+        engine.search(queries[first : first + settings.batch_size], k, **values)
+    passes = [_Pass(engine, queries, k, settings.batch_size, values) for _ in range(settings.repeats)]
     passes.sort(key=lambda one: one.seconds)
     median = passes[(len(passes) - 1) // 2]
     num_queries = len(queries)
-    latencies = _latencies(engine, values, queries, k, timing.latency_queries)
+    latencies = _latencies(engine, values, queries, k, settings.latency_queries)
     return OperatingPoint(
         engine=engine.name,
         parameters=values,
-        recall=recall_at(median.ids, ground_truth, timing.recall_at),
+        recall=recall_at(median.ids, ground_truth, settings.recall_at),
         queries_per_s=num_queries / median.seconds,
         queries_per_s_range=(num_queries / passes[-1].seconds, num_queries / passes[0].seconds),
         latency_median_s=float(np.median(latencies)) if latencies else None,
@@ -99,7 +104,7 @@ def measure_point(
 
 
 def _latencies(
-    engine: Engine, parameters: dict[str, int], queries: Shaped[np.ndarray, "nq dim"], k: int, number: int
+    engine: SearchEngine, parameters: dict[str, int], queries: Shaped[np.ndarray, "nq dim"], k: int, number: int
 ) -> list[float]:
     """Seconds of each of the first queries, asked alone."""
     seconds = []

@@ -1,10 +1,11 @@
-"""The rotation that PQ-QINCo may start with: faiss' OPQ."""
+"""What faiss gives a training to start from: OPQ's rotation for PQ-QINCo, QINCo1's codebooks."""
 
 import math
 from typing import Any
 
 import faiss
 import numpy as np
+from faiss.contrib.inspect_tools import get_additive_quantizer_codebooks
 from jaxtyping import Float, Float32, Int64
 
 _ROWS = 32_768  # 128 for each of 256 centroids: more change the error less than another start does
@@ -71,3 +72,31 @@ def _trained(
     y: Any = x @ rotation.T
     decoded = pieces.decode(pieces.compute_codes(y))  # type: ignore[call-arg, func-returns-value]  # as in C++
     return float(np.square(y - decoded).sum(dtype=np.float64)), rotation
+
+
+def residual_codebooks(
+    x: Float32[np.ndarray, "rows dim"], num_steps: int, codebook_size: int, *, seed: int
+) -> Float32[np.ndarray, "steps codebook dim"]:
+    """Train a residual quantizer on the vectors and return its codebooks.
+
+    Args:
+        x: training vectors, float32.
+        num_steps: residual steps (M).
+        codebook_size: codewords per step (K), a power of two.
+        seed: of the rows that k-means starts from.
+
+    Raises:
+        ValueError: faiss counts codewords in bits.
+    """
+    bits = (codebook_size - 1).bit_length()
+    if codebook_size != 1 << bits:
+        raise ValueError(
+            f"recipe.initial_codebooks=faiss_rq needs a power of two, model.codebook_size is {codebook_size}"
+        )
+    quantizer = faiss.ResidualQuantizer(x.shape[1], num_steps, bits)
+    quantizer.train_type = faiss.ResidualQuantizer.Train_default
+    quantizer.max_beam_size = 5
+    quantizer.cp.seed = seed
+    quantizer.cp.min_points_per_centroid = 1  # few vectors are the user's choice: no warning on the terminal
+    quantizer.train(np.ascontiguousarray(x))
+    return np.stack(get_additive_quantizer_codebooks(quantizer))  # type: ignore[no-untyped-call]

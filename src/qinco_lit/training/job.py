@@ -1,0 +1,274 @@
+"""A training in its run folder: from a data set to a codec, resumable."""
+
+import logging
+import math
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningDataModule, Trainer
+from pytorch_lightning.callbacks import LambdaCallback
+
+from qinco_lit.coarse.assignment import FrozenLists, list_assigner
+from qinco_lit.coarse.centroids import check_num_rows, train_centroids
+from qinco_lit.codec import Codec
+from qinco_lit.mistakes import in_one_line
+from qinco_lit.published import read_centroids
+from qinco_lit.quantizers import Quantizer, build_quantizer
+from qinco_lit.training.checkpoints import BestModel, LastCheckpoint, TrainingInterruptedError
+from qinco_lit.training.module import QuantizerTraining
+from qinco_lit.training.progress import Reporter
+from qinco_lit.training.recipe import Recipe
+from qinco_lit.training.run_folder import check_folder, only_trainer
+from qinco_lit.training.run_log import JsonLinesLogger, RunRecord, measured, read_summary
+from qinco_lit.training.start import initialize
+from qinco_lit.training.trainer import make_trainer, quiet_lightning, seconds_between
+from qinco_lit.training.wandb_run import finish_wandb, in_wandb_sweep, log_codec, start_wandb, wandb_id
+from qinco_lit.vectors.readings import check_centroids_reading
+
+log = logging.getLogger(__name__)
+
+_PRESELECTOR_ROWS = 1024
+
+
+def train_in_folder(
+    *,
+    data: LightningDataModule,
+    model: Mapping[str, Any],
+    centroids_path: Path | None = None,
+    num_lists: int | None = None,
+    recipe: Mapping[str, Any],
+    trainer: Mapping[str, Any],
+    logger: Mapping[str, Any] | None,
+    seed: int,
+    run_dir: Path,
+    resume: bool,
+    overwrite: bool = False,
+    config: Mapping[str, Any],
+    overrides: Sequence[str],
+    advice: str | None = None,
+) -> float:
+    """Train, write `run_dir/codec`, return the best validation MSE (raw space, sum over dimensions).
+
+    Args:
+        data: a data module with `dim` and `train_vectors` after setup (docs/architecture.md).
+        model: arguments of `build_quantizer` but `dim` and `num_lists`.
+        centroids_path: npy file of coarse centroids, in raw space: trains an IVF model.
+        num_lists: trains an IVF model whose centroids are found first, by k-means of the training vectors, and kept in
+            `run_dir/centroids.npy`.
+        recipe: fields of `Recipe`.
+        trainer: arguments of `pl.Trainer`, plus `checkpoint_every_s`.
+        logger: arguments of `start_wandb` and `log_codec` (whether the codec becomes an artifact), None for no W&B.
+        seed: of weights, order and k-means.
+        run_dir: where everything is written.
+        resume: go on from `run_dir/checkpoints/last.ckpt`, or from the beginning where there is none yet.
+        overwrite: begin anew where a training is finished or could go on; what it has made is removed.
+        config, overrides: the resolved configuration and what the user typed, for the record.
+        advice: what a user is told who has interrupted it; None: nothing, and a second signal does not end the process.
+
+    Raises:
+        ValueError, FileNotFoundError: the user's mistakes, in one line; a folder that is not free among them.
+        KeyboardInterrupt: SIGINT or SIGTERM; the checkpoint to resume from is written.
+    """
+    last = run_dir / "checkpoints" / "last.ckpt"
+    checkpoint = last if resume and last.is_file() else None
+    if resume and checkpoint is None:
+        if read_summary(run_dir).get("state") == "finished":
+            raise FileNotFoundError(f"cannot resume {run_dir}: {last}, which a finished run has, does not exist")
+        log.info("%s ended before its first checkpoint: it begins again", run_dir)
+    quiet_lightning()
+    typed_recipe, reports = Recipe(**recipe), JsonLinesLogger(run_dir / "metrics.jsonl")
+    best = BestModel(run_dir / "checkpoints" / "best.ckpt", patience_epochs=typed_recipe.patience_epochs)
+    every_s = seconds_between(trainer["checkpoint_every_s"])
+    kept = LastCheckpoint(last, every_s=every_s, reports=reports, ends_process=advice is not None)
+    is_shown = bool(trainer.get("enable_progress_bar", True))
+    # `kept` is the last of all, so that it keeps the state the others have reached
+    callbacks = [Reporter(show=is_shown), best, kept]
+    fitter = make_trainer(trainer, run_dir=run_dir, logger=reports, callbacks=callbacks)
+    check_folder(run_dir, resume=resume, overwrite=overwrite)
+    given = None if centroids_path is None else read_centroids(centroids_path)
+    data.prepare_data()
+    data.setup("fit")
+    dim: int = data.dim  # type: ignore[attr-defined]
+    rows: Any = data.train_vectors  # type: ignore[attr-defined]
+    if centroids_path is not None and given is not None:
+        check_centroids_reading(centroids_path, data)
+        if given.shape[1] != dim:
+            told = f"coarse.centroids={centroids_path} has dimension {given.shape[1]}"
+            raise ValueError(f"{told}, the training vectors have {dim}: give centroids of this data set")
+        num_lists = len(given)
+    elif num_lists is not None:
+        check_num_rows(rows, num_lists, len(rows))
+    quantizer = build_quantizer(dim, **model, num_lists=num_lists)
+
+    def prepared(centroids_file: Path | None) -> QuantizerTraining:
+        """The module, with the centroids of its lists; kept in a file, they are found once."""
+        device = fitter.strategy.root_device
+        centroids = given
+        if num_lists is not None and centroids is None:
+            if checkpoint is not None and centroids_file is not None and centroids_file.is_file():
+                centroids = read_centroids(centroids_file)
+            else:
+                centroids = train_centroids(
+                    rows,
+                    num_lists,
+                    output=centroids_file,
+                    seed=seed,
+                    device=str(device) if device.type == "cuda" else "cpu",
+                    progress=is_shown and fitter.is_global_zero,
+                    makes_output=fitter.is_global_zero,
+                )
+        lists = None
+        if centroids is not None:
+            lists = FrozenLists(centroids, list_assigner(centroids, rows, device), device)
+        start = partial(initialize, recipe=typed_recipe, seed=seed, lists=lists, show_progress=is_shown)
+        return QuantizerTraining(quantizer, typed_recipe, start=start, seed=seed, lists=lists)
+
+    if fitter.fast_dev_run:  # type: ignore[attr-defined]
+        try:
+            fitter.fit(prepared(None), datamodule=data)
+        except TrainingInterruptedError as interruption:
+            raise KeyboardInterrupt from interruption
+        log.info("fast_dev_run: training and validation went through; nothing is kept")
+        return math.nan
+    facts: dict[str, Any] = {"seed": seed, "parameters": _num_parameters(quantizer), "reason": None}
+    # everything before may be refused
+    with only_trainer(run_dir, resume=resume, overwrite=overwrite), _signals_given_back():
+        job = _Job(fitter, prepared(run_dir / "centroids.npy"), data, best, kept)
+        codec_artifact = False
+        if logger is not None and fitter.is_global_zero:
+            options = {name: value for name, value in logger.items() if name != "log_codec"}
+            fitter.loggers.append(start_wandb(run_dir, config=config, **options))
+            codec_artifact = bool(logger.get("log_codec"))
+            facts["wandb_id"] = wandb_id(run_dir)
+        record = RunRecord(run_dir, resume=resume, config=config, overrides=overrides, facts=facts)
+        return _fit(job, record, run_dir, checkpoint, codec_artifact=codec_artifact, advice=advice)
+
+
+@contextmanager
+def _signals_given_back() -> Iterator[None]:
+    """Leave the handlers of SIGINT and SIGTERM as they were: Lightning does not, where a training is interrupted."""
+    if threading.current_thread() is not threading.main_thread():  # has none
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A training, and what it keeps."""
+
+    fitter: Trainer
+    module: QuantizerTraining
+    data: LightningDataModule
+    best: BestModel
+    kept: LastCheckpoint
+
+    def fit(self, checkpoint: Path | None) -> None:
+        """Train, from the beginning or from a checkpoint on; the weights at the end have been validated."""
+        # given beforehand, the module knows at its setup that it need not be initialised
+        self.fitter.ckpt_path = None if checkpoint is None else str(checkpoint)
+        self.fitter.fit(self.module, datamodule=self.data)
+        if self.fitter.limit_val_batches and self.best.validated_step != self.fitter.global_step:
+            self.kept.forget_later_reports()  # of this validation, when the run was resumed to the same end
+            self.fitter.validate(self.module, datamodule=self.data, verbose=False)
+
+    @property
+    def best_mse(self) -> float:
+        """NaN where nothing was validated."""
+        return math.nan if self.best.mse is None else self.best.mse
+
+
+def _fit(
+    job: _Job, record: RunRecord, run_dir: Path, checkpoint: Path | None, *, codec_artifact: bool, advice: str | None
+) -> float:
+    fitter = job.fitter
+    if fitter.is_global_zero and checkpoint is None:
+        job.kept.reports.cut(0)
+        record.begin()
+    elif fitter.is_global_zero:  # what cannot be resumed is refused before that
+        fitter.callbacks.append(LambdaCallback(on_train_start=lambda *_: record.begin()))  # type: ignore[attr-defined]
+    state, reason = "failed", None
+    try:
+        job.fit(checkpoint)
+        if fitter.is_global_zero:
+            some = job.data.train_vectors[:_PRESELECTOR_ROWS]  # type: ignore[attr-defined]
+            best = None if job.best.mse is None else run_dir / "checkpoints" / "best.ckpt"
+            _write_codec(job.module.quantizer, best, some, run_dir / "codec")
+        if codec_artifact:
+            metadata = {"best_val_mse": job.best.mse, **job.module.quantizer.config}
+            log_codec(fitter.loggers, run_dir / "codec", metadata)
+        state = "finished"
+    except TrainingInterruptedError as interruption:
+        state = "interrupted"
+        if in_wandb_sweep() and interruption.signal_number == signal.SIGTERM:
+            # a sweep ends runs that promise little this way; its agent takes other exit codes than 0 for failures
+            log.info("ended early by the W&B sweep")
+            return job.best_mse
+        if advice is not None:
+            log.warning("interrupted; %s", advice)
+        raise KeyboardInterrupt(signal.Signals(interruption.signal_number).name) from interruption
+    except SystemExit as exit_:  # Lightning turns a Ctrl-C outside the training loop into this
+        state = "interrupted"
+        raise KeyboardInterrupt from exit_
+    except Exception as error:
+        reason = in_one_line(error)
+        raise
+    finally:
+        if fitter.is_global_zero:
+            done = {"epochs": fitter.current_epoch, "steps": fitter.global_step, "best_val_mse": job.best.mse}
+            try:
+                record.end(state, {**done, **measured(run_dir / "metrics.jsonl"), "reason": reason})
+            except OSError as error:  # not instead of what has ended the training
+                if reason is None:
+                    raise
+                log.warning("%s", in_one_line(error))
+        finish_wandb(fitter.loggers, state=state, summary=_wandb_summary(run_dir))
+    if fitter.is_global_zero:
+        told = "not validated" if job.best.mse is None else f"validation MSE {job.best.mse:.6g}"
+        log.info("%s; codec: %s", told, run_dir / "codec")
+    return job.best_mse
+
+
+def _wandb_summary(run_dir: Path) -> dict[str, Any]:
+    """What W&B's table of runs shows of a training: the best epoch's validation, and what it cost."""
+    summary = read_summary(run_dir)
+    best = summary.get("best_metrics", {})
+    figures = {f"best/{name.removeprefix('val/')}": value for name, value in best.items() if name.startswith("val/")}
+    told = ("best_epoch", "wall_s", "parameters", "epochs", "reason")
+    return {**figures, **{name: summary[name] for name in told if summary.get(name) is not None}}
+
+
+def _write_codec(quantizer: Quantizer, best: Path | None, some_vectors: Any, target: Path) -> None:
+    """Of the best model, or of the last one, where none was validated."""
+    quantizer.cpu()
+    if best is not None:
+        checkpoint = torch.load(best, map_location="cpu", weights_only=True)
+        prefix = "quantizer."
+        state = {
+            name.removeprefix(prefix): value
+            for name, value in checkpoint["state_dict"].items()
+            if name.startswith(prefix)
+        }
+        own = quantizer.state_dict()
+        quantizer.load_state_dict({name: state.get(name, own[name]) for name in own})
+    codec = Codec(quantizer)
+    if not quantizer.config["preselector"]:  # QINCo1: lets `num_candidates` be chosen at encoding time
+        log.info("fitting a pre-selector on %d vectors", len(some_vectors))
+        codec.fit_preselector(some_vectors)
+    codec.save(target)
+
+
+def _num_parameters(quantizer: Quantizer) -> int:
+    return sum(parameter.numel() for parameter in quantizer.parameters())
