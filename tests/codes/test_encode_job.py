@@ -13,6 +13,7 @@ from qinco_lit.codec import Codec
 from qinco_lit.encoding import default_shard_rows, module, shards
 from qinco_lit.encoding import encode_file as command
 from qinco_lit.environment import environment
+from qinco_lit.quantizers import Quantizer, chunks
 from qinco_lit.vectors import open_codes, open_vectors, write_vectors
 from tests.codes.conftest import NUM_ROWS, SHARD_ROWS, contents, save_codec, save_vectors
 from tests.models import random_quantizer
@@ -21,13 +22,16 @@ from tests.models import random_quantizer
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BLOCK_ROWS", 64)
+    monkeypatch.setattr(chunks, "BLOCK_ROWS", 64)
 
 
 def test_batch_size_changes_no_byte(job, tmp_path, small_blocks, monkeypatch):
     given: list[list[int]] = []
-    encode = module.Codec.encode
+    encode = Quantizer.encode_together
     monkeypatch.setattr(
-        module.Codec, "encode", lambda codec, x, **search: (given[-1].append(len(x)), encode(codec, x, **search))[1]
+        Quantizer,
+        "encode_together",
+        lambda self, x, *args, **to: (given[-1].append(len(x)), encode(self, x, *args, **to))[1],
     )
     results = []
     for batch_size in (1, 64, 100, 200, 10_000):
@@ -38,7 +42,7 @@ def test_batch_size_changes_no_byte(job, tmp_path, small_blocks, monkeypatch):
         (tmp_path / "codes.h5").unlink()
     assert all(result == results[0] for result in results)
     blocks = [64, 64, 64, 64, 44]  # of a shard of 300 rows
-    assert given == [[*blocks, *blocks, *blocks, 64, 36]] * 5  # the codec never sees other blocks
+    assert given == [[*blocks, *blocks, *blocks, 64, 36]] * 5  # no others are searched together
 
 
 def test_autocast_around_the_job_changes_no_byte(job, tmp_path):
@@ -61,7 +65,8 @@ def test_a_batch_is_encoded_without_waiting_for_the_device(job, vectors_path, tm
     batch = module.Batch(0, torch.from_numpy(vectors[:].astype(dtype)))
     found = encoding.predict_step(encoding.transfer_batch_to_device(batch, torch.device("meta"), 0))
     assert found.num_rows == NUM_ROWS
-    assert all(block.device.type == "meta" for block in [*found.codes, *(found.list_ids or [])])
+    parts = [found.codes] if found.list_ids is None else [found.codes, found.list_ids]
+    assert all(part.device.type == "meta" for part in parts)
 
 
 @pytest.mark.parametrize("merge", [False, True])

@@ -2,8 +2,6 @@
 
 import json
 import logging
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -24,7 +22,7 @@ from qinco_lit.encoding.writer import RowsDone, WriteShards
 from qinco_lit.environment import environment
 from qinco_lit.locks import only_writer
 from qinco_lit.progress import Progress, duration
-from qinco_lit.training.trainer import quiet_lightning, settings_kept
+from qinco_lit.training.trainer import quiet_lightning, settings_kept, signals_given_back
 from qinco_lit.vectors import CodeStore, VectorFile, as_vectors_file, open_codes
 from qinco_lit.vectors.code_info import CodeInfo, input_facts
 from qinco_lit.vectors.layout import HDF5_SUFFIXES, check_vector_dtype
@@ -190,11 +188,9 @@ def encode(
 @contextmanager
 def _process_left_as_it_was() -> Iterator[None]:
     """Give back what Lightning and `Encoding` change; its exit is the interruption again that it was made of."""
-    num_threads, handlers = torch.get_num_threads(), {}
-    if threading.current_thread() is threading.main_thread():  # others have no handlers
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    num_threads = torch.get_num_threads()
     try:
-        with settings_kept():
+        with settings_kept(), signals_given_back():
             yield
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):
@@ -202,8 +198,6 @@ def _process_left_as_it_was() -> Iterator[None]:
         raise
     finally:
         torch.set_num_threads(num_threads)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

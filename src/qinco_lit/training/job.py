@@ -3,9 +3,7 @@
 import logging
 import math
 import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +26,7 @@ from qinco_lit.training.recipe import Recipe
 from qinco_lit.training.run_folder import check_folder, only_trainer
 from qinco_lit.training.run_log import JsonLinesLogger, RunRecord, measured, read_summary
 from qinco_lit.training.start import initialize
-from qinco_lit.training.trainer import make_trainer, quiet_lightning, seconds_between
+from qinco_lit.training.trainer import make_trainer, quiet_lightning, seconds_between, signals_given_back
 from qinco_lit.training.wandb_run import finish_wandb, in_wandb_sweep, log_codec, start_wandb, wandb_id
 from qinco_lit.vectors.readings import check_centroids_reading
 
@@ -139,7 +137,7 @@ def train_in_folder(
         return math.nan
     facts: dict[str, Any] = {"seed": seed, "parameters": _num_parameters(quantizer), "reason": None}
     # everything before may be refused
-    with only_trainer(run_dir, resume=resume, overwrite=overwrite), _signals_given_back():
+    with only_trainer(run_dir, resume=resume, overwrite=overwrite), signals_given_back():
         job = _Job(fitter, prepared(run_dir / "centroids.npy"), data, best, kept)
         codec_artifact = False
         if logger is not None and fitter.is_global_zero:
@@ -149,20 +147,6 @@ def train_in_folder(
             facts["wandb_id"] = wandb_id(run_dir)
         record = RunRecord(run_dir, resume=resume, config=config, overrides=overrides, facts=facts)
         return _fit(job, record, run_dir, checkpoint, codec_artifact=codec_artifact, advice=advice)
-
-
-@contextmanager
-def _signals_given_back() -> Iterator[None]:
-    """Leave the handlers of SIGINT and SIGTERM as they were: Lightning does not, where a training is interrupted."""
-    if threading.current_thread() is not threading.main_thread():  # has none
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @dataclass(frozen=True)
