@@ -35,8 +35,9 @@ class Codec:
             else float32.
 
     Attributes:
-        folder: that it was loaded from or saved to last; None before, and of what is another codec than there.
-        weights_sha256: of the weights in that folder; None before `identity` was asked.
+        folder: that it was loaded from; None of another codec.
+        weights_sha256: of the weights in a folder that it was loaded from or saved to; None before, or until `identity`
+            is asked.
         truncated_from: of a codec made by `truncated`: weights_sha256 and num_steps of the first longer one.
     """
 
@@ -323,7 +324,6 @@ class Codec:
             ValueError: the directory exists and is no codec (it is never overwritten).
         """
         self.weights_sha256 = codec_folder.write(Path(directory), self.quantizer, self.truncated_from)
-        self.folder = Path(directory)
 
     @classmethod
     def load(
