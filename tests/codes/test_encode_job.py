@@ -21,8 +21,9 @@ from tests.models import random_quantizer
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BLOCK_ROWS", 64)
-    monkeypatch.setattr(chunks, "BLOCK_ROWS", 64)
+    for place in (module, chunks):
+        monkeypatch.setattr(place, "BLOCK_ROWS", 64)
+    monkeypatch.setattr(Quantizer, "searched_rows", lambda *_: 50)
 
 
 def test_batch_size_changes_no_byte(job, tmp_path, small_blocks, monkeypatch):
@@ -31,7 +32,10 @@ def test_batch_size_changes_no_byte(job, tmp_path, small_blocks, monkeypatch):
     monkeypatch.setattr(
         Quantizer,
         "encode_together",
-        lambda self, x, *args, **to: (given[-1].append(len(x)), encode(self, x, *args, **to))[1],
+        lambda quantizer, x, *search, **options: (
+            given[-1].append(len(x)),
+            encode(quantizer, x, *search, **options),
+        )[1],
     )
     results = []
     for batch_size in (1, 64, 100, 200, 10_000):
@@ -41,8 +45,8 @@ def test_batch_size_changes_no_byte(job, tmp_path, small_blocks, monkeypatch):
         shutil.rmtree(tmp_path / "codes.h5.shards")
         (tmp_path / "codes.h5").unlink()
     assert all(result == results[0] for result in results)
-    blocks = [64, 64, 64, 64, 44]  # of a shard of 300 rows
-    assert given == [[*blocks, *blocks, *blocks, 64, 36]] * 5  # no others are searched together
+    shard = [50, 14] * 4 + [44]  # of 300 rows, in blocks of 64
+    assert given == [[*shard, *shard, *shard, 50, 14, 36]] * 5  # the same rows are always searched together
 
 
 def test_autocast_around_the_job_changes_no_byte(job, tmp_path):
@@ -65,8 +69,7 @@ def test_a_batch_is_encoded_without_waiting_for_the_device(job, vectors_path, tm
     batch = module.Batch(0, torch.from_numpy(vectors[:].astype(dtype)))
     found = encoding.predict_step(encoding.transfer_batch_to_device(batch, torch.device("meta"), 0))
     assert found.num_rows == NUM_ROWS
-    parts = [found.codes] if found.list_ids is None else [found.codes, found.list_ids]
-    assert all(part.device.type == "meta" for part in parts)
+    assert {each.device.type for each in (found.codes, found.list_ids) if each is not None} == {"meta"}
 
 
 @pytest.mark.parametrize("merge", [False, True])
