@@ -92,7 +92,8 @@ def check_encode(config: Mapping[str, Any]) -> None:
     from pytorch_lightning import Trainer
 
     from qinco_lit.codec_folder import check_is_codec
-    from qinco_lit.encoding.encode_file import check_counts, check_output, encode
+    from qinco_lit.encoding.encode_file import check_counts, encode
+    from qinco_lit.encoding.shards import check_output
 
     options = {name: value for name, value in config.items() if name not in ("data", "trainer")}
     given, extra = ("codec", "vectors", "trainer", "progress"), {"codec": str, "input": str | None, "data_dir": str}
