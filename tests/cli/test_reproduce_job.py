@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from qinco_lit.cli.jobs import _checked_config, _open_hydra
+from qinco_lit.cli.hydra_adapter import opened
+from qinco_lit.cli.jobs import _checked_config
 from qinco_lit.cli.table import JOBS
 from qinco_lit.reproducing.scale import SECTIONS, read_scale
 from qinco_lit.reproducing.tasks import Task, expand
@@ -34,7 +35,7 @@ def test_every_command_would_be_accepted(scale, tmp_path, monkeypatch):
         words = [word for word in task.words(str(out)) if not re.search("^data=|^model.num_steps=|OUT/", word)]
         different.setdefault(tuple(words), task)
     for kind in {task.kind for task in different.values()}:
-        with _open_hydra(kind, argparse.Namespace(config_path=None, config_dir=None)) as hydra:
+        with opened(kind, argparse.Namespace(config_path=None, config_dir=None)) as hydra:
             for task in different.values():
                 if task.kind == kind:
                     for output in (word.partition("=")[2] for word in task.words(str(out)) if "output=" in word):

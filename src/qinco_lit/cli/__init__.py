@@ -14,10 +14,12 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 
-from qinco_lit.cli.jobs import raise_mistake, run_job
+from qinco_lit.cli.hydra_adapter import raise_mistake
+from qinco_lit.cli.jobs import run_job
+from qinco_lit.cli.spec import Job
 from qinco_lit.cli.streams import forgiving_streams
 from qinco_lit.cli.sweeps import UserError
-from qinco_lit.cli.table import JOBS, TOOLS, Job, Tool
+from qinco_lit.cli.table import JOBS, TOOLS, Tool
 from qinco_lit.mistakes import in_one_line
 from qinco_lit.options import unknown
 

@@ -22,6 +22,7 @@ from qinco_lit.encoding.shards import OtherRankFailedError, check_output, check_
 from qinco_lit.encoding.writer import RowsDone, WriteShards
 from qinco_lit.environment import environment
 from qinco_lit.locks import only_writer
+from qinco_lit.options import Count, in_range
 from qinco_lit.progress import Progress, duration
 from qinco_lit.training.trainer import quiet_lightning, settings_kept, signals_given_back
 from qinco_lit.vectors import CodeStore, VectorFile, as_vectors_file, open_codes
@@ -38,7 +39,7 @@ def encode_file(
     input: Any,
     output: str | Path,
     *,
-    shard_rows: int | None = None,
+    shard_rows: Count | None = None,
     merge: bool = False,
     packed: bool = False,
     beam_size: int | None = None,
@@ -47,8 +48,8 @@ def encode_file(
     num_steps: int | None = None,
     precision: str = "auto",
     device: str = "auto",
-    batch_size: int = 16_384,
-    num_threads: int | None = None,
+    batch_size: Count = 16_384,
+    num_threads: Count | None = None,
     progress: bool | None = None,
 ) -> CodeStore:
     """Encode vectors into a store of codes in this process; killed and called again, it goes on and ends the same.
@@ -91,13 +92,14 @@ def encode_file(
     return open_codes(output)
 
 
+@in_range
 def encode(
     *,
     codec: Codec | Path,
     vectors: VectorFile,
     output: Path,
     trainer: Mapping[str, Any] | None,
-    shard_rows: int | None = None,
+    shard_rows: Count | None = None,
     merge: bool = False,
     packed: bool = False,
     beam_size: int | None = None,
@@ -105,8 +107,8 @@ def encode(
     candidate_budget: int | None = None,
     num_steps: int | None = None,
     precision: str = "auto",
-    batch_size: int = 16_384,
-    num_threads: int | None = None,
+    batch_size: Count = 16_384,
+    num_threads: Count | None = None,
     progress: bool | None = None,
 ) -> None:
     """Encode vectors into a store of codes; what an earlier call with the same arguments has finished is kept.
@@ -140,7 +142,6 @@ def encode(
     began = time.time()
     search = {"beam_size": beam_size, "num_candidates": num_candidates, "candidate_budget": candidate_budget}
     check_output(output)
-    check_counts({"shard_rows": shard_rows, "batch_size": batch_size, "num_threads": num_threads})
     with _process_left_as_it_was():
         quiet_lightning()
         if isinstance(codec, Codec):
@@ -309,13 +310,6 @@ def _info(
         precision=codec.precision,
         **input_facts(vectors),
     )
-
-
-def check_counts(counts: Mapping[str, int | None]) -> None:
-    """Raise ValueError for a number, named as the user does, that is given and below 1."""
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: give at least 1")
 
 
 def _checked_num_steps(num_steps: int | None, codec: Codec) -> int:

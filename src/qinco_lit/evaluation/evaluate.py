@@ -16,7 +16,7 @@ from qinco_lit.evaluation.baselines import MAX_TRAINING_ROWS, METHODS, trained_b
 from qinco_lit.evaluation.codec_quantizer import CodecQuantizer
 from qinco_lit.evaluation.measure import TestSet, measure
 from qinco_lit.evaluation.rate_curve import Rate, check_rate, chosen_rates, load_dedicated, measure_rate_curve
-from qinco_lit.options import unknown
+from qinco_lit.options import Count, in_range, unknown
 from qinco_lit.progress import Progress
 from qinco_lit.threads import num_threads_in_use, threads
 from qinco_lit.vectors import VectorFile, as_vectors_file, exact_neighbours
@@ -43,10 +43,10 @@ def evaluate(
     num_steps: int | None = None,
     rate: Rate | None = None,
     dedicated: Sequence[Codec | str | Path] = (),
-    batch_size: int = 16_384,
+    batch_size: Count = 16_384,
     precision: str = "auto",
     device: str = "auto",
-    num_threads: int | None = None,
+    num_threads: Count | None = None,
     cache_dir: str | Path | None = None,
     name: str | None = None,
     progress: bool | None = None,
@@ -143,6 +143,7 @@ class Evaluation:
     Arguments are those of `evaluate`. Raises FileNotFoundError and ValueError as it does.
     """
 
+    @in_range
     def __init__(
         self,
         codec: Codec | str | Path,
@@ -154,18 +155,15 @@ class Evaluation:
         num_steps: int | None,
         rate: Rate | None,
         dedicated: Sequence[Codec | str | Path],
-        batch_size: int,
+        batch_size: Count,
         precision: str,
         device: str,
-        num_threads: int | None,
+        num_threads: Count | None,
         cache_dir: Path | None,
     ) -> None:
         for method in baselines:
             if method not in METHODS:
                 raise unknown("baseline", method, METHODS)
-        for option, value in {"batch_size": batch_size, "num_threads": num_threads}.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{option}={value}: give at least 1")
         check_rate(rate, dedicated, num_steps)
         self.codec = as_codec(codec, device=device, precision=precision)
         if num_steps is not None and not 1 <= num_steps <= self.codec.num_steps:

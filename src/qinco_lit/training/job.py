@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pytorch_lightning import LightningDataModule, Trainer
@@ -17,6 +17,7 @@ from qinco_lit.coarse.assignment import FrozenLists, list_assigner
 from qinco_lit.coarse.centroids import check_num_rows, train_centroids
 from qinco_lit.codec import Codec
 from qinco_lit.mistakes import in_one_line
+from qinco_lit.options import Count, Range, in_range
 from qinco_lit.published import read_centroids
 from qinco_lit.quantizers import Quantizer, build_quantizer
 from qinco_lit.training.checkpoints import BestModel, LastCheckpoint, TrainingInterruptedError
@@ -35,16 +36,17 @@ log = logging.getLogger(__name__)
 _PRESELECTOR_ROWS = 1024
 
 
+@in_range
 def train_in_folder(
     *,
     data: LightningDataModule,
     model: Mapping[str, Any],
     centroids_path: Path | None = None,
-    num_lists: int | None = None,
+    num_lists: Count | None = None,
     recipe: Mapping[str, Any],
     trainer: Mapping[str, Any],
     logger: Mapping[str, Any] | None,
-    seed: int,
+    seed: Annotated[int, Range(0, (1 << 32) - 1)],
     run_dir: Path,
     resume: bool,
     overwrite: bool = False,
