@@ -357,7 +357,8 @@ def as_codec(codec: Codec | str | Path, *, device: str | torch.device = "auto", 
     if not isinstance(codec, Codec):
         chosen = chosen_device(device) if isinstance(device, str) else device
         return Codec.load(codec, device=chosen, precision=precision)
-    if device != "auto" and torch.device(device) != codec.device:
+    wanted = codec.device if device == "auto" else torch.device(device)
+    if wanted.type != codec.device.type or wanted.index not in (None, codec.device.index):
         raise ValueError(f"device={device}: this codec is on {codec.device}; codec.to({str(device)!r}) moves it")
     if precision != "auto" and precision_for(precision, codec.device).name != codec.precision:
         raise ValueError(f"precision={precision}: this codec has {codec.precision}: give its folder, or precision=auto")
