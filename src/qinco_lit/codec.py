@@ -347,7 +347,7 @@ class Codec:
         return codec
 
 
-def as_codec(codec: Codec | str | Path, *, device: str | torch.device = "auto", precision: str = "auto") -> Codec:
+def as_codec(codec: Codec | str | Path, *, device: str = "auto", precision: str = "auto") -> Codec:
     """The codec that a user gives: itself, or what is loaded from its folder for a device in a precision.
 
     Raises:
@@ -355,11 +355,10 @@ def as_codec(codec: Codec | str | Path, *, device: str | torch.device = "auto", 
         ValueError: as `Codec.load`; another device or precision than that of a codec in memory.
     """
     if not isinstance(codec, Codec):
-        chosen = chosen_device(device) if isinstance(device, str) else device
-        return Codec.load(codec, device=chosen, precision=precision)
-    wanted = codec.device if device == "auto" else torch.device(device)
+        return Codec.load(codec, device=chosen_device(device), precision=precision)
+    wanted = codec.device if device == "auto" else chosen_device(device)
     if wanted.type != codec.device.type or wanted.index not in (None, codec.device.index):
-        raise ValueError(f"device={device}: this codec is on {codec.device}; codec.to({str(device)!r}) moves it")
+        raise ValueError(f"device={device}: this codec is on {codec.device}; codec.to({device!r}) moves it")
     if precision != "auto" and precision_for(precision, codec.device).name != codec.precision:
         raise ValueError(f"precision={precision}: this codec has {codec.precision}: give its folder, or precision=auto")
     return codec

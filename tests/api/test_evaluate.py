@@ -140,7 +140,11 @@ def test_a_codec_in_memory_has_its_own_device_and_precision(codec_dir: Path, dat
     codec = ql.Codec.load(codec_dir, precision="float32")
     with pytest.raises(ValueError, match=r"^precision=bfloat16: this codec has float32: give its folder, .*$"):
         ql.evaluate(codec, data.database, precision="bfloat16")
-    with pytest.raises(ValueError, match=r"^device=cuda: this codec is on cpu; codec.to\('cuda'\) moves it$"):
+    with pytest.raises(
+        ValueError, match=r"^device=cuda: this (codec is on cpu; codec.to\('cuda'\) moves it|machine has 0 CUDA .*)$"
+    ):
         ql.evaluate(codec, data.database, device="cuda")
+    with pytest.raises(ValueError, match=r"^unknown device gpu; choose from: auto, cpu, cuda, cuda:N$"):
+        ql.evaluate(codec, data.database, device="gpu")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         ql.evaluate(codec_dir / "nowhere", data.database)
