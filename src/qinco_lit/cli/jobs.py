@@ -26,7 +26,7 @@ from qinco_lit.cli.sweeps import (
 )
 from qinco_lit.cli.table import JOBS
 from qinco_lit.cli.tracking import is_multirun
-from qinco_lit.mistakes import in_one_line, remove_if_unused, users_mistake
+from qinco_lit.mistakes import in_one_line, is_meant, remove_if_unused, users_mistake
 from qinco_lit.options import unknown, unknown_key
 from qinco_lit.run_folder import TYPED, only_process
 
@@ -96,13 +96,24 @@ def _run_task(job: Job, config: "DictConfig", start: _Start, *, trains: bool) ->
             return None
         if mistake is None:
             raise
-        if start.may_be_removed and is_first_process():
+        log_file = _logged(mistake)
+        if start.may_be_removed and is_first_process() and is_meant(mistake):
             remove_if_unused(run_dir, own_files)
-        raise UserError from mistake
+        raise UserError(log_file) from mistake
     except KeyboardInterrupt:
         if is_multirun(settings):
             log.warning("the rest of the sweep: the same command with hydra.sweep.dir=%s", settings.sweep.dir)
         raise
+
+
+def _logged(mistake: BaseException) -> Path | None:
+    """Write where a mistake comes from to the job's log, and nothing to the terminal; return that file."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            what = (type(mistake), mistake, mistake.__traceback__)
+            handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, "%s", (in_one_line(mistake),), what))
+            return Path(handler.baseFilename)
+    return None
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -121,16 +120,6 @@ def _converted(value: Any, annotation: Any) -> Any:
 # --- what jobs are supplied with ------------------------------------------------------------------------------------
 
 
-def whole_config(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:  # noqa: ARG001 (a Supply)
-    """The config."""
-    return config
-
-
-def run_folder(config: dict[str, Any], run_dir: Path) -> Path:  # noqa: ARG001 (a Supply)
-    """The folder of the run."""
-    return run_dir
-
-
 def data_module(config: dict[str, Any], run_dir: Path, **options: str) -> Any:  # noqa: ARG001 (a Supply)
     """The data module of `data=`; `options`: its arguments that are other options of the job, by their dotted names."""
     from qinco_lit.data import data_module as modules
@@ -192,13 +181,15 @@ def data_facts(config: dict[str, Any], run_dir: Path) -> Any:
     return facts_of_module(opened_data(config, run_dir, "predict"))
 
 
-def finder_of_missing_data(config: dict[str, Any], run_dir: Path) -> Any:  # noqa: ARG001 (a Supply)
-    """Supplies what tells of options of a data set how to get it, in one line; None where it is there."""
-    return partial(_missing_data, str(config["data_dir"]))
+def missing_data(data_dir: str, options: Sequence[str]) -> str | None:
+    """How to get a data set that is not there, in one line; None where it is, or makes itself. Raises ValueError.
 
+    Asks `missing_files` next to the data set's `_target_`, where there is one.
 
-def _missing_data(data_dir: str, options: Sequence[str]) -> str | None:
-    """Asks `missing_files` next to the data set's `_target_`, where there is one. Raises ValueError."""
+    Args:
+        data_dir: where data sets lie.
+        options: of every command on the data set: `data=bigann`, `data.size=1B`.
+    """
     data = hydra_adapter.data_config([*options, f'data_dir="{data_dir}"'])
     module = import_module(str(data.pop("_target_")).rpartition(".")[0])
     missing: str | None = module.missing_files(**data) if hasattr(module, "missing_files") else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from qinco_lit.atomic import write_atomically
 from qinco_lit.cli.hydra_adapter import parsed, split_jobs
 from qinco_lit.cli.run_folders import UNTYPED, is_first_process
-from qinco_lit.mistakes import in_one_line, users_mistake
+from qinco_lit.mistakes import in_one_line, is_meant, users_mistake
 from qinco_lit.run_folder import TYPED, check_can_be_made, check_unused
 
 if TYPE_CHECKING:
@@ -32,7 +32,15 @@ _MAY_CHANGE = ("logger", "choices", "resume", "data_dir", *UNTYPED)
 
 
 class UserError(BaseException):
-    """Carries a user's mistake through Hydra, which would add lines of its own to an Exception."""
+    """Carries a user's mistake through Hydra, which would add lines of its own to an Exception.
+
+    Args:
+        log: where its traceback was written.
+    """
+
+    def __init__(self, log: Path | None = None) -> None:
+        super().__init__()
+        self.log = log
 
 
 class Sweep:
@@ -270,10 +278,11 @@ def num_devices(trainer: Mapping[str, Any]) -> int:
 def failure(error: Exception, run_dir: Path, job: str) -> None:
     """Record why a job of a sweep failed; the others go on. A bug's traceback goes to the job's log."""
     mistake = users_mistake(error)
+    is_bug = mistake is None or not is_meant(mistake)
     reason = in_one_line(mistake) if mistake is not None else f"{type(error).__name__}: {in_one_line(error)}"
-    log.error("job %s failed: %s", run_dir.name, reason, exc_info=error if mistake is None else None)
+    log.error("job %s failed: %s", run_dir.name, reason, exc_info=error if is_bug else None)
     if is_first_process():
-        hint = "" if mistake is not None else f" (the traceback is in {run_dir / f'{job}.log'})"
+        hint = f" (the traceback is in {run_dir / f'{job}.log'})" if is_bug else ""
         write_atomically(run_dir / FAILED, f"{reason}{hint}\n")
 
 

@@ -12,13 +12,12 @@ from qinco_lit.cli import groups
 from qinco_lit.cli.run_folders import UNTYPED, typed_overrides
 from qinco_lit.cli.spec import (
     Spec,
+    Supply,
     data_facts,
     data_module,
-    finder_of_missing_data,
+    missing_data,
     option,
     rows,
-    run_folder,
-    whole_config,
 )
 from qinco_lit.cli.sweeps import Earlier, earlier_attempt
 from qinco_lit.cli.tracking import is_multirun
@@ -127,7 +126,9 @@ _DATA_DIR = {"data_dir": str}  # read by configs of data sets
 _EITHER_INPUT = "give either input=FILE, any file of vectors, or data=CHOICE, the {} of a data set"
 _EITHER_CODEC = "give either codec=DIR, the codec/ folder of a training run, or model=CHOICE, untrained"
 _DATA, _LOGGER = {"data": groups.check_data}, {"logger": groups.check_logger()}
-_MEASURES = {"output_dir": run_folder, "config": whole_config}
+_RUN_DIR: Supply = lambda _, run_dir: run_dir  # noqa: E731
+_CONFIG: Supply = lambda config, _: config  # noqa: E731
+_MEASURES = {"output_dir": _RUN_DIR, "config": _CONFIG}
 _CENTROIDS = "is required: qinco centroids data=CHOICE num_lists=N output=FILE.npy"
 _ENCODE = "is required: qinco encode codec=DIR input=FILE output=FILE.h5"
 _DECODE = "is required: qinco decode codec=DIR codes=FILE.h5 output=FILE.fvecs"
@@ -141,8 +142,8 @@ _SPECS: dict[str, Spec] = {
             "data": partial(data_module, batch_size="recipe.batch_size", seed="seed"),
             "centroids_path": option("coarse.centroids", Path),
             "num_lists": option("coarse.num_lists"),
-            "config": whole_config,
-            "run_dir": run_folder,
+            "config": _CONFIG,
+            "run_dir": _RUN_DIR,
             "advice": lambda _, run_dir: f"go on with: qinco train resume={run_dir}",
             **dict.fromkeys(("resume", "overwrite", "overrides")),  # `_Training.run` gives them
         },
@@ -215,7 +216,7 @@ _SPECS: dict[str, Spec] = {
     "plan": Spec(
         "time, disk and memory for a whole data set, from short measurements",
         "qinco_lit.commands.plan:plan",
-        supplied={"data": data_facts, "output_dir": run_folder, "max_epochs": option("trainer.max_epochs")},
+        supplied={"data": data_facts, "output_dir": _RUN_DIR, "max_epochs": option("trainer.max_epochs")},
         named={"codec": "codec_dir"},
         typed={**_DATA_DIR, "input": str | None},
         groups={
@@ -233,7 +234,7 @@ _SPECS: dict[str, Spec] = {
         "qinco_lit.commands.reproduce:reproduce",
         supplied={
             "scale_name": _scale_name,
-            "find_missing": finder_of_missing_data,
+            "find_missing": lambda config, _: partial(missing_data, str(config["data_dir"])),
             "environment": lambda config, _: {"QINCO_DATA": str(config["data_dir"])},
             "overrides": _overrides,
             "program": None,
