@@ -154,11 +154,10 @@ class PlainSearcher(Searcher):
 
     batch_size: int
 
-    def _decoding(self, codec: Codec, num_steps: int) -> Decode:  # type: ignore[override]
+    def _decoding(self, codec: Codec) -> Decode:
         def decode(codes: np.ndarray, list_ids: np.ndarray) -> np.ndarray:
-            columns = np.column_stack([list_ids, codes[:, :num_steps]]).astype(np.int64)
-            on_device = torch.from_numpy(columns).to(codec.device)
-            x_hat = straightforward.decode(codec.quantizer, on_device, batch_size=self.batch_size)
+            own, lists = (torch.from_numpy(each.astype(np.int64)).to(codec.device) for each in (codes, list_ids))
+            x_hat = straightforward.decode(codec.quantizer, own, batch_size=self.batch_size, list_ids=lists)
             return np.asarray(x_hat.cpu().numpy())
 
         return decode

@@ -65,18 +65,26 @@ def _candidates(step: ResidualStep, residual: Tensor, num_candidates: int) -> Te
 
 def advance(quantizer: Quantizer, index: int, codes: Int[Tensor, " rows"], x_hat: Tensor | None) -> Tensor:
     """Normalised reconstruction after step `index` from the one before; differentiable."""
-    if x_hat is None:
+    step = quantizer.parts[0].network_step(index)
+    if step is None or x_hat is None:
         return F.embedding(codes, quantizer.parts[0].first_codebook)
-    step = quantizer.parts[0].residual_steps()[index - 1]
     return x_hat + network(step, F.embedding(codes, step.codebook), x_hat)
 
 
 @torch.no_grad()
-def decode(quantizer: Quantizer, codes: Int[Tensor, "rows steps"], *, batch_size: int) -> Float[Tensor, "rows dim"]:
+def decode(
+    quantizer: Quantizer,
+    codes: Int[Tensor, "rows steps"],
+    *,
+    batch_size: int,
+    list_ids: Int[Tensor, " rows"] | None = None,
+) -> Float[Tensor, "rows dim"]:
     """Reconstructions in raw space, `batch_size` rows of codes (any integers) at a time."""
     parts = []
-    for part in torch.split(codes, batch_size):
-        columns, x_hat = part.long(), None
+    for start in range(0, len(codes), batch_size):
+        rows = slice(start, start + batch_size)
+        columns = codes[rows].long()
+        x_hat = None if list_ids is None else quantizer.centroids_of(list_ids[rows])
         for index in range(columns.shape[1]):
             x_hat = advance(quantizer, index, columns[:, index], x_hat)
         assert x_hat is not None
