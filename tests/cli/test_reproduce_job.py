@@ -109,7 +109,7 @@ def test_mistakes_cost_one_line(refused, words, message):
 
 def test_a_scale_of_ones_own_runs_and_reports(qinco, tmp_path, monkeypatch):
     monkeypatch.setenv("STUB_LOG", str(tmp_path / "stub.log"))
-    monkeypatch.setattr("qinco_lit.commands.reproduce.QINCO", (sys.executable, str(STUB)))
+    monkeypatch.setattr("qinco_lit.reproducing.reproduce.QINCO", (sys.executable, str(STUB)))
     (tmp_path / "mine" / "scale").mkdir(parents=True)
     (tmp_path / "mine" / "scale" / "mine.yaml").write_text(
         "hardware: a stub\nseeds: [0, 1]\n"
