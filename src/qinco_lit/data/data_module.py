@@ -236,14 +236,17 @@ def data_module(options: Mapping[str, Any], **given: Any) -> LightningDataModule
     target = data_target(options)
     values = {name: value for name, value in options.items() if not name.startswith("_")}
     own = inspect.signature(target).parameters
-    if is_data_module(target) or any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values()):
-        taken: LightningDataModule = target(**values, **given)
-        return taken
-    made = target(**{name: value for name, value in (values | given).items() if name in own})
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values())
+    known = {name: value for name, value in given.items() if takes_any or name in own}
+    if not is_data_module(target) and not takes_any:
+        known |= {name: value for name, value in values.items() if name in own}
+    else:
+        known |= values
+    made = target(**known)
     if isinstance(made, LightningDataModule):
         return made
-    known = option_types()
-    return VectorDataModule(made, **{name: value for name, value in (values | given).items() if name in known})
+    types = option_types()
+    return VectorDataModule(made, **{name: value for name, value in (values | given).items() if name in types})
 
 
 def data_target(options: Mapping[str, Any]) -> Callable[..., Any]:
