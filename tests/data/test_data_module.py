@@ -15,7 +15,7 @@ from qinco_lit.data import ground_truth as ground_truth_module
 from qinco_lit.data.data_module import VectorDataModule, data_module
 from qinco_lit.vectors import write_vectors
 from qinco_lit.vectors.data_facts import DataSource
-from qinco_lit.vectors.unit_rows import unit_rows
+from qinco_lit.vectors.rows import unit_rows
 
 RNG = np.random.default_rng(5)
 TRAIN = RNG.integers(0, 256, (1000, 16)).astype(np.uint8)

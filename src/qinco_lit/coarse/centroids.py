@@ -21,8 +21,7 @@ from qinco_lit.locks import only_writer
 from qinco_lit.options import Count, Range, in_range
 from qinco_lit.progress import Progress, duration
 from qinco_lit.vectors import VectorFile, as_vectors_file, open_vectors, write_vectors
-from qinco_lit.vectors.code_info import input_facts
-from qinco_lit.vectors.readings import CENTROIDS_FORMAT
+from qinco_lit.vectors.code_info import CENTROIDS_FORMAT, input_facts
 
 log = logging.getLogger(__name__)
 

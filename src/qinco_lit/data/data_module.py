@@ -14,8 +14,8 @@ from qinco_lit.data.ground_truth import exact_ground_truth, read_ground_truth
 from qinco_lit.data.loader import SequentialLoader, StreamLoader
 from qinco_lit.vectors import VectorFile, as_vectors_file
 from qinco_lit.vectors.data_facts import DataSource
+from qinco_lit.vectors.layout import check_vector_dtype
 from qinco_lit.vectors.neighbours import METRICS, Metric
-from qinco_lit.vectors.vector_dtypes import check_vector_dtype
 
 
 class VectorDataModule(LightningDataModule):

@@ -32,7 +32,7 @@ from qinco_lit.training.start import initialize
 from qinco_lit.training.trainer import make_trainer, quiet_lightning, seconds_between, signals_given_back
 from qinco_lit.training.wandb_run import finish_wandb, in_wandb_sweep, log_codec, start_wandb, wandb_id
 from qinco_lit.vectors import as_vectors_file
-from qinco_lit.vectors.readings import check_centroids_reading
+from qinco_lit.vectors.code_info import check_centroids_reading
 
 log = logging.getLogger(__name__)
 
