@@ -83,6 +83,7 @@ def test_the_same_bits_as_the_command(typed: list[str], options: dict[str, Any],
 def test_an_array_a_file_and_a_tensor_are_the_same_and_nothing_is_left(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", X)
     expected = _train()
+    assert expected.folder is None
     assert _same(expected, _train(str(tmp_path / "x.npy")))
     assert _same(expected, _train(ql.open_vectors(tmp_path / "x.npy")))
     assert _same(expected, _train(torch.from_numpy(X)))

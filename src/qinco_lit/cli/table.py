@@ -101,7 +101,7 @@ def _published_sets(data_dir: Path) -> dict[str, download.PublishedSet]:
 
 
 def _check_encode(config: groups.Options) -> None:
-    from qinco_lit.encoding.encode_file import check_output
+    from qinco_lit.encoding.shards import check_output
 
     check_output(Path(config["output"]))
     groups.check_codec(config)

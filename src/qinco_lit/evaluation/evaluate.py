@@ -42,7 +42,7 @@ def evaluate(
     candidate_budget: int | None = None,
     num_steps: int | None = None,
     rate: Rate | None = None,
-    dedicated: Sequence[str | Path] = (),
+    dedicated: Sequence[Codec | str | Path] = (),
     batch_size: Count = 16_384,
     precision: str = "auto",
     device: str = "auto",
@@ -65,7 +65,7 @@ def evaluate(
         num_steps: encode with so many codes, fewer than the codec's; None takes all of them.
         rate: "all", or numbers of codes: measure at each of them, too, what the first codes are worth, what an
             encoding with so many codes, and what a model that was trained for them.
-        dedicated: those models, at most one of each number of codes: run folders or codec folders.
+        dedicated: those models, at most one of each number of codes: codecs, their folders, or run folders.
         batch_size: database vectors encoded at a time; changes memory and speed, not results.
         precision, device: of a codec that is loaded, see `Codec`; baselines run on the CPU.
         num_threads: of torch and faiss; None leaves theirs.
@@ -154,7 +154,7 @@ class Evaluation:
         candidate_budget: int | None,
         num_steps: int | None,
         rate: Rate | None,
-        dedicated: Sequence[str | Path],
+        dedicated: Sequence[Codec | str | Path],
         batch_size: Count,
         precision: str,
         device: str,
@@ -170,9 +170,8 @@ class Evaluation:
             most = self.codec.num_steps
             raise ValueError(f"num_steps={num_steps}: {self.codec.name} has {most} codes; give 1 to {most}")
         self._quantizer = CodecQuantizer(self.codec, beam_size, num_candidates, candidate_budget, num_steps)
-        folder = self.codec.folder
-        path = None if folder is None else str(folder)
-        self._codec_facts = {"path": path, "dim": self.codec.dim, **self._quantizer.facts()}
+        facts = self._quantizer.facts()
+        self._codec_facts = {"path": facts["path"], "dim": self.codec.dim, **facts}
         self._rates = chosen_rates(rate, self._quantizer)
         self._dedicated = load_dedicated(dedicated, self._quantizer, self._rates)
         self._baselines, self._cache_dir = tuple(dict.fromkeys(baselines)), cache_dir
@@ -195,7 +194,7 @@ class Evaluation:
             methods = {"codec": {**self._quantizer.rate(), **figures}}
             if self._baselines:
                 assert train is not None
-                circumstances = self._circumstances(test_set)
+                circumstances = {} if self._cache_dir is None else self._circumstances(test_set)  # reads all vectors
                 with Progress("vectors", show=show) as shown:
                     for method in self._baselines:
                         methods[method] = self._baseline(method, train, test_set, circumstances, shown)

@@ -3,9 +3,7 @@
 import logging
 import math
 import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,7 +29,7 @@ from qinco_lit.training.recipe import Recipe
 from qinco_lit.training.run_folder import check_folder, only_trainer
 from qinco_lit.training.run_log import JsonLinesLogger, RunRecord, measured, read_summary
 from qinco_lit.training.start import initialize
-from qinco_lit.training.trainer import make_trainer, quiet_lightning, seconds_between
+from qinco_lit.training.trainer import make_trainer, quiet_lightning, seconds_between, signals_given_back
 from qinco_lit.training.wandb_run import finish_wandb, in_wandb_sweep, log_codec, start_wandb, wandb_id
 from qinco_lit.vectors import as_vectors_file
 from qinco_lit.vectors.code_info import check_centroids_reading
@@ -133,7 +131,7 @@ def train_in_folder(
         return _dry_run(fitter, prepared(None), data)
     facts: dict[str, Any] = {"seed": seed, "parameters": _num_parameters(quantizer), "reason": None}
     # everything before may be refused
-    with only_trainer(run_dir, resume=resume, overwrite=overwrite), _signals_given_back():
+    with only_trainer(run_dir, resume=resume, overwrite=overwrite), signals_given_back():
         job = _Job(fitter, prepared(run_dir / "coarse" / "centroids.npy"), data, best, kept)
         codec_artifact = False
         if logger is not None and fitter.is_global_zero:
@@ -160,20 +158,6 @@ def _dry_run(fitter: Trainer, module: QuantizerTraining, data: LightningDataModu
         raise KeyboardInterrupt from interruption
     log.info("fast_dev_run: training and validation went through; nothing is kept")
     return math.nan
-
-
-@contextmanager
-def _signals_given_back() -> Iterator[None]:
-    """Leave the handlers of SIGINT and SIGTERM as they were: Lightning does not, where a training is interrupted."""
-    if threading.current_thread() is not threading.main_thread():  # has none
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @dataclass(frozen=True)
