@@ -47,11 +47,13 @@ def ivf_codec(
         **config,
     }
     quantizer = build_quantizer(DIM, num_steps=num_steps, codebook_size=codebook_size, **given)
-    for number, part in enumerate(quantizer.parts):
-        part.load_state_dict(random_quantizer(part.dim, seed=seed + number, **part.config).state_dict())
+    for number, (part, dims) in enumerate(zip(quantizer.parts, quantizer.part_slices, strict=True)):
+        own = random_quantizer(part.dim, seed=seed + number, **part.config, num_lists=given["num_lists"])
+        part.load_state_dict(own.parts[0].state_dict())
+        quantizer.data_mean[dims], quantizer.data_std[dims] = own.data_mean, own.data_std
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        if getattr(quantizer, "rotation", None) is not None:
+        if quantizer.rotation is not None:
             quantizer.rotation.copy_(torch.linalg.qr(torch.randn(DIM, DIM, generator=generator))[0])
         if quantizer.num_lists is not None:
             quantizer.set_centroids(quantizer.denormalize(4 * torch.randn(LISTS, DIM, generator=generator)))
@@ -63,8 +65,8 @@ def ivf_codec(
                 step.codebook.mul_(0.8**number)
                 if step.preselector is not None:
                     step.preselector.copy_(step.codebook)
-            part.data_mean.mul_(scale)
-            part.data_std.mul_(scale)
+        quantizer.data_mean.mul_(scale)
+        quantizer.data_std.mul_(scale)
     return Codec(quantizer, precision="float32")
 
 

@@ -152,7 +152,7 @@ def test_lists_that_cannot_be_are_one_line(build: Build, inputs: Path, tmp_path:
         ({**plain, "centroids": tmp_path / "wide.npy"}, rf"centroids have dimension {DIM + 1}, the vectors {DIM}"),
         ({"num_lists": 3}, rf"{inputs}/codec has {LISTS} lists of its own: leave num_lists and centroids out"),
         (
-            {**plain, "data": {"database_path": str(tmp_path / "reversed.npy")}},
+            {**plain, "data": {"database": tmp_path / "reversed.npy"}},
             r".*plain.h5 holds codes of other vectors than the database of data set files: row k of one must be .*",
         ),
     ):
