@@ -12,18 +12,24 @@ import torch
 import qinco_lit as ql
 from qinco_lit.commands.search import search
 from qinco_lit.metrics import recall_at
-from qinco_lit.search.index import bundle as bundles
-from tests.search.indexes import DIM, LISTS, indexed
+from tests.search.indexes import DIM, LISTS, Indexed, indexed
 from tests.search.test_search_command import QUICK, Data, positions
 
 GRID: dict[str, Any] = {"nprobe": [1, 4], "ef_search": [12], "num_additive": [16, 64], "num_pairwise": [4, 0]}
 FAST: dict[str, Any] = {"repeats": 1, "warmup": 0, "latency_queries": 3, "progress": False}
 
 
+def searcher_of(given: Indexed) -> ql.Searcher:
+    """What `positions` has in the place of a bundle."""
+    searcher: Any = given.bundle
+    assert isinstance(searcher, ql.Searcher)
+    return searcher
+
+
 @pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
 def test_points_are_what_the_searcher_finds(metric: str) -> None:
     given = positions(metric)
-    searcher, truth = ql.Searcher(given.bundle), Data(given).ground_truth
+    searcher, truth = searcher_of(given), Data(given).ground_truth
     points = ql.explore(searcher, given.queries, ground_truth=truth, **GRID, **FAST)
     assert 1 <= len(points) <= 8
     assert [point.queries_per_s for point in points] == sorted((p.queries_per_s for p in points), reverse=True)
@@ -43,7 +49,7 @@ def test_points_are_what_the_searcher_finds(metric: str) -> None:
 
 def test_it_measures_what_the_command_writes(tmp_path: Path) -> None:
     given = positions()
-    bundles.save(given.bundle, tmp_path / "index")
+    searcher_of(given).save(tmp_path / "index")
     options = {**QUICK, "warmup": 0}
     record = search(index_dir=tmp_path / "index", data=Data(given), output_dir=tmp_path / "out", **options)
     np.save(tmp_path / "queries.npy", given.queries)
@@ -65,7 +71,7 @@ def test_it_measures_what_the_command_writes(tmp_path: Path) -> None:
 
 def test_queries_and_truth_of_any_kind(tmp_path: Path) -> None:
     given = positions()
-    searcher, truth = ql.Searcher(given.bundle), Data(given).ground_truth
+    searcher, truth = searcher_of(given), Data(given).ground_truth
     one: dict[str, Any] = {"nprobe": [LISTS], "ef_search": [64], "num_additive": [64], "num_pairwise": [0], **FAST}
     x = np.rint(given.queries)
     expected = ql.explore(searcher, x, ground_truth=truth, **one)[0].recall
@@ -85,7 +91,7 @@ def test_queries_and_truth_of_any_kind(tmp_path: Path) -> None:
 
 def test_mistakes_are_one_line_that_names_the_argument() -> None:
     given = positions(pairwise=False)
-    searcher, truth = ql.Searcher(given.bundle), Data(given).ground_truth
+    searcher, truth = searcher_of(given), Data(given).ground_truth
     own = indexed(30)
     for options, message in (
         ({}, r"recall needs the true neighbours: give ground_truth, or the database to find them in"),
