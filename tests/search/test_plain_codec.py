@@ -113,7 +113,7 @@ def test_parts_and_kills_do_not_matter(
     monkeypatch.setattr("qinco_lit.search.build.plain_lists._PIECE_ROWS", 256)
     build("one", **plain, num_lists=10, on_disk=on_disk)
     with monkeypatch.context() as patch:
-        patch.setattr("qinco_lit.search.build.build_index.fit_decoders", lambda *_, **__: 1 / 0)
+        patch.setattr("qinco_lit.search.build.job.fit_decoders", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             build("three", **plain, num_lists=10, on_disk=on_disk, parts=3)
     pieces = sorted((tmp_path / "three.work" / "lists").iterdir())
