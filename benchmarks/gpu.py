@@ -154,9 +154,9 @@ class PlainSearcher(Searcher):
 
     batch_size: int
 
-    def _decoding(self, codec: Codec, num_steps: int) -> Decode:  # type: ignore[override]
+    def _decoding(self, codec: Codec) -> Decode:
         def decode(codes: np.ndarray, list_ids: np.ndarray) -> np.ndarray:
-            columns = np.column_stack([list_ids, codes[:, :num_steps]]).astype(np.int64)
+            columns = np.column_stack([list_ids, codes]).astype(np.int64)
             on_device = torch.from_numpy(columns).to(codec.device)
             x_hat = straightforward.decode(codec.quantizer, on_device, batch_size=self.batch_size)
             return np.asarray(x_hat.cpu().numpy())
