@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from measuring import heading, line, machine, median_ratio, rounds
+from qinco_lit.quantizers.costs import decode_multiplications, encode_multiplications
 
 from datamodules.photo_sift import photo_sift
 from qinco_lit import Codec
 from qinco_lit.data.data_module import VectorDataModule
-from qinco_lit.quantizers.costs import decode_multiplications, encode_multiplications
 
 
 def photo_rows(rows: int) -> np.ndarray:

@@ -25,6 +25,7 @@ from datamodules.photo_views import (
     TRAINING_PHOTOGRAPHS,
     require_packages,
 )
+from qinco_lit.locks import locked
 from qinco_lit.vectors import exact_neighbours, open_vectors, write_vectors
 from qinco_lit.vectors.data_facts import DataSource
 from qinco_lit.vectors.neighbours import Metric
@@ -126,10 +127,11 @@ def build_photo_sift(
         return folder
     require_packages()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _build_lock(folder.parent) as locked:
+    busy = f"photo_sift: another process builds under {folder.parent}; waiting for it"
+    with locked(folder.parent / ".lock", busy=busy, wait=True) as is_only_build:
         if _is_complete(folder, sizes):
             return folder
-        if locked:
+        if is_only_build:
             _remove_leftovers(folder.parent)
         temporary = folder.parent / f"{TEMPORARY_PREFIX}{folder.name}-{uuid4().hex[:12]}"
         temporary.mkdir()  # mkdtemp would keep others out, whatever the user's umask says
@@ -199,26 +201,6 @@ def _logged(
         if time.perf_counter() - logged_s >= PROGRESS_INTERVAL_S:
             logged_s = time.perf_counter()
             _log.info("photo_sift: %s %d of %d rows", split, done, num_rows)
-
-
-@contextlib.contextmanager
-def _build_lock(root: Path) -> Iterator[bool]:
-    """Hold the only build under `root`; yields False where the file system has no locks (builds may then overlap)."""
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system
-        yield False
-        return
-    with (root / ".lock").open("w") as lock:  # the kernel releases the lock when the process ends, however it ends
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _log.info("photo_sift: another process builds under %s; waiting for it", root)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError:
-            yield False
-            return
-        yield True
 
 
 def _remove_leftovers(root: Path) -> None:

@@ -101,8 +101,8 @@ def measure(
     encode = _searched(search, time_by_turns(works, seconds, device))
     peak_bytes = _peak_bytes(device)
     codes = decoding(codec, BLOCK_ROWS, np.random.default_rng(0))
-    lists = None if centroids is None else FrozenLists(centroids, assign_lists, device)
     progress.start("measuring training steps", None)
+    lists = None if centroids is None else FrozenLists(centroids, assign_lists, device)
     training, fixed_s = _training(codec, recipe, rows, seconds, lists)
     progress.start("measuring decoding and reading", None)
     return Measurements(
