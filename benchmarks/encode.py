@@ -37,7 +37,7 @@ from subjects import (
 from torch import Tensor
 
 from qinco_lit import Codec
-from qinco_lit.quantizers import QINCo
+from qinco_lit.quantizers import Quantizer
 from qinco_lit.quantizers.beam import Search
 from qinco_lit.quantizers.precision import PRECISIONS, precision_for
 
@@ -71,21 +71,9 @@ class Variant:
         return f"{self.search}, {self.precision}"
 
 
-def useful_flops(quantizer: QINCo, search: Search) -> int:
+def useful_flops(quantizer: Quantizer, search: Search) -> int:
     """Operations of the matrix products for one vector: nothing twice that candidates or hypotheses share."""
-    dim, embed, hidden, size = quantizer.dim, quantizer.embed_dim, quantizer.hidden_dim, quantizer.codebook_size
-    steps = quantizer.residual_steps()
-    out_proj = 0 if steps[0].network.out_proj is None else embed * dim
-    per_pair = (2 * len(steps[0].network.up) - 1) * embed * hidden + out_proj
-    chooses = search.candidate_budget is not None or search.num_candidates not in (0, size)
-    per_hypothesis = dim * embed + embed * hidden + (dim * size if chooses else 0)
-    total, width = dim * size, min(search.beam_size, size)
-    for index in range(1, len(steps) + 1):
-        own = search.for_last_step() if index == len(steps) else search
-        pairs = width * (own.num_candidates or size) if own.candidate_budget is None else own.candidate_budget
-        total += width * per_hypothesis + pairs * per_pair
-        width = min(search.beam_size, pairs)
-    return 2 * total
+    return 2 * quantizer.encode_multiplications(search)
 
 
 def ours(codec: Codec, label: str, precision: str, **breadth: int) -> Variant:
@@ -110,7 +98,7 @@ def variants(subject: Subject, breadth: Pair, options: argparse.Namespace) -> It
     device = subject.vectors.device
 
     def codec(precision: str) -> Codec:
-        return Codec(subject.quantizer, precision=precision, compile=options.compile)
+        return Codec(subject.quantizer, precision=precision)
 
     num_candidates, beam_size = breadth
     label = f"A={num_candidates or 'all'}, B={beam_size}"
@@ -128,7 +116,7 @@ def fitted_variants(subject: Subject, options: argparse.Namespace) -> Iterator[V
     """QINCo1 with a pre-selector that is fitted after training."""
     Codec(subject.quantizer).fit_preselector(subject.training_vectors)  # also where training learned one
     for precision in distinct(options.precision, subject.vectors.device):
-        codec = Codec(subject.quantizer, precision=precision, compile=options.compile)
+        codec = Codec(subject.quantizer, precision=precision)
         for number in QINCO1_CANDIDATES:
             yield ours(codec, f"A={number} (fitted), B=1", precision, num_candidates=number, beam_size=1)
 
@@ -208,7 +196,7 @@ def measure(subject: Subject, breadth: Pair, options: argparse.Namespace, peaks:
         )  # fmt: skip
 
 
-def named_codec(options: argparse.Namespace) -> QINCo | None:
+def named_codec(options: argparse.Namespace) -> Quantizer | None:
     """The trained model, which has to be of one of the sizes wanted if the user names it."""
     own = trained(options, needed=False)
     if own is not None and options.codec:
@@ -219,7 +207,7 @@ def named_codec(options: argparse.Namespace) -> QINCo | None:
     return own
 
 
-def subjects(options: argparse.Namespace, own: QINCo | None) -> Iterator[Subject]:
+def subjects(options: argparse.Namespace, own: Quantizer | None) -> Iterator[Subject]:
     device = device_of(options)
     for model in options.models:
         for dim in options.dims:
@@ -239,7 +227,6 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["float32", "auto"])
     parser.add_argument("--budgets", nargs="*", type=pair, metavar="T,B", help="beside A=16, B=32")
     parser.add_argument("--budget-precision", nargs="+", choices=PRECISIONS, default=["fast", "auto"])
-    parser.add_argument("--compile", action="store_true", help="ours through torch.compile")
     parser.add_argument("--rows", type=int, help=f"vectors, at most {MAX_ROWS:,}; default: what --seconds says")
     parser.add_argument("--seconds", type=float, help="of one straightforward run; default 8, with --all 2")
     parser.add_argument("--repeats", type=int, default=5, help="rounds")
@@ -260,7 +247,7 @@ def main() -> None:
     options = parsed()
     device, own = device_of(options), named_codec(options)
     peaks = Peaks(matrix_peak(torch.float32, device), matrix_peak(torch.bfloat16, device))
-    print(f"{machine(device)}{', ours compiled' if options.compile else ''}")
+    print(machine(device))
     print(f"Matrix peak: float32 {peaks.float32 / 1e9:,.0f} GFLOP/s, bfloat16 {peaks.bfloat16 / 1e9:,.0f} GFLOP/s\n")
     print(
         heading(

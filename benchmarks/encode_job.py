@@ -26,7 +26,7 @@ import torch
 
 from qinco_lit import Codec
 from qinco_lit.encoding.encode_file import encode
-from qinco_lit.encoding.module import BLOCK_ROWS
+from qinco_lit.quantizers.chunks import BLOCK_ROWS
 from qinco_lit.vectors import open_codes, open_vectors, write_vectors
 
 DIM = 128

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from measuring import heading, line, machine, median_ratio, rounds
-from qinco_lit.quantizers.costs import decode_multiplications, encode_multiplications
 
 from datamodules.photo_sift import photo_sift
 from qinco_lit import Codec
@@ -70,9 +69,9 @@ def main() -> None:
                 f"{mse:,.0f}",
                 f"{len(x) / statistics.median(encode_s[name]):,.0f}",
                 f"{median_ratio(encode_s[name], encode_s[first]):.2f}",
-                in_millions(encode_multiplications(quantizer, quantizer.search_for(**search))),
+                in_millions(quantizer.encode_multiplications(quantizer.search_for(**search))),
                 f"{len(x) / statistics.median(decode_s[name]):,.0f}",
-                in_millions(decode_multiplications(quantizer)),
+                in_millions(quantizer.decode_multiplications()),
             )
         )
 

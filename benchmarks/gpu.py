@@ -40,7 +40,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from qinco_lit import Codec
 from qinco_lit.atomic import write_atomically
-from qinco_lit.quantizers import QINCo
+from qinco_lit.quantizers import build_quantizer
 from qinco_lit.quantizers.precision import precision_for
 from qinco_lit.search.decoders.additive import AdditiveDecoder
 from qinco_lit.search.index.bundle import Bundle
@@ -119,7 +119,7 @@ def decode_cell(subject: Subject, sizes: Sizes, share_s: float) -> Cell:  # noqa
     ours = partial(codec.decode, codes)
 
     def difference() -> float:
-        return float((ours() - plain()).abs().max() / subject.quantizer.data_std)
+        return float((ours() - plain()).abs().max() / subject.quantizer.data_std[0])
 
     return Cell(len(codes), "vectors", codec.precision, plain, ours, difference)
 
@@ -156,9 +156,8 @@ class PlainSearcher(Searcher):
 
     def _decoding(self, codec: Codec) -> Decode:
         def decode(codes: np.ndarray, list_ids: np.ndarray) -> np.ndarray:
-            columns = np.column_stack([list_ids, codes]).astype(np.int64)
-            on_device = torch.from_numpy(columns).to(codec.device)
-            x_hat = straightforward.decode(codec.quantizer, on_device, batch_size=self.batch_size)
+            own, lists = (torch.from_numpy(each.astype(np.int64)).to(codec.device) for each in (codes, list_ids))
+            x_hat = straightforward.decode(codec.quantizer, own, batch_size=self.batch_size, list_ids=lists)
             return np.asarray(x_hat.cpu().numpy())
 
         return decode
@@ -181,12 +180,12 @@ def search_cell(subject: Subject, sizes: Sizes, share_s: float) -> Cell:  # noqa
 def random_bundle(model: str, sizes: Sizes, device: torch.device) -> Bundle:
     """An index of random codes: what a search costs does not depend on what they say."""
     plain = random_quantizer(model, sizes.dim, sizes.num_steps + 1, torch.Generator().manual_seed(0))
-    quantizer = QINCo(sizes.dim, **{**plain.config, "num_steps": sizes.num_steps, "num_lists": LISTS})
+    quantizer = build_quantizer(sizes.dim, **{**plain.config, "num_steps": sizes.num_steps, "num_lists": LISTS})
     state = plain.state_dict()
-    state["coarse_centroids"] = state.pop("first_codebook")
+    state["coarse_centroids"] = state.pop("parts.0.first_codebook")
     quantizer.load_state_dict(state)
     codec = Codec(quantizer.to(device))
-    codebooks = np.stack([step.codebook.cpu().numpy() for step in quantizer.residual_steps()])
+    codebooks = np.stack([step.codebook.cpu().numpy() for step in quantizer.parts[0].residual_steps()])
     centroids = codec.coarse_centroids
     assert centroids is not None
     generator, size = np.random.default_rng(0), codec.codebook_size

@@ -27,7 +27,7 @@ BUDGETS = [
     (192, 64), (256, 64), (256, 128), (512, 128),
 ]  # fmt: skip
 # of Okabe and Ito, which the colour-blind can tell apart
-COLOURS = {"float32": "#0072B2", "screened": "#009E73", "bfloat16": "#D55E00", "float16": "#CC79A7"}
+COLOURS = {"float32": "#0072B2", "screened": "#009E73", "bfloat16": "#D55E00"}
 
 
 @dataclass

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from qinco_lit.quantizers import QINCo
+from qinco_lit.quantizers import Quantizer
 from qinco_lit.quantizers.step import ResidualStep
 
 
@@ -29,17 +29,17 @@ def network(
 
 @torch.no_grad()
 def encode(
-    quantizer: QINCo, x: Float[Tensor, "rows dim"], *, num_candidates: int, beam_size: int, batch_size: int
+    quantizer: Quantizer, x: Float[Tensor, "rows dim"], *, num_candidates: int, beam_size: int, batch_size: int
 ) -> Int[Tensor, "rows steps"]:
     """Codes of normalised vectors, `batch_size` vectors at a time; `num_candidates=0` tries all codewords."""
     return torch.cat([_encode(quantizer, part, num_candidates, beam_size) for part in torch.split(x, batch_size)])
 
 
-def _encode(quantizer: QINCo, x: Tensor, num_candidates: int, beam_size: int) -> Tensor:
+def _encode(quantizer: Quantizer, x: Tensor, num_candidates: int, beam_size: int) -> Tensor:
     rows = torch.arange(len(x), device=x.device)[:, None]
-    codes = torch.cdist(x, quantizer.first_table).topk(beam_size, largest=False).indices
-    x_hat, codes = quantizer.first_table[codes], codes[..., None]
-    steps = quantizer.residual_steps()
+    codes = torch.cdist(x, quantizer.parts[0].first_codebook).topk(beam_size, largest=False).indices
+    x_hat, codes = quantizer.parts[0].first_codebook[codes], codes[..., None]
+    steps = quantizer.parts[0].residual_steps()
     for index, step in enumerate(steps):
         candidates = _candidates(step, x[:, None] - x_hat, num_candidates)
         codewords = step.codebook[candidates]
@@ -63,20 +63,28 @@ def _candidates(step: ResidualStep, residual: Tensor, num_candidates: int) -> Te
     return distances.topk(num_candidates, largest=False).indices.view(batch, width, -1)
 
 
-def advance(quantizer: QINCo, index: int, codes: Int[Tensor, " rows"], x_hat: Tensor | None) -> Tensor:
+def advance(quantizer: Quantizer, index: int, codes: Int[Tensor, " rows"], x_hat: Tensor | None) -> Tensor:
     """Normalised reconstruction after step `index` from the one before; differentiable."""
-    if x_hat is None:
-        return F.embedding(codes, quantizer.first_table)
-    step = quantizer.residual_steps()[index - 1]
+    step = quantizer.parts[0].network_step(index)
+    if step is None or x_hat is None:
+        return F.embedding(codes, quantizer.parts[0].first_codebook)
     return x_hat + network(step, F.embedding(codes, step.codebook), x_hat)
 
 
 @torch.no_grad()
-def decode(quantizer: QINCo, codes: Int[Tensor, "rows steps"], *, batch_size: int) -> Float[Tensor, "rows dim"]:
+def decode(
+    quantizer: Quantizer,
+    codes: Int[Tensor, "rows steps"],
+    *,
+    batch_size: int,
+    list_ids: Int[Tensor, " rows"] | None = None,
+) -> Float[Tensor, "rows dim"]:
     """Reconstructions in raw space, `batch_size` rows of codes (any integers) at a time."""
     parts = []
-    for part in torch.split(codes, batch_size):
-        columns, x_hat = part.long(), None
+    for start in range(0, len(codes), batch_size):
+        rows = slice(start, start + batch_size)
+        columns = codes[rows].long()
+        x_hat = None if list_ids is None else quantizer.centroids_of(list_ids[rows])
         for index in range(columns.shape[1]):
             x_hat = advance(quantizer, index, columns[:, index], x_hat)
         assert x_hat is not None
@@ -84,14 +92,14 @@ def decode(quantizer: QINCo, codes: Int[Tensor, "rows steps"], *, batch_size: in
     return torch.cat(parts)
 
 
-def loss(quantizer: QINCo, x: Float[Tensor, "rows dim"], codes: Int[Tensor, "rows steps"]) -> Float[Tensor, ""]:
+def loss(quantizer: Quantizer, x: Float[Tensor, "rows dim"], codes: Int[Tensor, "rows steps"]) -> Float[Tensor, ""]:
     """The training loss along chosen codes, summed over steps: reconstructions, then pre-selectors."""
     total = x.new_zeros(())
     x_hat: Tensor | None = None
     for index in range(codes.shape[1]):
         previous, x_hat = x_hat, advance(quantizer, index, codes[:, index], x_hat)
         total = total + (x_hat - x).square().mean()
-        table = None if previous is None else quantizer.residual_steps()[index - 1].preselector
+        table = None if previous is None else quantizer.parts[0].residual_steps()[index - 1].preselector
         if previous is not None and table is not None:
             target = x - previous.detach()
             total = total + (F.embedding(codes[:, index], table) - target).square().mean()

@@ -11,7 +11,7 @@ from torch import Tensor
 from datamodules import photo_sift as built
 from qinco_lit import Codec
 from qinco_lit.data.data_module import VectorDataModule
-from qinco_lit.quantizers import QINCo
+from qinco_lit.quantizers import Quantizer, build_quantizer
 from qinco_lit.quantizers.precision import FLOAT32
 from qinco_lit.training.start import init_networks
 from qinco_lit.vectors import open_vectors
@@ -31,7 +31,7 @@ class Subject(NamedTuple):
 
     name: str
     weights: str
-    quantizer: QINCo
+    quantizer: Quantizer
     vectors: Shaped[Tensor, "rows dim"]
     training_vectors: Shaped[Tensor, "more_rows dim"]
 
@@ -63,7 +63,7 @@ def device_of(options: argparse.Namespace) -> torch.device:
     return device
 
 
-def trained(options: argparse.Namespace, *, needed: bool) -> QINCo | None:
+def trained(options: argparse.Namespace, *, needed: bool) -> Quantizer | None:
     """The codec of the options; None without one, which `needed` makes a mistake."""
     demos = sorted(Path("outputs/demo").glob("*/train/codec"))
     if options.codec is None and not demos:
@@ -73,7 +73,7 @@ def trained(options: argparse.Namespace, *, needed: bool) -> QINCo | None:
     return Codec.load(options.codec or demos[-1], device=device_of(options)).quantizer
 
 
-def name_of(quantizer: QINCo) -> str:
+def name_of(quantizer: Quantizer) -> str:
     """Which of `MODELS` it is, by its networks (QINCo1 whatever their depth); its own sizes if it is none of them."""
     config = quantizer.config
     if not config["outer_skip"]:
@@ -83,7 +83,7 @@ def name_of(quantizer: QINCo) -> str:
     return same[0] if same else "/".join(str(config[key]) for key in keys)
 
 
-def trained_subject(quantizer: QINCo, options: argparse.Namespace, rows: int, training_rows: int) -> Subject:
+def trained_subject(quantizer: Quantizer, options: argparse.Namespace, rows: int, training_rows: int) -> Subject:
     """The codec's own data."""
     device = device_of(options)
     if options.vectors:
@@ -116,15 +116,17 @@ def random_subject(name: str, dim: int, num_steps: int, device: torch.device, ro
 
 
 @torch.no_grad()
-def random_quantizer(name: str, dim: int, num_steps: int, generator: torch.Generator) -> QINCo:
+def random_quantizer(name: str, dim: int, num_steps: int, generator: torch.Generator) -> Quantizer:
     """Codewords of the size that leaves the smallest error, which networks of random weights change by a part."""
-    quantizer = QINCo(dim, num_steps=num_steps, outer_skip=name != "QINCo1", **MODELS[name])
-    init_networks(quantizer, "linear", generator)
+    quantizer = build_quantizer(dim, num_steps=num_steps, outer_skip=name != "QINCo1", **MODELS[name])
+    part = quantizer.parts[0]
+    init_networks(part, "linear", generator)
     size = quantizer.codebook_size
     left = size ** (-2 / dim)  # share of the error that log2(size) bits leave of a normal vector
     std = (1 - left) ** 0.5
-    quantizer.first_table.copy_(std * torch.randn(size, dim, generator=generator))
-    for index, step in enumerate(quantizer.residual_steps(), start=1):
+    assert part.first_codebook is not None
+    part.first_codebook.copy_(std * torch.randn(size, dim, generator=generator))
+    for index, step in enumerate(part.residual_steps(), start=1):
         codewords = std * left ** (index / 2) * torch.randn(size, dim, generator=generator)
         for parameter in step.network.concat.parameters():
             parameter.mul_(0.1)  # else what x_hat adds to all candidates is as large as the codewords

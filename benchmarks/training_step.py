@@ -32,7 +32,7 @@ from torch import Tensor
 from training_quality import BREADTHS, breadth_options, budget_options, quality
 
 from qinco_lit.data.data_module import VectorDataModule
-from qinco_lit.quantizers import QINCo
+from qinco_lit.quantizers import Quantizer, build_quantizer
 from qinco_lit.quantizers.precision import PRECISIONS, precision_for
 from qinco_lit.training.module import QuantizerTraining
 from qinco_lit.training.recipe import Recipe
@@ -52,11 +52,10 @@ def tuned_recipe() -> Recipe:
     return Recipe(**values)
 
 
-def with_search(template: QINCo, search: dict[str, Any]) -> QINCo:
+def with_search(template: Quantizer, search: dict[str, Any]) -> Quantizer:
     """A copy of the model that searches in another way."""
-    per_hypothesis = {"candidate_budget": None}
-    config = {**template.config, **per_hypothesis, **search}
-    copy = QINCo(template.dim, **config)
+    config = {**template.config, "candidate_budget": None, **search}
+    copy = build_quantizer(template.dim, **config)
     copy.load_state_dict(template.state_dict())
     return copy.to(template.data_mean.device)
 
@@ -76,7 +75,7 @@ def autocast(device: torch.device) -> AbstractContextManager[None]:
 class Ours:
     """The project's LightningModule with its optimizer, driven batch by batch."""
 
-    def __init__(self, quantizer: QINCo, recipe: Recipe, source: Iterator[Tensor]) -> None:
+    def __init__(self, quantizer: Quantizer, recipe: Recipe, source: Iterator[Tensor]) -> None:
         self.device, self.source = quantizer.data_mean.device, source
         self.module = QuantizerTraining(quantizer, recipe, start=lambda *_: None, seed=0).to(self.device)
         self.module.trainer = Trainer(
@@ -134,7 +133,7 @@ class Ours:
 class Plain:
     """The straightforward search and loss with the same optimizer."""
 
-    def __init__(self, quantizer: QINCo, breadth: Pair, recipe: Recipe, source: Iterator[Tensor]) -> None:
+    def __init__(self, quantizer: Quantizer, breadth: Pair, recipe: Recipe, source: Iterator[Tensor]) -> None:
         self.quantizer, self.breadth, self.recipe, self.source = quantizer, breadth, recipe, source
         self.device = quantizer.data_mean.device
         self.optimizer = torch.optim.AdamW(quantizer.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
@@ -167,7 +166,7 @@ class Plain:
         self.optimizer.zero_grad()
 
 
-def template_model(options: argparse.Namespace, data: VectorDataModule) -> QINCo:
+def template_model(options: argparse.Namespace, data: VectorDataModule) -> Quantizer:
     """The trained S, or a random one in the normalisation of the data."""
     own = trained(options, needed=False)
     if own is not None and (options.codec or name_of(own) == "S"):
@@ -177,10 +176,10 @@ def template_model(options: argparse.Namespace, data: VectorDataModule) -> QINCo
     return quantizer.to(device_of(options))
 
 
-def compare(template: QINCo, breadth: Pair, budgets: list[Pair], options: argparse.Namespace, data: Any) -> None:
+def compare(template: Quantizer, breadth: Pair, budgets: list[Pair], options: argparse.Namespace, data: Any) -> None:
     """The lines of one straightforward search."""
     device = template.data_mean.device
-    source, recipe = batches(data, device), replace(tuned_recipe(), compile_search=options.compile)
+    source, recipe = batches(data, device), tuned_recipe()
     searches = {f"A={breadth[0]}, B={breadth[1]}": breadth_options(breadth)}
     searches |= {f"T={budget[0]}, B={budget[1]}": budget_options(budget) for budget in budgets}
     precisions = dict.fromkeys(precision_for(name, device).name for name in options.precision or ("float32", "fast"))
@@ -220,7 +219,7 @@ def steps(options: argparse.Namespace) -> None:
     data = photo_sift(options.root)
     data.setup("fit")
     template = template_model(options, data)
-    print(f"{machine(device_of(options))}{', our search compiled' if options.compile else ''}\n")
+    print(f"{machine(device_of(options))}\n")
     print(
         heading(
             "search", "precision", "straightforward, ms a step", "ours, ms a step", "ratio", "s per 100k vectors",
@@ -236,7 +235,6 @@ def main() -> None:
     parser.add_argument("--breadths", nargs="+", type=pair, metavar="A,B", help="default 16,32 4,4; --quality: 16,32")
     parser.add_argument("--budgets", nargs="*", type=pair, default=BUDGETS, metavar="T,B")
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, help="default float32 fast; --quality: fast")
-    parser.add_argument("--compile", action="store_true", help="our search through torch.compile")
     parser.add_argument("--batches", type=int, default=2, help="in a measurement")
     parser.add_argument("--repeats", type=int, default=5, help="rounds")
     parser.add_argument("--quality", action="store_true", help="train instead: wall time and error")

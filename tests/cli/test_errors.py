@@ -58,6 +58,9 @@ Refused = Callable[..., str]
         ("train -cn nothing", r"Cannot find primary config 'nothing'.*"),
         ("train -cd nowhere -cn mine", r"-cd nowhere: no such folder"),
         ("train resume=nowhere", r"resume=nowhere is no run folder: it has no .hydra/config.yaml"),
+        ("train model.search=budget", r"model.search is no option: model.candidate_budget=T tries the T best pairs .*"),
+        ("train recipe.compile_search=true", r"recipe.compile_search is no option: torch.compile never made .*"),
+        ("train recipe.search_precision=float16", r"recipe.search_precision=float16 is no more: choose bfloat16, .*"),
         ("train --cfg job model=qinco3", r"unknown choice model=qinco3 .*"),
         ("train --help model=qinco3", r"unknown choice model=qinco3 .*"),
         (

@@ -12,8 +12,8 @@ import torch
 from qinco_lit.codec import Codec
 from qinco_lit.encoding import default_shard_rows, module, shards
 from qinco_lit.encoding import encode_file as command
-from qinco_lit.encoding.progress import duration, progress_line
 from qinco_lit.environment import environment
+from qinco_lit.quantizers import Quantizer, chunks
 from qinco_lit.vectors import open_codes, open_vectors, write_vectors
 from tests.codes.conftest import NUM_ROWS, SHARD_ROWS, contents, save_codec, save_vectors
 from tests.models import random_quantizer
@@ -21,14 +21,21 @@ from tests.models import random_quantizer
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BLOCK_ROWS", 64)
+    for place in (module, chunks):
+        monkeypatch.setattr(place, "BLOCK_ROWS", 64)
+    monkeypatch.setattr(Quantizer, "searched_rows", lambda *_: 50)
 
 
 def test_batch_size_changes_no_byte(job, tmp_path, small_blocks, monkeypatch):
     given: list[list[int]] = []
-    encode = module.Codec.encode
+    encode = Quantizer.encode_together
     monkeypatch.setattr(
-        module.Codec, "encode", lambda codec, x, **search: (given[-1].append(len(x)), encode(codec, x, **search))[1]
+        Quantizer,
+        "encode_together",
+        lambda quantizer, x, *search, **options: (
+            given[-1].append(len(x)),
+            encode(quantizer, x, *search, **options),
+        )[1],
     )
     results = []
     for batch_size in (1, 64, 100, 200, 10_000):
@@ -38,8 +45,8 @@ def test_batch_size_changes_no_byte(job, tmp_path, small_blocks, monkeypatch):
         shutil.rmtree(tmp_path / "codes.h5.shards")
         (tmp_path / "codes.h5").unlink()
     assert all(result == results[0] for result in results)
-    blocks = [64, 64, 64, 64, 44]  # of a shard of 300 rows
-    assert given == [[*blocks, *blocks, *blocks, 64, 36]] * 5  # the codec never sees other blocks
+    shard = [50, 14] * 4 + [44]  # of 300 rows, in blocks of 64
+    assert given == [[*shard, *shard, *shard, 50, 14, 36]] * 5  # the same rows are always searched together
 
 
 def test_autocast_around_the_job_changes_no_byte(job, tmp_path):
@@ -62,7 +69,7 @@ def test_a_batch_is_encoded_without_waiting_for_the_device(job, vectors_path, tm
     batch = module.Batch(0, torch.from_numpy(vectors[:].astype(dtype)))
     found = encoding.predict_step(encoding.transfer_batch_to_device(batch, torch.device("meta"), 0))
     assert found.num_rows == NUM_ROWS
-    assert all(block.device.type == "meta" for block in [*found.codes, *(found.list_ids or [])])
+    assert {each.device.type for each in (found.codes, found.list_ids) if each is not None} == {"meta"}
 
 
 @pytest.mark.parametrize("merge", [False, True])
@@ -209,12 +216,6 @@ def test_what_is_there_and_no_store_is_kept(job, tmp_path):
 )
 def test_default_shard_rows(num_rows, shard_rows):
     assert default_shard_rows(num_rows) == shard_rows
-
-
-def test_progress_in_words():
-    assert progress_line(1000, 4000, 500, 10.0) == "1,000 of 4,000 rows (25 %) · 50 rows/s · 60 s left"
-    assert progress_line(10, 4000, 0, 10.0) == "10 of 4,000 rows (0 %)"
-    assert [duration(s) for s in (5, 600, 9000, 500_000)] == ["5 s", "10 min", "2 h 30 min", "5 d 18 h"]
 
 
 def test_progress_counts_every_row_once(job, tmp_path, monkeypatch, caplog):

@@ -71,10 +71,10 @@ def test_a_group_that_one_row_switched_off_differs(make, tmp_path):
 
 def test_an_option_that_older_versions_lacked_is_no_difference(make, tmp_path):
     make("old")
-    edit(make("new") / "config.json", lambda record: record["recipe"].update(compile_search=False))
+    edit(make("new") / "config.json", lambda record: record["recipe"].update(new_option=False))
     found = differences(read(tmp_path)[0])
     assert found.columns == []
-    assert "recipe.compile_search" not in found.constant
+    assert "recipe.new_option" not in found.constant
 
 
 def test_the_line_of_constants_counts_what_it_does_not_say(runs):

@@ -52,7 +52,7 @@ def random_member(name: str) -> Quantizer:
 
 def module_on(device: torch.device, quantizer: Quantizer, **recipe: Any) -> QuantizerTraining:
     """The real module behind a trainer that only says where and when: within the first epoch, after its start."""
-    module = QuantizerTraining(quantizer, Recipe(**{**RECIPE, **recipe}), initial_codebooks=lambda *_: (), seed=0)
+    module = QuantizerTraining(quantizer, Recipe(**{**RECIPE, **recipe}), start=lambda *_: None, seed=0)
     trainer: Any = SimpleNamespace(
         strategy=SimpleNamespace(root_device=device),
         precision_plugin=Precision(),

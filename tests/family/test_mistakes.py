@@ -34,8 +34,8 @@ MISTAKES: dict[tuple[str, ...], str] = {
 # what a damaged config.json says: the changes to it, and the one line
 DAMAGES: dict[str, tuple[dict[str, Any], str]] = {
     "sizes": ({"part_dims": [6, 5]}, "config.json is no codec this version reads: part_dims=[6, 5]: give num_parts=2 "),
-    "places": ({"part_dims": [4, 6]}, "weights.safetensors does not fit its config.json: size mismatch for parts.1."),
-    "rotation": ({"opq": True}, 'weights.safetensors does not fit its config.json: Missing key(s) in state_dict: "rot'),
+    "places": ({"part_dims": [4, 6]}, "weights.safetensors does not fit its config.json: parts.0.data_mean has "),
+    "rotation": ({"opq": True}, "weights.safetensors does not fit its config.json: missing ['rotation'], unk"),
     "origin": ({}, "config.json is no codec this version reads: truncated_from=cut lacks weights_sha256 and num_steps"),
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ from qinco_lit.search.decoders.pairwise import PairwiseDecoder
 from qinco_lit.search.index.bundle import Bundle
 from qinco_lit.search.index.faiss_index import add_codes, empty_index
 from qinco_lit.search.plain_scan import PlainScan
-from qinco_lit.vectors.unit_rows import unit_rows
+from qinco_lit.vectors.rows import unit_rows
 from tests.models import random_quantizer
 
 DIM, LISTS = 16, 12
@@ -48,7 +48,7 @@ def ivf_codec(
     }
     quantizer = build_quantizer(DIM, num_steps=num_steps, codebook_size=codebook_size, **given)
     for number, (part, dims) in enumerate(zip(quantizer.parts, quantizer.part_slices, strict=True)):
-        own = random_quantizer(part.dim, seed=seed + number, **part.config, num_lists=given["num_lists"])
+        own = random_quantizer(part.dim, seed=seed + number, **part.config, num_lists=quantizer.num_lists)
         part.load_state_dict(own.parts[0].state_dict())
         quantizer.data_mean[dims], quantizer.data_std[dims] = own.data_mean, own.data_std
     generator = torch.Generator().manual_seed(seed)

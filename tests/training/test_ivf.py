@@ -84,13 +84,13 @@ def test_the_untrained_model_is_the_residual_kmeans_of_x_minus_its_centroid(
     quantizer = Codec.load(run_dir / "codec").quantizer
     assert quantizer.coarse_centroids is not None
     doubled = 2 if embed_dim == "null" else 1  # such a network returns 2c, and holds its codebook at half size
-    codebooks = [doubled * step.codebook for step in quantizer.residual_steps()]
+    codebooks = [doubled * step.codebook for step in quantizer.parts[0].residual_steps()]
 
     def left(rows: np.ndarray, tables: list[torch.Tensor]) -> list[float]:
         residual, errors = quantizer.normalize(torch.from_numpy(rows)), []
         for table in tables:
             residual = residual - table[nearest_codeword(residual, table)]
-            errors.append(float(residual.square().sum(1).mean() * quantizer.data_std**2))
+            errors.append(float(residual.square().sum(1).mean() * quantizer.data_std[0] ** 2))
         return errors
 
     training, validation = open_vectors(vectors_path)[:2048], open_vectors(vectors_path)[2048:]
@@ -131,9 +131,10 @@ def test_targets_of_the_first_step_start_at_the_centroid() -> None:
     assert quantizer.coarse_centroids is not None
     quantizer.coarse_centroids.normal_(generator=torch.Generator().manual_seed(0))
     x = torch.randn((300, 12), generator=torch.Generator().manual_seed(1))
-    codes = quantizer.encode(x)
-    mean, std = target_statistics(quantizer, x, codes)
-    centroid, first, _ = quantizer.reconstructions(codes)
+    lists = quantizer.assign_lists(x)
+    codes, centroid = quantizer.encode(x, list_ids=lists), quantizer.centroids_of(lists)
+    mean, std = target_statistics(quantizer.parts[0], x, codes, centroid)
+    first, _ = quantizer.reconstructions(codes, lists)
     for index, x_hat in enumerate((centroid, first)):
         torch.testing.assert_close(mean[index], (x - x_hat).mean(0).detach())
         torch.testing.assert_close(std[index], (x - x_hat).std(0, correction=0).detach())
@@ -278,10 +279,15 @@ def test_lists_are_found_first_as_qinco_centroids_finds_them(small: list[str], t
     assert main(["train", *small, *given]) == 0
     data = [option for option in small if option.startswith("data")]
     assert main(["centroids", *data, "num_lists=24", f"output={tmp_path / 'c.npy'}"]) == 0
-    assert (tmp_path / "run" / "centroids.npy").read_bytes() == (tmp_path / "c.npy").read_bytes()
+    assert (tmp_path / "run" / "coarse" / "centroids.npy").read_bytes() == (tmp_path / "c.npy").read_bytes()
     changed = [option.replace("24", "12") for option in given]
+    assert main(["train", *small, *changed]) == 2
     assert main(["train", *small, *changed, "overwrite=true"]) == 0
-    assert len(np.load(tmp_path / "run" / "centroids.npy")) == Codec.load(tmp_path / "run" / "codec").num_lists == 12
+    assert (
+        len(np.load(tmp_path / "run" / "coarse" / "centroids.npy"))
+        == Codec.load(tmp_path / "run" / "codec").num_lists
+        == 12
+    )
 
 
 @pytest.mark.parametrize(

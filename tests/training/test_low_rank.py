@@ -50,7 +50,7 @@ def test_it_trains_and_both_factors_move(train: Train, vectors_path: Path, recip
     assert codec.quantizer.config["concat_rank"] == 6
     by_codec = ((codec.decode(codec.encode(x)) - x) ** 2).sum(1).mean()
     assert by_codec == pytest.approx(min(_reported(run_dir)), rel=1e-3)
-    for step in codec.quantizer.residual_steps():  # type: ignore[union-attr]
+    for step in codec.quantizer.parts[0].residual_steps():
         product = step.network.concat_out.weight @ step.network.concat_in.weight
         assert np.linalg.matrix_rank(product.numpy()) == 6
     # two factors of rank 6 for the 12 x 24 matrix and its bias, in each of two steps
@@ -72,7 +72,7 @@ def test_it_starts_where_the_full_network_does(kind: str, embed_dim: int | None)
     codes = torch.randint(16, (50, 3), generator=torch.Generator().manual_seed(3))
     full, low = start(), start(concat_rank=5)
     # W is zero; where projections are drawn (paper), those of the two models are other ones
-    for x_hat, other in zip(full.reconstructions(codes), low.reconstructions(codes), strict=True):
+    for x_hat, other in zip(full.reconstructions(codes, None), low.reconstructions(codes, None), strict=True):
         if embed_dim is None or kind == "exact":
             torch.testing.assert_close(x_hat, other)
     for step in low.residual_steps():

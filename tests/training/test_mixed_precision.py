@@ -19,7 +19,7 @@ _FAMILIES = {
     "qinco1": ["model=qinco1", "model.num_blocks=1"],
     "low rank": ["model=qinco_lr", "model.num_blocks=1", "model.concat_rank=4"],
     "parts": ["model=pq_qinco2", "model.num_parts=2", "model.num_steps=4", "opq=true"],
-    "budget": ["model.search=budget", "model.candidate_budget=6"],
+    "budget": ["model.candidate_budget=6"],
     "lists": ["coarse=ivf"],
 }
 

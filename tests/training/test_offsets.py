@@ -13,7 +13,7 @@ from qinco_lit.coarse.assignment import FrozenLists
 from qinco_lit.codec import Codec
 from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.metrics import mean_squared_error
-from qinco_lit.quantizers import QINCo, build_quantizer
+from qinco_lit.quantizers import build_quantizer
 from qinco_lit.training import Recipe
 from qinco_lit.training.faiss_start import opq_rotation
 from qinco_lit.training.module import QuantizerTraining
@@ -77,10 +77,10 @@ def test_centred_normalization_does_not_see_offsets() -> None:
     moved = x + torch.from_numpy(OFFSETS)
     exact = moved.double().numpy()
     for kind in ("centred", "standard"):
-        near, far = QINCo(DIM, num_steps=1, **SIZES), QINCo(DIM, num_steps=1, **SIZES)
+        near, far = build_quantizer(DIM, num_steps=1, **SIZES), build_quantizer(DIM, num_steps=1, **SIZES)
         set_normalization(near, x, kind)
         set_normalization(far, moved, kind)
-        stds[kind] = float(near.data_std), float(far.data_std)
+        stds[kind] = float(near.data_std[0]), float(far.data_std[0])
         np.testing.assert_allclose(far.data_mean, exact.mean(0), rtol=1e-7)
         centre = exact.mean(0) if kind == "centred" else exact.mean()
         assert stds[kind][1] == pytest.approx(np.sqrt(((exact - centre) ** 2).mean()), rel=1e-6)
@@ -95,7 +95,7 @@ def test_centred_normalization_does_not_see_offsets() -> None:
 def test_equal_vectors_of_different_numbers_are_nothing_to_quantize(kind: str) -> None:
     same = torch.arange(float(DIM)).expand(9, DIM)
     with pytest.raises(ValueError, match=r"^the first 9 training vectors are all the same: there is nothing to"):
-        set_normalization(QINCo(DIM, num_steps=1, **SIZES), same, kind)
+        set_normalization(build_quantizer(DIM, num_steps=1, **SIZES), same, kind)
 
 
 def test_a_rotation_does_not_see_offsets() -> None:

@@ -15,7 +15,7 @@ from qinco_lit.cli import main
 from qinco_lit.coarse.assignment import FrozenLists
 from qinco_lit.codec import Codec
 from qinco_lit.data.data_module import VectorDataModule
-from qinco_lit.quantizers import ProductQINCo, QINCo, Quantizer
+from qinco_lit.quantizers import Quantizer, build_quantizer
 from qinco_lit.training import Recipe
 from qinco_lit.training.module import QuantizerTraining
 from qinco_lit.training.start import initialize
@@ -63,24 +63,26 @@ def _fit(quantizer: Quantizer, x: np.ndarray, folder: Path, recipe: Recipe, seed
 def test_parts_become_what_each_would_alone(tmp_path: Path, changes: dict[str, Any], num_lists: int | None) -> None:
     x, centroids = clustered(1280), clustered(7, seed=5)
     recipe = Recipe(**{**RECIPE, **changes, "kmeans_rows": 1024, "search_precision": "float32"})
-    both = ProductQINCo(12, num_parts=2, part_dims=DIMS, num_steps=5, part_steps=STEPS, num_lists=num_lists, **PART)
+    both = build_quantizer(12, num_parts=2, part_dims=DIMS, num_steps=5, part_steps=STEPS, num_lists=num_lists, **PART)
     ids = np.arange(7)[:, None] == np.argmin(((x[:, None] - centroids[None]) ** 2).sum(-1), axis=1)
     lists = _lists_of(x, ids.argmax(0))
     frozen = None if num_lists is None else FrozenLists(centroids, lists, torch.device("cpu"))
     together = _fit(both, x, tmp_path / "both", recipe, seed=3, lists=frozen)
     errors = 0.0
     for number, dims in enumerate(both.part_slices):
-        alone = QINCo(DIMS[number], num_steps=STEPS[number], num_lists=num_lists, **PART)  # type: ignore[arg-type]
+        alone = build_quantizer(DIMS[number], num_steps=STEPS[number], num_lists=num_lists, **PART)
         own = np.ascontiguousarray(x[:, dims])
         if num_lists is not None:
             some = np.ascontiguousarray(centroids[:, dims])
             frozen = FrozenLists(some, _lists_of(own, ids.argmax(0)), torch.device("cpu"))
         trainer = _fit(alone, own, tmp_path / str(number), recipe, seed=3 + number, lists=frozen)
         errors += float(trainer.callback_metrics["val/mse"])
-        expected = alone.state_dict()
+        expected = alone.parts[0].state_dict()
         assert expected.keys() == both.parts[number].state_dict().keys()
         for name, value in both.parts[number].state_dict().items():
             torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5, msg=name)
+        for name in ("data_mean", "data_std"):
+            torch.testing.assert_close(getattr(both, name)[dims], getattr(alone, name), rtol=1e-6, atol=0, msg=name)
     assert float(together.callback_metrics["val/mse"]) == pytest.approx(errors, rel=1e-4)
 
 
@@ -143,7 +145,6 @@ def test_a_rotation_helps_where_parts_are_correlated(train: Train, tmp_path: Pat
         run_dir = train(opq, f"data.train={tmp_path / 'x.npy'}", f"opq={opq}", "trainer.max_epochs=1")
         errors[opq] = _reported(run_dir)[-1]
     quantizer = Codec.load(tmp_path / "true" / "codec").quantizer
-    assert isinstance(quantizer, ProductQINCo)
     assert quantizer.rotation is not None
     torch.testing.assert_close(quantizer.rotation @ quantizer.rotation.T, torch.eye(12), rtol=0, atol=1e-6)
     assert errors["true"] < 0.8 * errors["false"]

@@ -1,6 +1,7 @@
 """A run that was interrupted or prolonged ends where the uninterrupted one ends: bit for bit (test_killed.py)."""
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from qinco_lit.cli import main
 from tests.training.conftest import Start
@@ -230,3 +232,31 @@ def test_resume_without_a_checkpoint_is_one_line(uninterrupted: Path, capfd: pyt
     capfd.readouterr()
     assert main(["train", f"resume={uninterrupted}"]) == 2
     assert "cannot resume" in capfd.readouterr().err
+
+
+def test_a_run_of_before_some_options_went_is_resumed(small: list[str], tmp_path: Path) -> None:
+    """Its saved config holds `model.search` and `recipe.compile_search`, which nothing reads any more."""
+    run_dir, other = tmp_path / "old", tmp_path / "new"
+    assert main(["train", *small, "trainer.max_epochs=1", f"hydra.run.dir={run_dir}"]) == 0
+    shutil.copytree(run_dir, other)
+    saved = run_dir / ".hydra" / "config.yaml"
+    for group, line in (("model", "search: per_hypothesis"), ("recipe", "compile_search: false")):
+        saved.write_text(saved.read_text().replace(f"\n{group}:\n", f"\n{group}:\n  {line}\n"))
+    assert "compile_search" in saved.read_text()
+    for folder in (run_dir, other):
+        assert main(["train", f"resume={folder}", "trainer.max_epochs=2"]) == 0
+    assert _weights(run_dir) == _weights(other)
+
+
+def test_a_checkpoint_of_before_is_refused(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    assert main(["train", *small, "trainer.max_epochs=1", f"hydra.run.dir={run_dir}"]) == 0
+    last = run_dir / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    checkpoint["quantizer"]["search"] = "per_hypothesis"
+    torch.save(checkpoint, last)
+    capsys.readouterr()
+    assert main(["train", f"resume={run_dir}", "trainer.max_epochs=2"]) == 2
+    assert "cannot resume: an older version wrote the checkpoint" in capsys.readouterr().err

@@ -39,14 +39,19 @@ def precision_for(name: str, device: torch.device) -> Precision:
     Raises:
         ValueError: an unknown name.
     """
-    if name == "float16":
-        raise ValueError("precision=float16 is no more: choose bfloat16, which is as fast and has float32's range")
-    if name not in PRECISIONS:
-        raise ValueError(f"precision={name} is unknown: choose from {', '.join(PRECISIONS)}")
+    check_precision(name)
     if name in ("auto", "fast"):
         faster = "screened" if name == "auto" else "bfloat16"
         name = faster if has_fast_bfloat16(device) else "float32"
     return _NAMED[name]
+
+
+def check_precision(name: str, option: str = "precision") -> None:
+    """Raise ValueError for an unknown name of an option, in one line."""
+    if name == "float16":
+        raise ValueError(f"{option}=float16 is no more: choose bfloat16, which is as fast and has float32's range")
+    if name not in PRECISIONS:
+        raise ValueError(f"{option}={name} is unknown: choose from {', '.join(PRECISIONS)}")
 
 
 def recorded_precision(name: str) -> str:

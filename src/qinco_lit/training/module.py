@@ -279,9 +279,10 @@ class QuantizerTraining(LightningModule):
         Raises:
             ValueError: the model is of another size, or its centroids are others, than in the checkpoint.
         """
-        if "validation" not in checkpoint or not self.own_state().keys() <= checkpoint["state_dict"].keys():
+        # before models had no `search`, their weights had other names
+        if "validation" not in checkpoint or "search" in checkpoint["quantizer"]:
             raise ValueError(
-                "cannot resume: an older version wrote the checkpoint, which does not say enough to end as the "
+                "cannot resume: an older version wrote the checkpoint, from which this one cannot end as the "
                 "uninterrupted run; go on with that version, or start again"
             )
         self.validation = dict(checkpoint["validation"]["figures"])

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from qinco_lit.quantizers.precision import PRECISIONS
+from qinco_lit.quantizers.precision import check_precision
 
 _CHOICES = {
     "normalization": ("centred", "standard", "minmax", "none"),
@@ -12,7 +12,6 @@ _CHOICES = {
     "optimizer": ("adamw", "adam"),
     "schedule": ("cosine", "plateau"),
     "dead_codewords": ("split", "redraw", "keep"),
-    "search_precision": PRECISIONS,
 }
 
 
@@ -80,6 +79,7 @@ class Recipe:
             value = getattr(self, name)
             if value not in choices:
                 raise ValueError(f"recipe.{name}={value!r} is unknown: choose from {', '.join(choices)}")
+        check_precision(self.search_precision, "recipe.search_precision")
         for name in ("batch_size", "normalization_rows", "kmeans_rows", "patience_epochs", "plateau_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"recipe.{name}={getattr(self, name)} must be at least 1")

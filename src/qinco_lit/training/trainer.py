@@ -2,6 +2,8 @@
 
 import logging
 import math
+import signal
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -155,6 +157,20 @@ def settings_kept() -> Iterator[None]:
                 logging.getLogger(name).setLevel(level)
             if device is not None:
                 torch.cuda.set_device(device)
+
+
+@contextmanager
+def signals_given_back() -> Iterator[None]:
+    """Leave the handlers of SIGINT and SIGTERM as they were: Lightning does not, where its work is interrupted."""
+    if threading.current_thread() is not threading.main_thread():  # has none
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def quiet_lightning() -> None:

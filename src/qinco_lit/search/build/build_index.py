@@ -9,6 +9,7 @@ import numpy as np
 
 from qinco_lit.codec import Codec
 from qinco_lit.devices import chosen_device
+from qinco_lit.options import Count, in_range
 from qinco_lit.search.build.coded_rows import SampledRows, spaced
 from qinco_lit.search.build.inputs import IndexData, open_inputs
 from qinco_lit.search.build.job import MAX_VALIDATION_ROWS, BuildOptions, build
@@ -17,6 +18,7 @@ from qinco_lit.vectors import CodeStore, VectorFile, as_vectors_file
 from qinco_lit.vectors.neighbours import METRICS
 
 
+@in_range
 def build_index(
     codec: Codec | str | Path,
     x: Any,
@@ -30,7 +32,7 @@ def build_index(
     num_lists: int | None = None,
     centroids: Any = None,
     num_steps: int | None = None,
-    num_training: int | None = 200_000,
+    num_training: Count | None = 200_000,
     num_tables: int | None = None,
     num_list_codes: int = 5,
     pairwise_dtype: str = "float16",
@@ -90,7 +92,7 @@ def build_index(
         if output is None:
             output = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qinco-index-"))) / "index"
         target = Path(output)
-        options.check(target, num_training)
+        options.check(target)
         train_vectors, val_vectors = _split(database, num_training) if given is None else _tail(given)
         inputs = open_inputs(
             codec,

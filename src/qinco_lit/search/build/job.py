@@ -5,11 +5,12 @@ import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from qinco_lit.coarse.centroids import train_centroids
 from qinco_lit.environment import environment
 from qinco_lit.locks import only_writer
+from qinco_lit.options import Count, Range, check_ranges
 from qinco_lit.progress import Progress, duration
 from qinco_lit.search.build.coded_rows import CodedRows, FirstCodes, SampledCodes, encode_rows, spaced_rows_file
 from qinco_lit.search.build.fit import fit_decoders
@@ -37,26 +38,18 @@ class BuildOptions:
     """
 
     pairwise: bool | None = None
-    num_tables: int | None = None
-    num_list_codes: int = 5
+    num_tables: Count | None = None
+    num_list_codes: Annotated[int, Range(0)] = 5
     pairwise_dtype: str = "float16"
-    parts: int = 1
+    parts: Count = 1
     part: int | None = None
     on_disk: bool = False
-    num_threads: int | None = None
+    num_threads: Count | None = None
     progress: bool | None = None
 
-    def check(self, output: Path, num_training: int | None) -> None:
+    def check(self, output: Path) -> None:
         """Raise ValueError or FileNotFoundError for what can be refused without the vectors."""
-        counts = {
-            "num_training": num_training, "parts": self.parts, "num_threads": self.num_threads,
-            "num_tables": self.num_tables,
-        }  # fmt: skip
-        for name, value in counts.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: give at least 1")
-        if self.num_list_codes < 0:
-            raise ValueError(f"num_list_codes={self.num_list_codes}: give at least 0")
+        check_ranges(self)
         if self.part is not None and not 0 <= self.part < self.parts:
             raise ValueError(f"part={self.part}: parts={self.parts} are numbered 0 to {self.parts - 1}")
         if self.pairwise_dtype not in ("float32", "float16"):
