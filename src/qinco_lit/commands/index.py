@@ -8,8 +8,8 @@ from rich.console import Console
 from qinco_lit.devices import chosen_device
 from qinco_lit.options import Count, in_range
 from qinco_lit.reports.search import index_table
-from qinco_lit.search.build.build_index import BuildOptions, build
 from qinco_lit.search.build.inputs import open_inputs
+from qinco_lit.search.build.job import BuildOptions, build
 from qinco_lit.search.index.bundle import read_config
 
 
