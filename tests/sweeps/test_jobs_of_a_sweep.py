@@ -206,7 +206,7 @@ def test_finished_jobs_are_left_alone_and_others_resumed(qinco, monkeypatch, tmp
     """The work of `train` is replaced below the command, whose folders it finds."""
     calls = []
 
-    def train(_config, *, run_dir, resume, overrides, **_):
+    def train(*, run_dir, resume, overrides, **_):
         calls.append((run_dir.name, resume, bool(overrides)))
         return 1.0
 
