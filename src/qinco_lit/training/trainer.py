@@ -147,7 +147,8 @@ def settings_kept() -> Iterator[None]:
     """
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     levels = {name: logging.getLogger(name).level for name in _QUIET_LOGGERS}
-    device = torch.cuda.current_device() if torch.cuda.is_initialized() else 0  # to ask would open a context
+    used: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    device = torch.cuda.current_device() if used else 0  # to ask would open a context
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         try:
             yield
@@ -155,7 +156,7 @@ def settings_kept() -> Iterator[None]:
             torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
             for name, level in levels.items():
                 logging.getLogger(name).setLevel(level)
-            if torch.cuda.is_initialized():
+            if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
                 torch.cuda.set_device(device)
 
 
