@@ -197,7 +197,7 @@ def test_a_kill_at_any_time_leaves_a_whole_directory(how: str, tmp_path: Path) -
         writer.wait()
         put_back(folder)  # as who reads it does
         assert len({path.read_text() for path in folder.iterdir()}) == 1
-    fill(folder, "new")
+    assert _writer(folder, how, "last", 1).wait() == 0
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".old"] == []
 
 

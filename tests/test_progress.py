@@ -136,7 +136,7 @@ from qinco_lit.progress import Progress
 with Progress("vectors", line_every_s=0.0) as progress:
     progress.start("encoding a[b].npy", {total})
     for _ in range(12):
-        time.sleep(0.1)
+        time.sleep({pause})
         progress.advance(500)
         progress.note("one [red]note") if progress._done == 5000 else None
     if {fails}:
@@ -145,7 +145,7 @@ with Progress("vectors", line_every_s=0.0) as progress:
 
 
 def _script(**values: object) -> str:
-    return _SCRIPT.format(**{"logging": "", "total": 6000, "fails": False, **values})
+    return _SCRIPT.format(**{"logging": "", "total": 6000, "fails": False, "pause": 0.001, **values})
 
 
 def test_where_nobody_listens_to_the_log_lines_go_to_standard_error():
@@ -195,7 +195,7 @@ def _on_terminal(script: str, term: str = "xterm") -> tuple[int, str]:
 
 @pytest.mark.parametrize("total", [6000, None])
 def test_a_bar_on_a_terminal_says_how_far_it_is_and_goes(total):
-    code, shown = _on_terminal(_script(total=total))
+    code, shown = _on_terminal(_script(total=total, pause=0.08))
     assert code == 0
     how_far = r"encoding a\[b\]\.npy: \d,\d00" + (r" of 6,000 vectors \(\d\d %\)" if total else " vectors") + r" · "
     assert re.search(how_far + r"[\d,]+ vectors/s", shown)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from qinco_lit.vectors.vector_dtypes import VECTOR_DTYPES
+from qinco_lit.vectors.layout import VECTOR_DTYPES
 
 # raw rows (rows, dim) of any dtype of vectors, on any device, to the list of each (rows,) of an IVF model, int64
 AssignLists = Callable[[Tensor], Tensor]

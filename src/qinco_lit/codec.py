@@ -35,8 +35,9 @@ class Codec:
             else float32.
 
     Attributes:
-        folder: that it was loaded from or saved to last; None before, and of what is another codec than there.
-        weights_sha256: of the weights in that folder; None before `identity` was asked.
+        folder: that it was loaded from; None of another codec.
+        weights_sha256: of the weights in a folder that it was loaded from or saved to; None before, or until `identity`
+            is asked.
         truncated_from: of a codec made by `truncated`: weights_sha256 and num_steps of the first longer one.
     """
 
@@ -323,7 +324,6 @@ class Codec:
             ValueError: the directory exists and is no codec (it is never overwritten).
         """
         self.weights_sha256 = codec_folder.write(Path(directory), self.quantizer, self.truncated_from)
-        self.folder = Path(directory)
 
     @classmethod
     def load(
@@ -347,7 +347,7 @@ class Codec:
         return codec
 
 
-def as_codec(codec: Codec | str | Path, *, device: str | torch.device = "auto", precision: str = "auto") -> Codec:
+def as_codec(codec: Codec | str | Path, *, device: str = "auto", precision: str = "auto") -> Codec:
     """The codec that a user gives: itself, or what is loaded from its folder for a device in a precision.
 
     Raises:
@@ -355,10 +355,10 @@ def as_codec(codec: Codec | str | Path, *, device: str | torch.device = "auto", 
         ValueError: as `Codec.load`; another device or precision than that of a codec in memory.
     """
     if not isinstance(codec, Codec):
-        chosen = chosen_device(device) if isinstance(device, str) else device
-        return Codec.load(codec, device=chosen, precision=precision)
-    if device != "auto" and torch.device(device) != codec.device:
-        raise ValueError(f"device={device}: this codec is on {codec.device}; codec.to({str(device)!r}) moves it")
+        return Codec.load(codec, device=chosen_device(device), precision=precision)
+    wanted = codec.device if device == "auto" else chosen_device(device)
+    if wanted.type != codec.device.type or wanted.index not in (None, codec.device.index):
+        raise ValueError(f"device={device}: this codec is on {codec.device}; codec.to({device!r}) moves it")
     if precision != "auto" and precision_for(precision, codec.device).name != codec.precision:
         raise ValueError(f"precision={precision}: this codec has {codec.precision}: give its folder, or precision=auto")
     return codec

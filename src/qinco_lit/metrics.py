@@ -149,7 +149,7 @@ def _of_the_first(scores: Float32[np.ndarray, "nq n"], keys: UInt64[np.ndarray, 
     return shared
 
 
-def pareto_front(items: Iterable[_Item], cost: Callable[[_Item], float], loss: Callable[[_Item], float]) -> list[_Item]:
+def undominated(items: Iterable[_Item], cost: Callable[[_Item], float], loss: Callable[[_Item], float]) -> list[_Item]:
     """Return what nothing else beats in one of two values and equals in the other, both the smaller the better.
 
     By rising cost. Of items equal in both the first is taken, one with a value that is infinite or NaN never.

@@ -1,6 +1,8 @@
 """A user's mistake: told from a bug, said in one line, and leaving no folder behind."""
 
+import dis
 import shutil
+import sysconfig
 from pathlib import Path
 
 from qinco_lit.run_folder import LOCK
@@ -16,6 +18,25 @@ def users_mistake(error: BaseException) -> BaseException | None:
         return None if error.__cause__ is None else users_mistake(error.__cause__)
     is_options = name == "MisconfigurationException"  # Lightning's, for impossible Trainer arguments
     return error if is_options or isinstance(error, ValueError | OSError) else None
+
+
+def is_meant(mistake: BaseException) -> bool:
+    """Tell whether somebody meant to say this to the user: whether it comes from a `raise` that is no library's.
+
+    A ValueError of numpy, or of an unpacking that does not fit, is a bug more often than a user's mistake. What the
+    operating system refuses is no bug, whoever asked.
+    """
+    if not isinstance(mistake, ValueError) or isinstance(mistake, OSError) or mistake.__traceback__ is None:
+        return True
+    last = mistake.__traceback__
+    while last.tb_next is not None:
+        last = last.tb_next
+    code = last.tb_frame.f_code
+    if code.co_code[last.tb_lasti] != dis.opmap["RAISE_VARARGS"]:
+        return False
+    libraries = {sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}
+    is_ours = str(last.tb_frame.f_globals.get("__name__")).partition(".")[0] in ("qinco_lit", "datamodules")
+    return is_ours or not any(Path(code.co_filename).is_relative_to(folder) for folder in libraries)
 
 
 def in_one_line(error: BaseException) -> str:

@@ -1,19 +1,95 @@
 """Options as users type them: are the names known, do the values fit; a function's signature is the schema."""
 
 import difflib
+import functools
 import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 # What a user reads instead of the type's name.
 _PLAIN_NAMES: dict[Any, str] = {
     bool: "true or false", int: "an integer", float: "a number", str: "text", Path: "a path",
     type(None): "null", dict: "a mapping", list: "a list",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a number may be, as an annotation: `Annotated[int, Range(1)]`.
+
+    Attributes:
+        least, most: allowed, too.
+        above, below: not allowed themselves.
+        advice: what to give instead; None: says the limits.
+    """
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+    advice: str | None = None
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise ValueError for a number, or one of a list of numbers, that lies outside; others are left alone."""
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, int | float) and not isinstance(number, bool) and not self._holds(number):
+                raise ValueError(f"{name}={number}: give {self.advice or self._words()}")
+
+    def _holds(self, number: float) -> bool:  # so that NaN is in no range
+        return (
+            (self.least is None or number >= self.least)
+            and (self.most is None or number <= self.most)
+            and (self.above is None or number > self.above)
+            and (self.below is None or number < self.below)
+        )
+
+    def _words(self) -> str:
+        if self.least is not None and self.most is not None:
+            return f"{self.least} to {self.most}"
+        limits = {"at least": self.least, "at most": self.most, "more than": self.above, "less than": self.below}
+        return " and ".join(f"{words} {limit}" for words, limit in limits.items() if limit is not None)
+
+
+Count = Annotated[int, Range(1)]  # of things of which there is one at least
+
+
+def in_range(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let a function refuse numbers outside the ranges of its annotations, before it begins. Raises ValueError."""
+    ranges: dict[str, list[Range]] = {}
+
+    @functools.wraps(function)
+    def checked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        if not ranges:  # annotations may name what is defined further down
+            hints = typing.get_type_hints(inspect.unwrap(function), include_extras=True)
+            ranges.update({name: list(_ranges(hint)) for name, hint in hints.items()})
+        for name, value in inspect.signature(function).bind(*args, **kwargs).arguments.items():
+            for each in ranges.get(name, ()):
+                each.check(name, value)
+        return function(*args, **kwargs)
+
+    return checked
+
+
+def check_ranges(values: object) -> None:
+    """Refuse numbers outside the ranges of the annotations of a dataclass, of which this is one. Raises ValueError."""
+    for name, hint in typing.get_type_hints(type(values), include_extras=True).items():
+        for each in _ranges(hint):
+            each.check(name, getattr(values, name))
+
+
+def _ranges(annotation: Any) -> Iterator[Range]:
+    if typing.get_origin(annotation) is Annotated:
+        yield from (each for each in annotation.__metadata__ if isinstance(each, Range))
+    for argument in typing.get_args(annotation):
+        yield from _ranges(argument)
 
 
 def closest(name: str, choices: Collection[str]) -> str:
@@ -74,6 +150,8 @@ def check_arguments(
             raise unknown("option", prefix + name, schema)
         if not fits(value, schema[name]):
             raise ValueError(f"{prefix}{name}={_shown(value)}: expected {describe(schema[name])}")
+        for each in _ranges(schema[name]):
+            each.check(prefix + name, value)
     for name in required:
         if name not in values:
             raise ValueError(f"{prefix}{name} is required: {describe(schema[name])}")
@@ -83,7 +161,7 @@ def _parameters(target: Callable[..., Any], given: Collection[str]) -> tuple[dic
     """Return types by name, the names without a default, and whether any further name is accepted."""
     function = target.__init__ if inspect.isclass(target) else target
     parameters = inspect.signature(target).parameters.values()
-    hints = typing.get_type_hints(inspect.unwrap(function))
+    hints = typing.get_type_hints(inspect.unwrap(function), include_extras=True)
     named = [p for p in parameters if p.name not in given and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     is_open = any(p.kind is p.VAR_KEYWORD for p in parameters)
     return {p.name: hints.get(p.name, Any) for p in named}, [p.name for p in named if p.default is p.empty], is_open
@@ -98,6 +176,8 @@ def fits(value: Any, annotation: Any) -> bool:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is Any:
         return True
+    if origin is Annotated:
+        return fits(value, arguments[0])
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, argument) for argument in arguments)
     if origin is typing.Literal:
@@ -124,6 +204,8 @@ def fits(value: Any, annotation: Any) -> bool:
 def describe(annotation: Any) -> str:
     """Return the type in words a user understands: `an integer or null`."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return describe(arguments[0])
     if origin in (typing.Union, types.UnionType):
         choices = [choice for a in arguments if typing.get_origin(a) is typing.Literal for choice in typing.get_args(a)]
         merged = [describe(typing.Literal[tuple(choices)])] if choices else []

@@ -52,6 +52,11 @@ class Progress:
                     self._bar.remove_task(self._task)
                 self._task = self._bar.add_task(what, total=total, completed=done)
 
+    @property
+    def has_bar(self) -> bool:
+        """Whether a bar is drawn."""
+        return self._bar is not None
+
     def advance(self, units: int = 1, *, what: str | None = None) -> None:
         """Count units of work, negative when some were lost; show how far it is when it is time.
 

@@ -87,7 +87,7 @@ def test_a_call_that_stops_goes_on_and_codes_are_those_of_encode(
     codec = ql.Codec.load(inputs / "codec")
     ql.build_index(codec, base, output=tmp_path / "one")
     with monkeypatch.context() as patch:
-        patch.setattr(f"qinco_lit.search.build.build_index.{at}", lambda *_, **__: 1 / 0)
+        patch.setattr(f"qinco_lit.search.build.job.{at}", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             ql.build_index(codec, base, output=tmp_path / "two")
     assert {path.name for path in tmp_path.iterdir()} == {"one", "two.work"}

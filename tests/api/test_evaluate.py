@@ -89,6 +89,12 @@ def test_nothing_is_written_printed_or_left_changed(
 
 def test_rates_are_those_of_the_command(run: Callable[..., Any], codec_dir: Path, data: Data):
     record, ours = run(rate="all"), ql.evaluate(codec_dir, data.database, data.queries, rate="all")
+    two = ql.Codec.load(codec_dir).truncated(2)
+    alone = ql.evaluate(two, data.database)["codec"]
+    two.truncated_from = None  # as if it had been trained so
+    dedicated = ql.evaluate(codec_dir, data.database, data.queries, rate=[2], dedicated=[two])["rates"]
+    assert dedicated["points"][0]["dedicated"]["mse"] == dedicated["points"][0]["encoded"]["mse"]
+    assert dedicated["dedicated"][0]["weights_sha256"] == alone["weights_sha256"] != ours["codec"]["weights_sha256"]
     for point, same in zip(ours["rates"]["points"], record["rates"]["points"], strict=True):
         assert point["prefix"] == same["prefix"]
         assert point["encoded"]["mse"] == same["encoded"]["mse"]
@@ -134,7 +140,11 @@ def test_a_codec_in_memory_has_its_own_device_and_precision(codec_dir: Path, dat
     codec = ql.Codec.load(codec_dir, precision="float32")
     with pytest.raises(ValueError, match=r"^precision=bfloat16: this codec has float32: give its folder, .*$"):
         ql.evaluate(codec, data.database, precision="bfloat16")
-    with pytest.raises(ValueError, match=r"^device=cuda: this codec is on cpu; codec.to\('cuda'\) moves it$"):
+    with pytest.raises(
+        ValueError, match=r"^device=cuda: this (codec is on cpu; codec.to\('cuda'\) moves it|machine has 0 CUDA .*)$"
+    ):
         ql.evaluate(codec, data.database, device="cuda")
+    with pytest.raises(ValueError, match=r"^unknown device gpu; choose from: auto, cpu, cuda, cuda:N$"):
+        ql.evaluate(codec, data.database, device="gpu")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         ql.evaluate(codec_dir / "nowhere", data.database)

@@ -76,7 +76,7 @@ def test_models_hold_architecture_and_search_only(qinco):
     from qinco_lit.quantizers import QINCo, Quantizer
 
     known = set(inspect.signature(QINCo).parameters) - {"dim", "has_start"}
-    of_parts = known | set(inspect.signature(Quantizer).parameters)
+    of_parts = known | {"num_parts"} | set(inspect.signature(Quantizer).parameters)
     for choice in _choices("model"):
         model = _config(qinco, "train", f"model={choice}")["model"]
         assert set(model) <= (of_parts if choice.startswith("pq_") else known), choice

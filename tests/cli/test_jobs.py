@@ -1,10 +1,12 @@
 """Around a job: what it is called with, what becomes of its folder, and the exit codes."""
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from qinco_lit import cli
@@ -83,6 +85,41 @@ def test_a_bug_keeps_its_traceback(qinco, job):
     assert outcome.code == 1
     assert "Traceback" in outcome.err
     assert "a bug" in outcome.err
+
+
+def _odd_shapes() -> None:
+    np.zeros((2, 3)) + np.zeros((2, 4))
+
+
+def _unpacked() -> None:
+    (_,) = range(2)
+
+
+def _of_the_standard_library() -> None:
+    json.loads("{")
+
+
+@pytest.mark.parametrize("work", [_odd_shapes, _unpacked, _of_the_standard_library])
+def test_what_nobody_meant_to_say_is_called_unexpected_and_keeps_its_traceback(qinco, job, tmp_path, work):
+    job(lambda config, run_dir: work())
+    outcome = qinco("train", "hydra.run.dir=run")
+    name = "JSONDecodeError" if work is _of_the_standard_library else "ValueError"
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert outcome.err.endswith(f" ({name}, unexpected: the traceback is in {tmp_path / 'run' / 'train.log'})\n")
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert "Traceback" in log
+    assert work.__name__ in log
+
+
+def test_where_a_mistake_comes_from_is_in_the_log_of_a_run_that_had_begun(qinco, job, tmp_path):
+    def run(config: dict[str, Any], run_dir: Path) -> None:
+        _succeed(config, run_dir)
+        raise ValueError("loss is NaN")
+
+    job(run)
+    assert qinco("train", "hydra.run.dir=run").err == "qinco: error: loss is NaN\n"
+    assert 'raise ValueError("loss is NaN")' in (tmp_path / "run" / "train.log").read_text()
 
 
 def test_interrupt(qinco, job):

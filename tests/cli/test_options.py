@@ -1,12 +1,13 @@
 """A function's signature is the schema of its options."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 
-from qinco_lit.options import check_arguments, describe, fits, unknown_key
+from qinco_lit.options import Count, Range, check_arguments, check_ranges, describe, fits, in_range, unknown_key
 
 
 @pytest.mark.parametrize(
@@ -84,3 +85,58 @@ def test_unknown_key_names_the_level():
     assert str(unknown_key(config, "model.blocks.x")) == (
         "unknown option model.blocks.x; choose from: block, num_steps"
     )
+
+
+@in_range
+def _ranged(
+    *values: int,
+    count: Count | None = None,
+    counts: Sequence[Count] = (),
+    seed: Annotated[int, Range(0, 9)] = 0,
+    seconds: Annotated[float, Range(above=0)] = 1.0,
+    share: Annotated[float, Range(0, below=1, advice="a share")] = 0.5,
+) -> int:
+    """Of ranges."""
+    return len(values)
+
+
+@dataclass(frozen=True)
+class _Ranged:
+    count: Count | None = None
+
+
+OUTSIDE = [
+    ({"count": 0}, "count=0: give at least 1"),
+    ({"counts": [2, -1]}, "counts=-1: give at least 1"),
+    ({"seed": 10}, "seed=10: give 0 to 9"),
+    ({"seconds": 0}, "seconds=0: give more than 0"),
+    ({"seconds": float("nan")}, "seconds=nan: give more than 0"),
+    ({"share": 1.0}, "share=1.0: give a share"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), OUTSIDE)
+def test_ranges_hold_on_the_command_line_and_in_a_call(values, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        check_arguments("", _ranged, values)
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        _ranged(**values)
+    with pytest.raises(ValueError, match=f"^group.{message}$"):
+        check_arguments("group", _ranged, values)
+
+
+def test_what_is_in_range_passes():
+    inside = {"count": 1, "counts": [1, 2], "seed": 9, "seconds": 0.1, "share": 0.0}
+    check_arguments("", _ranged, inside)
+    assert _ranged(1, 2, **inside) == 2
+    assert _ranged(count=None) == 0
+    assert _ranged.__doc__ == "Of ranges."
+    check_ranges(_Ranged(count=1))
+    with pytest.raises(ValueError, match=r"^count=0: give at least 1$"):
+        check_ranges(_Ranged(count=0))
+
+
+def test_a_range_does_not_change_how_a_type_is_described():
+    assert describe(Count | None) == "an integer or null"
+    assert fits(None, Count | None)
+    assert not fits("1", Count | None)

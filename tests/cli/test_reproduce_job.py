@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from qinco_lit.cli.jobs import _checked_config, _open_hydra
+from qinco_lit.cli.hydra_adapter import opened
+from qinco_lit.cli.jobs import _checked_config
 from qinco_lit.cli.table import JOBS
 from qinco_lit.reproducing.scale import SECTIONS, read_scale
 from qinco_lit.reproducing.tasks import Task, expand
@@ -34,7 +35,7 @@ def test_every_command_would_be_accepted(scale, tmp_path, monkeypatch):
         words = [word for word in task.words(str(out)) if not re.search("^data=|^model.num_steps=|OUT/", word)]
         different.setdefault(tuple(words), task)
     for kind in {task.kind for task in different.values()}:
-        with _open_hydra(kind, argparse.Namespace(config_path=None, config_dir=None)) as hydra:
+        with opened(kind, argparse.Namespace(config_path=None, config_dir=None)) as hydra:
             for task in different.values():
                 if task.kind == kind:
                     for output in (word.partition("=")[2] for word in task.words(str(out)) if "output=" in word):
@@ -108,7 +109,7 @@ def test_mistakes_cost_one_line(refused, words, message):
 
 def test_a_scale_of_ones_own_runs_and_reports(qinco, tmp_path, monkeypatch):
     monkeypatch.setenv("STUB_LOG", str(tmp_path / "stub.log"))
-    monkeypatch.setattr("qinco_lit.commands.reproduce.QINCO", (sys.executable, str(STUB)))
+    monkeypatch.setattr("qinco_lit.reproducing.reproduce.QINCO", (sys.executable, str(STUB)))
     (tmp_path / "mine" / "scale").mkdir(parents=True)
     (tmp_path / "mine" / "scale" / "mine.yaml").write_text(
         "hardware: a stub\nseeds: [0, 1]\n"

@@ -210,7 +210,7 @@ def test_failed_save_leaves_the_old_codec(codec: Codec, tmp_path: Path, monkeypa
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("qinco_lit.codec_folder.save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
         codec.save(folder)
     assert (folder / "weights.safetensors").read_bytes() == before

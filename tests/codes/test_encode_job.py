@@ -12,7 +12,6 @@ import torch
 from qinco_lit.codec import Codec
 from qinco_lit.encoding import default_shard_rows, module, shards
 from qinco_lit.encoding import encode_file as command
-from qinco_lit.encoding.progress import duration, progress_line
 from qinco_lit.environment import environment
 from qinco_lit.quantizers import Quantizer, chunks
 from qinco_lit.vectors import open_codes, open_vectors, write_vectors
@@ -217,12 +216,6 @@ def test_what_is_there_and_no_store_is_kept(job, tmp_path):
 )
 def test_default_shard_rows(num_rows, shard_rows):
     assert default_shard_rows(num_rows) == shard_rows
-
-
-def test_progress_in_words():
-    assert progress_line(1000, 4000, 500, 10.0) == "1,000 of 4,000 rows (25 %) · 50 rows/s · 60 s left"
-    assert progress_line(10, 4000, 0, 10.0) == "10 of 4,000 rows (0 %)"
-    assert [duration(s) for s in (5, 600, 9000, 500_000)] == ["5 s", "10 min", "2 h 30 min", "5 d 18 h"]
 
 
 def test_progress_counts_every_row_once(job, tmp_path, monkeypatch, caplog):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qinco_lit.commands import evaluate, search
+from qinco_lit.evaluation import evaluate
 from qinco_lit.reports.compare.columns import differences, value_text
 from qinco_lit.reports.compare.records import (
     EVALUATION,
@@ -18,12 +18,13 @@ from qinco_lit.reports.compare.records import (
     flat,
     read_training,
 )
+from qinco_lit.search.points import comparison
 from tests.compare.conftest import edit, read, search_record
 
 
 def test_what_this_version_writes_can_be_read():
     assert evaluate.SCHEMA_VERSION in KNOWN_VERSIONS[EVALUATION]
-    assert search.SCHEMA_VERSION in KNOWN_VERSIONS[SEARCH]
+    assert comparison.SCHEMA_VERSION in KNOWN_VERSIONS[SEARCH]
 
 
 def test_options_are_flat_and_an_absent_group_is_none():

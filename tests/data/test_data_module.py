@@ -8,13 +8,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning import LightningDataModule
 
 from datamodules.files import open_files
 from qinco_lit.data import ground_truth as ground_truth_module
-from qinco_lit.data.data_module import VectorDataModule
+from qinco_lit.data.data_module import VectorDataModule, data_module
 from qinco_lit.vectors import write_vectors
 from qinco_lit.vectors.data_facts import DataSource
-from qinco_lit.vectors.unit_rows import unit_rows
+from qinco_lit.vectors.rows import unit_rows
 
 RNG = np.random.default_rng(5)
 TRAIN = RNG.integers(0, 256, (1000, 16)).astype(np.uint8)
@@ -312,3 +313,52 @@ def test_own_files_mistakes(files: dict[str, str], message: str):
     with pytest.raises(ValueError) as error:
         open_files(**files)  # type: ignore[arg-type]
     assert str(error.value) == message
+
+
+def test_arrays_stream_as_files_do(make, tmp_path: Path):
+    source = DataSource(
+        name="tiny", train=TRAIN[:900], val=TRAIN[900:], database=DATABASE, queries=torch.tensor(QUERIES)
+    )
+    data = VectorDataModule(source, num_val=1, batch_size=64, cache_dir=str(tmp_path / "none"))
+    data.prepare_data()
+    data.setup()
+    files = make()
+    for name in ("train_vectors", "val_vectors", "database", "queries", "ground_truth"):
+        np.testing.assert_array_equal(getattr(data, name)[:], getattr(files, name)[:])
+    for ours, theirs in zip(data.train_dataloader(), files.train_dataloader(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert not (tmp_path / "none").exists()  # nothing tells one array from another
+    wide = DataSource(name="tiny", train=TRAIN, val=TRAIN[:, :5])
+    with pytest.raises(ValueError, match=r"^val \(an array\) has dimension 5, train \(an array\) has 16: give files"):
+        VectorDataModule(wide).setup()
+
+
+class OwnDataModule(LightningDataModule):
+    """A user's own, which takes all of its options itself."""
+
+    def __init__(self, *, batch_size: int, seed: int, mine: str) -> None:
+        super().__init__()
+        self.given = (batch_size, seed, mine)
+
+
+def own_module(*, batch_size: int, mine: str) -> OwnDataModule:
+    return OwnDataModule(batch_size=batch_size, seed=7, mine=mine)
+
+
+def own_files(*, train: str, metric: str) -> DataSource:
+    return DataSource(name=metric, train=train)
+
+
+def test_each_gets_the_options_that_it_has(make, tmp_path: Path):
+    here = f"{__name__}."
+    own = data_module({"_target_": f"{here}OwnDataModule", "mine": "x"}, batch_size=3, seed=1)
+    assert own.given == (3, 1, "x")
+    own = data_module({"_target_": f"{here}own_module", "mine": "x"}, batch_size=3, seed=1)
+    assert own.given == (3, 7, "x")
+    make()
+    options = {"train": str(tmp_path / "train.bvecs"), "metric": "ip", "num_val": 40, "limit_train": 50}
+    data = data_module({"_target_": f"{here}own_files", **options}, batch_size=3, seed=1)
+    assert isinstance(data, VectorDataModule)
+    data.setup()
+    assert (data.name, data.metric, data.batch_size, data.seed) == ("ip", "ip", 3, 1)
+    assert (len(data.train_vectors), len(data.val_vectors)) == (50, 40)

@@ -22,6 +22,7 @@ class Served:
         length: whether the length is sent; without it the body comes in chunks.
         chunked: without it, and without the length, the end of the body is that of the connection.
         total: whether answers with a part say how long all of it is.
+        most: bytes that an answer with a part has at most.
         status: of the answer with all of the file.
         drop_after: bytes after which each of the next `drops` answers breaks off.
         statuses: answers (code) to give instead of the file, one after the other, before it; 0 is the file.
@@ -37,6 +38,7 @@ class Served:
     length: bool = True
     chunked: bool = True
     total: bool = True
+    most: int = 1 << 30
     status: int = 200
     drop_after: int = 0
     drops: int = 0
@@ -116,6 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
         if asked and served.ranges and (condition in (None, etag) or not served.conditional):
             low, _, high = asked.removeprefix("bytes=").partition("-")
             first, last, code = int(low), min(int(high) if high else size - 1, size - 1), 206
+            last = min(last, first + served.most - 1)
             if first >= size:
                 self._status(416)
                 return

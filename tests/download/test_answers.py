@@ -69,9 +69,17 @@ def test_a_server_that_refuses_everything_with_416(web, fetch):
         fetch(web.url("x"))
 
 
-def test_parts_of_an_unknown_whole_reach_to_its_end(web, fetch):
+def test_parts_of_an_unknown_whole_are_not_used(web, fetch):
     served = web.add("x", some_bytes(UNIT), total=False, drop_after=UNIT // 2, drops=1)
     assert fetch(web.url("x")).read_bytes() == served.content
+
+
+@pytest.mark.parametrize("total", [True, False])
+def test_a_server_that_gives_less_than_was_asked_for_is_asked_again(web, fetch, total):
+    served = web.add("x", some_bytes(2 * UNIT + 7), most=UNIT, total=total)
+    assert fetch(web.url("x")).read_bytes() == served.content
+    again = ["bytes=0-", f"bytes={UNIT}-", f"bytes={2 * UNIT}-"] if total else ["", ""]
+    assert served.requests == ["bytes=0-", *again]
 
 
 @pytest.mark.parametrize("length", ["\xb2", "-1", "9" * 5000, "1e3"])

@@ -13,7 +13,7 @@ from qinco_lit.codec import Codec
 from qinco_lit.commands.evaluate import evaluate
 from qinco_lit.evaluation.baselines import SETTINGS
 from qinco_lit.quantizers import build_quantizer
-from qinco_lit.vectors.unit_rows import unit_rows
+from qinco_lit.vectors.rows import unit_rows
 from tests.models import random_quantizer
 
 DIM, STEPS, CODEBOOK = 6, 3, 16

@@ -9,7 +9,7 @@ from jaxtyping import Float32
 from qinco_lit.evaluation import baselines
 from qinco_lit.evaluation.baselines import METHODS, SETTINGS, Baseline, trained_baseline
 from qinco_lit.metrics import mean_squared_error
-from qinco_lit.vectors.matrix import fingerprint, spaced_rows
+from qinco_lit.vectors.rows import fingerprint, spaced_rows
 
 
 def _vectors(num: int, dim: int, seed: int) -> Float32[np.ndarray, "num dim"]:

@@ -11,7 +11,7 @@ import pytest
 from qinco_lit.codec import Codec
 from qinco_lit.evaluation.codec_quantizer import CodecQuantizer
 from qinco_lit.evaluation.measure import RECALL_AT, Meter, TestSet, blocks
-from qinco_lit.evaluation.rate_curve import Dedicated, measure_rate_curve
+from qinco_lit.evaluation.rate_curve import measure_rate_curve
 from qinco_lit.progress import Progress
 from qinco_lit.quantizers import build_quantizer
 from tests.decoding import decode_distinct
@@ -169,7 +169,7 @@ class Counted:
 def test_figures_do_not_depend_on_the_blocks_and_every_vector_is_read_once() -> None:
     data, results = ready_data(), []
     quantizer = CodecQuantizer(small_codec(3))
-    dedicated = {2: Dedicated(Path("two"), CodecQuantizer(small_codec(2, 1)))}
+    dedicated = {2: CodecQuantizer(small_codec(2, 1))}
     for batch_size in (250, 64):
         database = Counted(data.database)
         test_set = TestSet(database, data.queries, data.ground_truth, "l2")

@@ -1,4 +1,4 @@
-"""Members with lists, indexed and searched: the exact stage is brute force in the reconstructions."""
+"""Members, with lists and without, indexed and searched: the exact stage is brute force in the reconstructions."""
 
 from collections.abc import Callable
 
@@ -14,26 +14,13 @@ EVERYTHING = (
 )  # fmt: skip
 
 
-WITH_LISTS = [name for name, member in MEMBERS.items() if member.has_lists]
-
-
-@pytest.fixture(scope="session", params=WITH_LISTS)
+@pytest.fixture(scope="session", params=MEMBERS)
 def indexed(request: pytest.FixtureRequest, walk_of: Callable[[str], Walk]) -> Walk:
     walk = walk_of(request.param)
-    assert _index(walk, "index") == ""
+    lists = [] if walk.member.has_lists else [f"num_lists={LISTS}"]
+    given = ("codec=@/codec", "codes=@/codes.h5", *DATA, *lists, "output=@/index", "device=cpu")
+    assert walk.qinco("index", *given) == ""
     return walk
-
-
-@pytest.mark.parametrize("name", [name for name in MEMBERS if name not in WITH_LISTS])
-def test_without_lists_there_is_nothing_to_index_by(name: str, walk_of: Callable[[str], Walk]) -> None:
-    walk = walk_of(name)
-    line = f"qinco: error: {name}/codec has no lists, so there is nothing to index by: train one with coarse=ivf\n"
-    assert _index(walk, "refused") == line
-    assert not walk.path("refused").exists()
-
-
-def _index(walk: Walk, output: str) -> str:
-    return walk.qinco("index", "codec=@/codec", "codes=@/codes.h5", *DATA, f"output=@/{output}", "device=cpu")
 
 
 def nearest(queries: np.ndarray, x_hat: np.ndarray, k: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 
 from datamodules.catalogue import CATALOGUE, describe
 from qinco_lit.vectors import write_vectors
-from qinco_lit.vectors.unit_rows import unit_rows
+from qinco_lit.vectors.rows import unit_rows
 
 
 @pytest.mark.parametrize(("name", "size"), [(name, size) for name, each in CATALOGUE.items() for size in each.sizes])

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from qinco_lit.metrics import pareto_front
+from qinco_lit.metrics import undominated
 from qinco_lit.reports.kit import texts
 from qinco_lit.reports.kit.plots import LOOKS, figure_bytes
 from qinco_lit.reports.kit.tables import Grid, csv_text
@@ -86,7 +86,7 @@ def test_a_front_is_what_nothing_dominates(seed):
     generator = random.Random(seed)
     choices = [0.0, 1.0, 2.0, 3.0, 4.0, math.inf, math.nan]
     points = [(generator.choice(choices), generator.choice(choices), place) for place in range(40)]
-    front = pareto_front(points, lambda point: point[0], lambda point: point[1])
+    front = undominated(points, lambda point: point[0], lambda point: point[1])
     known = [point for point in points if all(map(math.isfinite, point[:2]))]
     best = {
         point[:2]

@@ -13,7 +13,7 @@ from qinco_lit.search.decoders.pairwise import PairwiseDecoder
 from qinco_lit.search.index.bundle import Bundle
 from qinco_lit.search.index.faiss_index import add_codes, empty_index
 from qinco_lit.search.plain_scan import PlainScan
-from qinco_lit.vectors.unit_rows import unit_rows
+from qinco_lit.vectors.rows import unit_rows
 from tests.models import random_quantizer
 
 DIM, LISTS = 16, 12

@@ -12,7 +12,7 @@ import pytest
 
 from qinco_lit.coarse.centroids import train_centroids
 from qinco_lit.locks import only_writer
-from qinco_lit.published.centroids import read_centroids
+from qinco_lit.published import read_centroids
 from qinco_lit.vectors import open_vectors
 from tests.cli.conftest import qinco, refused  # noqa: F401 (fixtures)
 

@@ -11,8 +11,8 @@ from qinco_lit.coarse import centroids as module
 from qinco_lit.coarse.centroids import train_centroids
 from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.vectors import open_vectors
+from qinco_lit.vectors.code_info import check_centroids_reading
 from qinco_lit.vectors.data_facts import DataSource
-from qinco_lit.vectors.readings import check_centroids_reading
 from tests.cli.conftest import qinco, refused  # noqa: F401 (fixtures)
 
 DATA = ["data=files", "data.train=x.npy", "data.num_val=100"]

@@ -94,7 +94,7 @@ def test_through_the_commands(
     rng = np.random.default_rng(1)
     queries = np.float32(base[:50] + rng.normal(size=(50, DIM)))
     np.save(tmp_path / "queries.npy", queries)
-    data = data_of(inputs, queries_path=str(tmp_path / "queries.npy"))
+    data = data_of(inputs, queries=tmp_path / "queries.npy")
     encode_file(tmp_path / "codec", inputs / "base.npy", tmp_path / "codes.h5", packed=True, precision="float32")
     made = {"codec_dir": tmp_path / "codec", "codes": tmp_path / "codes.h5", "data": data, "device": "cpu"}
     small = {"num_list_codes": 1} if codec.codebook_size < 256 else {}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from qinco_lit.codec import Codec
-from qinco_lit.search.build import build_index as command
+from qinco_lit.search.build import job as command
 from qinco_lit.search.index import bundle as bundles
 from qinco_lit.search.index.bundle import load
 from qinco_lit.search.searcher import Searcher
@@ -301,7 +301,7 @@ def test_inputs_that_do_not_belong_together(build, inputs, tmp_path):
 WITHOUT_ROOM_THEN_KILLED = """
 import os, resource, signal, sys
 from qinco_lit.cli import main
-from qinco_lit.search.build import build_index as index
+from qinco_lit.search.build import job as index
 _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (22_000, most))  # EFBIG, as a full disk gives ENOSPC
 assert main(sys.argv[1:]) == 2

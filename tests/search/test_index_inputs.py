@@ -9,7 +9,7 @@ import pytest
 from qinco_lit.search.build.fit import more_vectors
 from qinco_lit.search.index.bundle import load
 from qinco_lit.vectors import open_codes, open_vectors
-from qinco_lit.vectors.unit_rows import unit_rows
+from qinco_lit.vectors.rows import unit_rows
 from tests.search.index_jobs import ROWS, TRAIN, VAL, contents, data_of, encode_file
 
 SEARCH = {"beam_size": 2, "precision": "float32"}

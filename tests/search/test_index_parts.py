@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from qinco_lit.commands import index as command
 from qinco_lit.search.build import fit as index_fit
+from qinco_lit.search.build import job as command
 from qinco_lit.search.build.work import IndexWork
 from tests.search.index_jobs import contents
 

@@ -226,7 +226,7 @@ def test_points_of_a_search_have_their_number_of_steps(
     build(pairwise=False)
     queries = np.load(inputs / "base.npy")[:60] + np.float32(0.1)
     np.save(tmp_path / "queries.npy", queries)
-    data = data_of(inputs, queries_path=str(tmp_path / "queries.npy"))
+    data = data_of(inputs, queries=tmp_path / "queries.npy")
     options: dict[str, Any] = {
         "index_dir": tmp_path / "index", "data": data, "output_dir": tmp_path / "out", "nprobe": [LISTS],
         "ef_search": [64], "num_additive": [64], "repeats": 1, "warmup": 0, "latency_queries": 0, "num_threads": 1,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from qinco_lit import Codec, Searcher
+from qinco_lit.commands.search import search
 from qinco_lit.search.index.bundle import load, save
 from qinco_lit.search.plain_scan import PlainScan
 from tests.search.index_jobs import ROWS, VAL, Build, contents, data_of, encode_file
@@ -113,7 +114,7 @@ def test_parts_and_kills_do_not_matter(
     monkeypatch.setattr("qinco_lit.search.build.plain_lists._PIECE_ROWS", 256)
     build("one", **plain, num_lists=10, on_disk=on_disk)
     with monkeypatch.context() as patch:
-        patch.setattr("qinco_lit.search.build.build_index.fit_decoders", lambda *_, **__: 1 / 0)
+        patch.setattr("qinco_lit.search.build.job.fit_decoders", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             build("three", **plain, num_lists=10, on_disk=on_disk, parts=3)
     pieces = sorted((tmp_path / "three.work" / "lists").iterdir())
@@ -152,7 +153,7 @@ def test_lists_that_cannot_be_are_one_line(build: Build, inputs: Path, tmp_path:
         ({**plain, "centroids": tmp_path / "wide.npy"}, rf"centroids have dimension {DIM + 1}, the vectors {DIM}"),
         ({"num_lists": 3}, rf"{inputs}/codec has {LISTS} lists of its own: leave num_lists and centroids out"),
         (
-            {**plain, "data": {"database_path": str(tmp_path / "reversed.npy")}},
+            {**plain, "data": {"database": tmp_path / "reversed.npy"}},
             r".*plain.h5 holds codes of other vectors than the database of data set files: row k of one must be .*",
         ),
     ):
@@ -160,3 +161,23 @@ def test_lists_that_cannot_be_are_one_line(build: Build, inputs: Path, tmp_path:
             build(**options)
         assert not list(tmp_path.glob("index*"))
     assert data_of(inputs) is not None
+
+
+def test_it_is_measured_next_to_indexes_of_faiss(
+    build: Build, inputs: Path, tmp_path: Path, plain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qinco_lit.commands.search.figure_bytes", lambda *_: b"")
+    build(**plain, num_lists=10, pairwise=False)
+    data = data_of(inputs, queries=inputs / "base.npy", cache_dir=str(tmp_path / "cache"))
+    record = search(
+        index_dir=tmp_path / "index", data=data, output_dir=tmp_path / "out", nprobe=[10], ef_search=[64],
+        num_additive=[ROWS], num_pairwise=[0], repeats=1, warmup=0, latency_queries=0, num_threads=1, recall_at=[1],
+        num_queries=60, baselines=["ivf_pq"], cache_dir=tmp_path / "cache",
+    )  # fmt: skip
+    base, codec = np.load(inputs / "base.npy"), Codec.load(tmp_path / "plain")
+    x_hat = codec.decode(codec.encode(base))
+    nearest_rows = ((base[:60, None] - x_hat[None]) ** 2).sum(-1).argmin(1)
+    (point,) = record["engines"]["qinco"]["points"]
+    assert point["recall_at_1"] == pytest.approx((nearest_rows == np.arange(60)).mean(), abs=0.04)  # ties
+    (baseline,) = record["engines"]["ivf_pq"]["points"]
+    assert baseline["recall_at_1"] > 0.1

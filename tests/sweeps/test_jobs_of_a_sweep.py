@@ -206,13 +206,13 @@ def test_finished_jobs_are_left_alone_and_others_resumed(qinco, monkeypatch, tmp
     """The work of `train` is replaced below the command, whose folders it finds."""
     calls = []
 
-    def train(_config, *, run_dir, resume, overrides, **_):
+    def train(*, run_dir, resume, overrides, **_):
         calls.append((run_dir.name, resume, bool(overrides)))
         return 1.0
 
-    monkeypatch.setattr("qinco_lit.commands.train.train", train)
+    monkeypatch.setattr("qinco_lit.training.job.train_in_folder", train)
     command = [*BEAM, "model.beam_size=1,2,4", "data=files", "data.train=train.npy", "hydra.sweep.dir=sweep"]
-    monkeypatch.setattr("qinco_lit.cli.table._data_module", lambda *_, **__: None)
+    monkeypatch.setattr("qinco_lit.data.data_module.data_module", lambda *_, **__: None)
     assert qinco(*command).code == 0
     assert calls == [("0", False, True), ("1", False, True), ("2", False, True)]
     (tmp_path / "sweep" / "0" / "summary.json").write_text(json.dumps({"state": "finished", "best_val_mse": 3.5}))

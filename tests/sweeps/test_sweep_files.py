@@ -10,7 +10,8 @@ import pytest
 from hydra import version
 
 from qinco_lit.cli import JOBS
-from qinco_lit.cli.jobs import _checked_config, _open_hydra, _parse
+from qinco_lit.cli.hydra_adapter import opened, parsed
+from qinco_lit.cli.jobs import _checked_config
 from qinco_lit.cli.sweeps import Sweep
 from tests.sweeps.conftest import REPOSITORY, SWEEPS
 
@@ -24,8 +25,8 @@ def _jobs(name: str, *overrides: str) -> list[tuple[list[str], dict[str, Any]]]:
     found = []
     version.setbase("1.3")
     args = argparse.Namespace(config_path=None, config_dir=str(SWEEPS), config_name=name)
-    with _open_hydra("train", args) as hydra:
-        sweep = Sweep(hydra, name, _parse(hydra, list(overrides)))
+    with opened("train", args) as hydra:
+        sweep = Sweep(hydra, name, parsed(hydra, list(overrides)))
         assert sweep.is_asked_for
         for job in sweep.jobs():
             config = _checked_config(hydra, name, job)

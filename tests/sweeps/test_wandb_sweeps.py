@@ -10,7 +10,8 @@ import yaml
 from hydra import version
 
 from qinco_lit.cli import JOBS
-from qinco_lit.cli.jobs import _checked_config, _open_hydra, _parse
+from qinco_lit.cli.hydra_adapter import opened, parsed
+from qinco_lit.cli.jobs import _checked_config
 from qinco_lit.cli.sweeps import Sweep
 from qinco_lit.training.wandb_run import flatten
 from tests.sweeps.conftest import REPOSITORY, SWEEPS
@@ -67,10 +68,10 @@ def test_what_an_agent_runs_composes(path, monkeypatch):
             assert (arguments[0], arguments[2]) == ("-cd", "-cn")
             options.config_dir, options.config_name = str(REPOSITORY / arguments[1]), arguments[3]
             del arguments[:4]
-        with _open_hydra("train", options) as hydra:
+        with opened("train", options) as hydra:
             name = options.config_name or "train"
             config = _checked_config(hydra, name, arguments)
-            settings = Sweep(hydra, name, _parse(hydra, arguments))
+            settings = Sweep(hydra, name, parsed(hydra, arguments))
         JOBS["train"].check(config)
         assert not settings.is_asked_for
         assert str(settings.settings.run.dir) == "multirun/wandb/sweep1/run2"

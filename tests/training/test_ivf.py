@@ -279,10 +279,15 @@ def test_lists_are_found_first_as_qinco_centroids_finds_them(small: list[str], t
     assert main(["train", *small, *given]) == 0
     data = [option for option in small if option.startswith("data")]
     assert main(["centroids", *data, "num_lists=24", f"output={tmp_path / 'c.npy'}"]) == 0
-    assert (tmp_path / "run" / "centroids.npy").read_bytes() == (tmp_path / "c.npy").read_bytes()
+    assert (tmp_path / "run" / "coarse" / "centroids.npy").read_bytes() == (tmp_path / "c.npy").read_bytes()
     changed = [option.replace("24", "12") for option in given]
+    assert main(["train", *small, *changed]) == 2
     assert main(["train", *small, *changed, "overwrite=true"]) == 0
-    assert len(np.load(tmp_path / "run" / "centroids.npy")) == Codec.load(tmp_path / "run" / "codec").num_lists == 12
+    assert (
+        len(np.load(tmp_path / "run" / "coarse" / "centroids.npy"))
+        == Codec.load(tmp_path / "run" / "codec").num_lists
+        == 12
+    )
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_resumed_equals_uninterrupted(
     assert not (stopped / "codec").exists()
     checkpoint = torch.load(stopped / "checkpoints" / "last.ckpt", weights_only=True)
     assert not [key for key in checkpoint["state_dict"] if "coarse" in key]  # a file has them
-    found = stopped / "centroids.npy"
+    found = stopped / "coarse" / "centroids.npy"
     assert found.exists() == (family == "lists found first")
     kept = found.stat().st_mtime_ns if found.exists() else None
     assert main(["train", f"resume={stopped}"]) == 0

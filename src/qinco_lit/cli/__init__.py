@@ -13,12 +13,15 @@ import shlex
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from qinco_lit.cli.jobs import raise_mistake, run_job
+from qinco_lit.cli.hydra_adapter import raise_mistake
+from qinco_lit.cli.jobs import run_job
+from qinco_lit.cli.spec import Job
 from qinco_lit.cli.streams import forgiving_streams
 from qinco_lit.cli.sweeps import UserError
-from qinco_lit.cli.table import JOBS, TOOLS, Job, Tool
-from qinco_lit.mistakes import in_one_line
+from qinco_lit.cli.table import JOBS, TOOLS, Tool
+from qinco_lit.mistakes import in_one_line, is_meant
 from qinco_lit.options import unknown
 
 __all__ = ["JOBS", "TOOLS", "Job", "Tool", "main"]
@@ -43,8 +46,10 @@ def _run(arguments: list[str]) -> int:
     try:
         with _own_logging():
             return _dispatch(arguments)
-    except (UserError, ValueError, OSError) as error:
-        return _report((isinstance(error, UserError) and error.__cause__) or error)
+    except UserError as error:
+        return _report(error.__cause__ or error, error.log)
+    except (ValueError, OSError) as error:
+        return _report(error)
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns Ctrl-C into SystemExit(1)
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
@@ -99,8 +104,11 @@ def _overview() -> str:
     return f"qinco COMMAND ...\n\n{lines}\n\n{advice}\n"
 
 
-def _report(error: BaseException) -> int:
+def _report(error: BaseException, log: Path | None = None) -> int:
+    """Say a mistake in one line; of one that nobody meant to report, where to find the traceback."""
     if os.environ.get("QINCO_DEBUG") == "1":
         traceback.print_exception(error)
-    sys.stderr.write(f"qinco: error: {in_one_line(error)}\n")
+    where = "QINCO_DEBUG=1 shows the traceback" if log is None else f"the traceback is in {log}"
+    hint = "" if is_meant(error) else f" ({type(error).__name__}, unexpected: {where})"
+    sys.stderr.write(f"qinco: error: {in_one_line(error)}{hint}\n")
     return 2

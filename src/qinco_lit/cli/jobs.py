@@ -8,10 +8,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from qinco_lit.cli.quoting import explained, quoted
+from qinco_lit.cli import hydra_adapter
+from qinco_lit.cli.groups import GONE, NEEDS_PARTS, NO_OPTIONS
+from qinco_lit.cli.hydra_adapter import compose, explained, opened, parsed, quoted
 from qinco_lit.cli.run_folders import UNTYPED, is_first_process, place, recorded
+from qinco_lit.cli.spec import Job
 from qinco_lit.cli.sweeps import (
     FAILED,
     REPORT,
@@ -21,22 +24,21 @@ from qinco_lit.cli.sweeps import (
     failure,
     raise_if_missing,
 )
-from qinco_lit.cli.table import JOBS, Job
+from qinco_lit.cli.table import JOBS
 from qinco_lit.cli.tracking import is_multirun
-from qinco_lit.commands.checks import GONE, NEEDS_PARTS, NO_OPTIONS
-from qinco_lit.mistakes import in_one_line, remove_if_unused, users_mistake
+from qinco_lit.mistakes import in_one_line, is_meant, remove_if_unused, users_mistake
 from qinco_lit.options import unknown, unknown_key
 from qinco_lit.run_folder import TYPED, only_process
 
 if TYPE_CHECKING:
-    from hydra._internal.hydra import Hydra
     from hydra.conf import HydraConf
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
+    from qinco_lit.cli.hydra_adapter import Hydra
+
 log = logging.getLogger(__name__)
 
-CONFIG_PATH = "pkg://qinco_lit.conf"
 SAVED_CONFIG = Path(TYPED) / "config.yaml"
 # Overrides that make a saved config, which holds no settings of Hydra, run in its folder and leave that as it is.
 _RESUME_SETTINGS = ["hydra/job_logging=qinco", "hydra.job.name=train", "hydra.output_subdir=null"]
@@ -61,25 +63,9 @@ class _Start:
     started_in: Path | None = None
 
 
-def raise_mistake(parser: argparse.ArgumentParser, message: str) -> NoReturn:  # noqa: ARG001 (takes a parser's place)
-    """What a parser does with arguments it cannot use: raise ValueError."""
-    raise ValueError(message)
-
-
 def run_job(name: str, arguments: list[str]) -> None:
     """Run a job with its command line. Raises ValueError, OSError or UserError for a user's mistake."""
-    from hydra import version
-    from hydra._internal.utils import _run_hydra, get_args_parser  # hydra.main's own; sys.argv stays what DDP re-runs
-    from hydra.core.global_hydra import GlobalHydra
-    from omegaconf import OmegaConf
-
-    version.setbase("1.3")
-    OmegaConf.register_new_resolver(
-        "qinco_choices", lambda group: ", ".join(GlobalHydra.instance().config_loader().get_group_options(group)),
-        replace=True,
-    )  # fmt: skip
-    parser = get_args_parser()
-    parser.error = raise_mistake.__get__(parser)  # type: ignore[method-assign]
+    parser = hydra_adapter.parser()
     args = parser.parse_intermixed_args(arguments)
     job, start = JOBS[name], _prepare(name, args)
 
@@ -87,7 +73,7 @@ def run_job(name: str, arguments: list[str]) -> None:
         return _run_task(job, config, start, trains=name == "train")
 
     with contextlib.nullcontext() if start.sweep_dir is None else only_process(start.sweep_dir):
-        _run_hydra(args=args, args_parser=parser, task_function=task, config_path=CONFIG_PATH, config_name=name)
+        hydra_adapter.run(name, args, parser, task)
 
 
 def _run_task(job: Job, config: "DictConfig", start: _Start, *, trains: bool) -> float | None:
@@ -110,13 +96,24 @@ def _run_task(job: Job, config: "DictConfig", start: _Start, *, trains: bool) ->
             return None
         if mistake is None:
             raise
-        if start.may_be_removed and is_first_process():
+        log_file = _logged(mistake)
+        if start.may_be_removed and is_first_process() and is_meant(mistake):
             remove_if_unused(run_dir, own_files)
-        raise UserError from mistake
+        raise UserError(log_file) from mistake
     except KeyboardInterrupt:
         if is_multirun(settings):
             log.warning("the rest of the sweep: the same command with hydra.sweep.dir=%s", settings.sweep.dir)
         raise
+
+
+def _logged(mistake: BaseException) -> Path | None:
+    """Write where a mistake comes from to the job's log, and nothing to the terminal; return that file."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            what = (type(mistake), mistake, mistake.__traceback__)
+            handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, "%s", (in_one_line(mistake),), what))
+            return Path(handler.baseFilename)
+    return None
 
 
 @contextlib.contextmanager
@@ -165,11 +162,11 @@ def _prepare(name: str, args: argparse.Namespace) -> _Start:
         if "=" not in override and not override.startswith("~"):
             raise ValueError(f"{override} is not of the form KEY=VALUE or GROUP=CHOICE")
     try:
-        with _open_hydra(name, args) as hydra:
+        with opened(name, args) as hydra:
             started_in = _resume(hydra, args) if name == "train" else None
             if started_in is None:
                 return _check(name, hydra, args)
-        with _open_hydra(name, args) as hydra:
+        with opened(name, args) as hydra:
             start = _check(name, hydra, args)
             start.started_in = started_in
             return start
@@ -180,7 +177,7 @@ def _prepare(name: str, args: argparse.Namespace) -> _Start:
 def _check(name: str, hydra: "Hydra", args: argparse.Namespace) -> _Start:
     from hydra.core.hydra_config import HydraConfig
 
-    config_name, overrides = args.config_name or name, _parse(hydra, args.overrides)
+    config_name, overrides = args.config_name or name, parsed(hydra, args.overrides)
     check_launcher(overrides, hydra.config_loader.get_group_options("hydra/launcher"))
     is_run = not (args.help or args.cfg or args.info)
     sweep = _sweep(hydra, config_name, overrides) if is_run else None
@@ -224,36 +221,9 @@ def _sweep(hydra: "Hydra", config_name: str, overrides: list["Override"]) -> Swe
         return None  # else the check of a single job says what is wrong
 
 
-@contextlib.contextmanager
-def _open_hydra(name: str, args: argparse.Namespace) -> Iterator["Hydra"]:
-    from hydra._internal.hydra import Hydra
-    from hydra._internal.utils import create_config_search_path
-    from hydra.core.config_search_path import SearchPathQuery
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.hydra_config import HydraConfig
-
-    search_path = create_config_search_path(args.config_path or CONFIG_PATH)
-    if args.config_dir is not None:
-        folder = Path(args.config_dir).absolute()
-        if not folder.is_dir():
-            raise ValueError(f"-cd {args.config_dir}: no such folder")
-        search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
-    try:
-        yield Hydra.create_main_hydra2(name, search_path)
-    finally:
-        GlobalHydra.instance().clear()
-        HydraConfig.instance().cfg = None
-
-
-def _parse(hydra: "Hydra", overrides: list[str]) -> list["Override"]:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    return OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(overrides)
-
-
 def _resume(hydra: "Hydra", args: argparse.Namespace) -> Path | None:
     """With resume=, point the command line at that run's saved config; return the folder where it was started."""
-    overrides = _parse(hydra, args.overrides)
+    overrides = parsed(hydra, args.overrides)
     folder = next((o.value() for o in overrides if o.key_or_group == "resume"), None)
     if folder is None:
         return None
@@ -295,21 +265,21 @@ def _checked_config(hydra: "Hydra", config_name: str, overrides: list[str]) -> d
     """Return the job's config in plain values; ValueError names unknown choices and keys in the house's words."""
     from hydra.errors import HydraException
 
-    parsed = _parse(hydra, overrides)
-    options = {o.key_or_group: hydra.config_loader.get_group_options(o.key_or_group) for o in parsed}
-    choices = [o for o in parsed if options[o.key_or_group] and not o.is_delete()]
+    typed = parsed(hydra, overrides)
+    options = {o.key_or_group: hydra.config_loader.get_group_options(o.key_or_group) for o in typed}
+    choices = [o for o in typed if options[o.key_or_group] and not o.is_delete()]
     for override in choices:
         value = "null" if override.value() is None else override.value()
         if isinstance(value, str | int | float) and value not in options[override.key_or_group]:
             raise unknown("choice", f"{override.key_or_group}={value}", options[override.key_or_group])
-    for override in parsed:
+    for override in typed:
         if override.key_or_group in NO_OPTIONS:
             raise ValueError(f"{override.key_or_group} is no option: {NO_OPTIONS[override.key_or_group]}")
     try:
-        return _plain(_compose(hydra, config_name, overrides))
+        return _plain(compose(hydra, config_name, overrides))
     except HydraException:
-        known = _compose(hydra, config_name, [o.input_line or "" for o in choices])
-        for override in parsed:
+        known = compose(hydra, config_name, [o.input_line or "" for o in choices])
+        for override in typed:
             model = known.get("model")
             if override.key_or_group in NEEDS_PARTS and model is not None and "num_parts" not in model:
                 raise ValueError(
@@ -322,22 +292,9 @@ def _checked_config(hydra: "Hydra", config_name: str, overrides: list[str]) -> d
         raise
 
 
-def _compose(hydra: "Hydra", config_name: str, overrides: list[str]) -> "DictConfig":
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    config = hydra.compose_config(config_name, overrides, RunMode.RUN)
-    HydraConfig.instance().set_config(config)  # for ${hydra:...} in values
-    return config
-
-
 def _plain(config: "DictConfig") -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
-    job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    values = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
-    assert isinstance(values, dict)
+    values = hydra_adapter.plain(config)
     for group, _, name in (option.partition(".") for option in GONE):
         if isinstance(values.get(group), dict):
             values[group].pop(name, None)
-    return {str(key): value for key, value in values.items()}
+    return values

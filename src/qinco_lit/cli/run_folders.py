@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from qinco_lit.cli.quoting import quoted
+from qinco_lit.cli.hydra_adapter import quoted
 from qinco_lit.run_folder import TYPED, made, only_process, reserved, staged_record, take_record
 
 if TYPE_CHECKING:

@@ -8,19 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qinco_lit.atomic import write_atomically
+from qinco_lit.cli.hydra_adapter import parsed, split_jobs
 from qinco_lit.cli.run_folders import UNTYPED, is_first_process
-from qinco_lit.mistakes import in_one_line, users_mistake
+from qinco_lit.mistakes import in_one_line, is_meant, users_mistake
 from qinco_lit.run_folder import TYPED, check_can_be_made, check_unused
 
 if TYPE_CHECKING:
-    from hydra._internal.hydra import Hydra
     from hydra.core.override_parser.types import Override
+    from hydra.experimental.callback import Callback
+    from omegaconf import DictConfig
+
+    from qinco_lit.cli.hydra_adapter import Hydra
 
 log = logging.getLogger(__name__)
 
 FAILED = "failed.txt"  # in the folder of a job of a sweep that failed: why, in one line
 # Lets Hydra report failed jobs at the end of a sweep.
-REPORT = "+hydra.callbacks.qinco_failures._target_=qinco_lit.cli.sweep_report.ReportFailures"
+REPORT = "+hydra.callbacks.qinco_failures._target_=qinco_lit.cli.sweeps.failures_reporter"
 # Launchers of Hydra that are packages of their own, and the extra of ours that brings them.
 _PLUGINS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}
 # Of a job's config, what may be another one when its sweep is gone on with.
@@ -28,7 +32,15 @@ _MAY_CHANGE = ("logger", "choices", "resume", "data_dir", *UNTYPED)
 
 
 class UserError(BaseException):
-    """Carries a user's mistake through Hydra, which would add lines of its own to an Exception."""
+    """Carries a user's mistake through Hydra, which would add lines of its own to an Exception.
+
+    Args:
+        log: where its traceback was written.
+    """
+
+    def __init__(self, log: Path | None = None) -> None:
+        super().__init__()
+        self.log = log
 
 
 class Sweep:
@@ -52,12 +64,9 @@ class Sweep:
         self._hydra, self._overrides = hydra, overrides
 
     def _parsed(self) -> list["Override"]:
-        from hydra.core.override_parser.overrides_parser import OverridesParser
-
         sweeper = self.settings.sweeper
         params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()] if self._is_basic else []
-        parser = OverridesParser.create(config_loader=self._hydra.config_loader)
-        return [*parser.parse_overrides(params), *self._overrides]
+        return [*parsed(self._hydra, params), *self._overrides]
 
     @property
     def _is_basic(self) -> bool:  # other sweepers have a syntax of their own
@@ -84,11 +93,7 @@ class Sweep:
 
     def jobs(self) -> list[list[str]]:
         """Overrides of all jobs, in the order of their numbers; none for a sweeper that decides as it goes."""
-        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
-        if not self._is_basic:
-            return []
-        return BasicSweeper.split_arguments(self._parsed(), None)[0]
+        return split_jobs(self._parsed()) if self._is_basic else []
 
     def check_folder(self, compose: Callable[[list[str]], dict[str, Any]]) -> None:
         """Where the sweep's folder holds jobs, let them be the same ones: they are gone on with. Raises ValueError.
@@ -273,11 +278,30 @@ def num_devices(trainer: Mapping[str, Any]) -> int:
 def failure(error: Exception, run_dir: Path, job: str) -> None:
     """Record why a job of a sweep failed; the others go on. A bug's traceback goes to the job's log."""
     mistake = users_mistake(error)
+    is_bug = mistake is None or not is_meant(mistake)
     reason = in_one_line(mistake) if mistake is not None else f"{type(error).__name__}: {in_one_line(error)}"
-    log.error("job %s failed: %s", run_dir.name, reason, exc_info=error if mistake is None else None)
+    log.error("job %s failed: %s", run_dir.name, reason, exc_info=error if is_bug else None)
     if is_first_process():
-        hint = "" if mistake is not None else f" (the traceback is in {run_dir / f'{job}.log'})"
+        hint = f" (the traceback is in {run_dir / f'{job}.log'})" if is_bug else ""
         write_atomically(run_dir / FAILED, f"{reason}{hint}\n")
+
+
+def failures_reporter() -> "Callback":
+    """What Hydra calls at the end of a sweep; it raises UserError, naming the jobs that failed in whichever process."""
+    from hydra.experimental.callback import Callback
+
+    class ReportFailures(Callback):
+        def on_multirun_end(self, config: "DictConfig", **_: Any) -> None:
+            folder = Path(str(config.hydra.sweep.dir))
+            jobs = sorted(folder.glob(f"*/{FAILED}"), key=lambda path: (len(path.parent.name), path.parent.name))
+            if not jobs:
+                return
+            count = len([path for path in folder.iterdir() if path.is_dir() and path.name.isdigit()])
+            reasons = "; ".join(f"{path.parent.name}: {path.read_text().strip()}" for path in jobs)
+            again = f"the same command with hydra.sweep.dir={folder} tries them again"
+            raise UserError from ValueError(f"{len(jobs)} of {count} jobs failed ({reasons}); {again}")
+
+    return ReportFailures()
 
 
 class Earlier(NamedTuple):

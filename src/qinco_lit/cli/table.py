@@ -1,4 +1,4 @@
-"""The commands: what each is called, how its options are checked, and what it runs."""
+"""The commands: what each is called, what it runs, and what of it no signature says."""
 
 import argparse
 from collections.abc import Callable
@@ -8,9 +8,19 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from qinco_lit.cli import groups
 from qinco_lit.cli.run_folders import UNTYPED, typed_overrides
+from qinco_lit.cli.spec import (
+    Spec,
+    Supply,
+    data_facts,
+    data_module,
+    missing_data,
+    option,
+    rows,
+)
 from qinco_lit.cli.sweeps import Earlier, earlier_attempt
-from qinco_lit.cli.tracking import describe_run, is_multirun
+from qinco_lit.cli.tracking import is_multirun
 from qinco_lit.commands import (
     compare,
     download,
@@ -20,27 +30,7 @@ from qinco_lit.commands import (
     truncate,
     verify,
 )
-from qinco_lit.commands.checks import (
-    check_centroids,
-    check_decode,
-    check_encode,
-    check_evaluate,
-    check_index,
-    check_plan,
-    check_reproduce,
-    check_search,
-    check_train,
-)
 from qinco_lit.mistakes import remove_if_unused
-
-
-@dataclass(frozen=True)
-class Job:
-    """A Hydra command: `check` raises ValueError for options that cannot work, `run` does the work."""
-
-    summary: str
-    check: Callable[[dict[str, Any]], None]
-    run: Callable[[dict[str, Any], Path], float | None]
 
 
 @dataclass(frozen=True)
@@ -52,159 +42,42 @@ class Tool:
     run: Callable[[argparse.Namespace], None]
 
 
-def _data_module(config: dict[str, Any], **arguments: int) -> Any:
-    from qinco_lit.data.data_module import data_module
+class _Training(Spec):
+    """The job that is resumed, overwrites on request, and gives sweeps a value to minimize."""
 
-    return data_module(config["data"], **arguments)
+    def run(self, config: dict[str, Any], run_dir: Path) -> float | None:
+        from hydra.core.hydra_config import HydraConfig
+
+        settings, earlier = HydraConfig.get(), Earlier()
+        typed, overwrite = _overrides(config, run_dir), False
+        if is_multirun(settings):  # the same sweep again goes on with its jobs
+            earlier = earlier_attempt(run_dir, typed)
+        else:
+            overwrite = bool(config.get("overwrite"))
+        if earlier.result is not None:
+            return earlier.result
+        error: float = self.call(
+            {name: value for name, value in config.items() if name not in UNTYPED},
+            run_dir,
+            resume=config["resume"] is not None or earlier.has_checkpoint,
+            overwrite=overwrite,
+            overrides=[] if earlier.has_checkpoint else typed,
+        )
+        if config["trainer"].get("fast_dev_run") and not is_multirun(settings):
+            remove_if_unused(run_dir, {".hydra", f"{settings.job.name}.log"})
+        return error
 
 
-def _train(config: dict[str, Any], run_dir: Path) -> float | None:
+def _overrides(config: dict[str, Any], run_dir: Path) -> list[str]:  # noqa: ARG001 (a Supply)
     from hydra.core.hydra_config import HydraConfig
 
-    from qinco_lit.commands.train import train
-
-    settings, earlier = HydraConfig.get(), Earlier()
-    typed, overwrite = typed_overrides([str(override) for override in settings.overrides.task]), False
-    if is_multirun(settings):  # the same sweep again goes on with its jobs
-        earlier = earlier_attempt(run_dir, typed)
-    else:
-        overwrite = bool(config.get("overwrite"))
-    config = {name: value for name, value in config.items() if name not in UNTYPED}
-    if earlier.result is not None:
-        return earlier.result
-    describe_run(config, settings, run_dir)
-    error = train(
-        config,
-        data=_data_module(config, batch_size=config["recipe"]["batch_size"], seed=config["seed"]),
-        run_dir=run_dir,
-        resume=config["resume"] is not None or earlier.has_checkpoint,
-        overwrite=overwrite,
-        overrides=[] if earlier.has_checkpoint else typed,
-    )
-    if config["trainer"].get("fast_dev_run") and not is_multirun(settings):
-        remove_if_unused(run_dir, {".hydra", f"{settings.job.name}.log"})
-    return error
+    return typed_overrides([str(override) for override in HydraConfig.get().overrides.task])
 
 
-def _evaluate(config: dict[str, Any], run_dir: Path) -> None:
+def _scale_name(config: dict[str, Any], run_dir: Path) -> str:  # noqa: ARG001 (a Supply)
     from hydra.core.hydra_config import HydraConfig
 
-    from qinco_lit.commands.evaluate import evaluate
-
-    describe_run(config, HydraConfig.get(), run_dir)
-    others = ("codec", "data", "data_dir", "cache_dir", "choices")
-    options = {name: value for name, value in config.items() if name not in others}
-    evaluate(
-        codec_dir=Path(config["codec"]),
-        data=_data_module(config, batch_size=config["batch_size"]),
-        output_dir=run_dir,
-        cache_dir=Path(config["cache_dir"]),
-        config=config,
-        **options,
-    )
-
-
-def _centroids(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all of it goes to output=)
-    from qinco_lit.commands.centroids import centroids
-    from qinco_lit.vectors import open_vectors
-
-    if config["input"] is not None:
-        vectors = open_vectors(config["input"])
-    else:
-        data = _data_module(config)
-        data.prepare_data()
-        data.setup("fit")
-        vectors = data.train_vectors
-    centroids(config, vectors)
-
-
-def _encode(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all of it goes to output=)
-    from qinco_lit.encoding.encode_file import encode
-    from qinco_lit.vectors import open_vectors
-
-    if config["input"] is not None:
-        vectors = open_vectors(config["input"])
-    else:
-        data = _data_module(config)
-        data.prepare_data()
-        data.setup("predict")
-        vectors = data.database
-    others = ("codec", "input", "data", "data_dir", "output")
-    options = {name: value for name, value in config.items() if name not in others}
-    encode(codec=Path(config["codec"]), vectors=vectors, output=Path(config["output"]), **options)
-
-
-def _decode(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all of it goes to output=)
-    from qinco_lit.encoding.decode_file import decode_file
-
-    options = {name: value for name, value in config.items() if name not in ("codec", "codes", "output")}
-    decode_file(config["codec"], config["codes"], config["output"], **options)
-
-
-def _index(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all of it goes to output=)
-    from qinco_lit.commands.index import index
-
-    names = ("training_codes", "ids", "centroids")
-    paths: dict[str, Any] = {name: None if config[name] is None else Path(config[name]) for name in names}
-    others = ("codec", "codes", "data", "data_dir", "output", *paths)
-    options = {name: value for name, value in config.items() if name not in others}
-    index(
-        codec_dir=Path(config["codec"]),
-        codes=Path(config["codes"]),
-        data=_data_module(config),
-        output=Path(config["output"]),
-        **paths,
-        **options,
-    )
-
-
-def _search(config: dict[str, Any], run_dir: Path) -> None:
-    from hydra.core.hydra_config import HydraConfig
-
-    from qinco_lit.commands.search import search
-
-    describe_run(config, HydraConfig.get(), run_dir)
-    others = ("index", "data", "data_dir", "cache_dir", "choices")
-    options = {name: value for name, value in config.items() if name not in others}
-    search(
-        index_dir=Path(config["index"]),
-        data=_data_module(config),
-        output_dir=run_dir,
-        cache_dir=Path(config["cache_dir"]),
-        config=config,
-        **options,
-    )
-
-
-def _plan(config: dict[str, Any], run_dir: Path) -> None:
-    from qinco_lit.commands.plan import plan
-
-    others = ("codec", "input", "data", "data_dir", "trainer")
-    options = {name: value for name, value in config.items() if name not in others}
-    plan(
-        data=_data_facts(config),
-        codec_dir=None if config["codec"] is None else Path(config["codec"]),
-        max_epochs=config["trainer"]["max_epochs"],
-        output_dir=run_dir,
-        **options,
-    )
-
-
-def _data_facts(config: dict[str, Any]) -> Any:
-    """What is known of the data: from `describe` next to the data set's `_target_`, or from its files."""
-    from qinco_lit.planning.plan import facts_of_file, facts_of_module
-    from qinco_lit.vectors import open_vectors
-
-    if config["input"] is not None:
-        return facts_of_file(open_vectors(config["input"]))
-    options = {name: value for name, value in config["data"].items() if not name.startswith("_")}
-    module = import_module(str(config["data"]["_target_"]).rpartition(".")[0])
-    if hasattr(module, "describe"):
-        return module.describe(**options)
-    data = _data_module(config)
-    data.prepare_data()
-    data.setup("predict")
-    return facts_of_module(data)
+    return str(HydraConfig.get().runtime.choices["scale"])
 
 
 def _download(options: argparse.Namespace) -> None:
@@ -227,35 +100,151 @@ def _published_sets(data_dir: Path) -> dict[str, download.PublishedSet]:
     return sets
 
 
-def _reproduce(config: dict[str, Any], run_dir: Path) -> None:  # noqa: ARG001 (all of it goes to output=)
-    from hydra.core.hydra_config import HydraConfig
+def _check_encode(config: groups.Options) -> None:
+    from qinco_lit.encoding.shards import check_output
 
-    from qinco_lit.cli.missing_data import missing_data
-    from qinco_lit.commands.reproduce import reproduce
-
-    settings, data_dir = HydraConfig.get(), str(config["data_dir"])
-    options = {name: value for name, value in config.items() if name not in ("output", "data_dir")}
-    reproduce(
-        **options,
-        scale_name=str(settings.runtime.choices["scale"]),
-        output=Path(config["output"]),
-        find_missing=lambda data: missing_data(data, data_dir),
-        environment={"QINCO_DATA": data_dir},
-        overrides=[str(override) for override in settings.overrides.task],
-    )
+    check_output(Path(config["output"]))
+    groups.check_codec(config)
 
 
-JOBS = {
-    "train": Job("train a quantizer on vectors (python train.py is the same)", check_train, _train),
-    "evaluate": Job("measure a trained codec next to PQ, OPQ, RQ and LSQ", check_evaluate, _evaluate),
-    "centroids": Job("find the centroids of an index's lists by k-means, resumable", check_centroids, _centroids),
-    "encode": Job("turn a file of vectors into a store of codes, resumable, on many devices", check_encode, _encode),
-    "decode": Job("turn a store of codes back into vectors", check_decode, _decode),
-    "index": Job("build an index to search from a store of codes, resumable", check_index, _index),
-    "search": Job("recall against speed of an index, next to those of faiss, resumable", check_search, _search),
-    "plan": Job("time, disk and memory for a whole data set, from short measurements", check_plan, _plan),
-    "reproduce": Job("run the experiments of the papers and report ours next to theirs", check_reproduce, _reproduce),
-}
+def _check_centroids(config: groups.Options) -> None:
+    from qinco_lit.coarse.centroids import check_output
+
+    check_output(Path(config["output"]))
+
+
+def _check_reproduce(config: groups.Options) -> None:
+    from qinco_lit.commands.reproduce import check_launcher
+    from qinco_lit.reproducing.scale import read_scale
+    from qinco_lit.reproducing.tasks import choose, expand
+
+    check_launcher(config["launcher"])
+    choose(expand(read_scale(config["scale"])), config["only"])
+
+
+_DATA_DIR = {"data_dir": str}  # read by configs of data sets
+_EITHER_INPUT = "give either input=FILE, any file of vectors, or data=CHOICE, the {} of a data set"
+_EITHER_CODEC = "give either codec=DIR, the codec/ folder of a training run, or model=CHOICE, untrained"
+_DATA, _LOGGER = {"data": groups.check_data}, {"logger": groups.check_logger()}
+_RUN_DIR: Supply = lambda _, run_dir: run_dir  # noqa: E731
+_CONFIG: Supply = lambda config, _: config  # noqa: E731
+_MEASURES = {"output_dir": _RUN_DIR, "config": _CONFIG}
+_CENTROIDS = "is required: qinco centroids data=CHOICE num_lists=N output=FILE.npy"
+_ENCODE = "is required: qinco encode codec=DIR input=FILE output=FILE.h5"
+_DECODE = "is required: qinco decode codec=DIR codes=FILE.h5 output=FILE.fvecs"
+_INDEX = "is required: qinco index codec=DIR codes=FILE.h5 data=CHOICE output=DIR"
+
+_SPECS: dict[str, Spec] = {
+    "train": _Training(
+        "train a quantizer on vectors (python train.py is the same)",
+        "qinco_lit.training.job:train_in_folder",
+        supplied={
+            "data": partial(data_module, batch_size="recipe.batch_size", seed="seed"),
+            "centroids_path": option("coarse.centroids", Path),
+            "num_lists": option("coarse.num_lists"),
+            "config": _CONFIG,
+            "run_dir": _RUN_DIR,
+            "advice": lambda _, run_dir: f"go on with: qinco train resume={run_dir}",
+            **dict.fromkeys(("resume", "overwrite", "overrides")),  # `_Training.run` gives them
+        },
+        typed={**_DATA_DIR, "resume": str | None, "overwrite": bool},
+        groups={
+            **_DATA, "model": groups.check_model, "coarse": groups.check_coarse, "recipe": groups.check_recipe,
+            "trainer": lambda _: None, "logger": groups.check_logger(has_codec=True),
+        },
+        also=groups.check_training,
+    ),
+    "evaluate": Spec(
+        "measure a trained codec next to PQ, OPQ, RQ and LSQ",
+        "qinco_lit.commands.evaluate:evaluate",
+        supplied={"data": partial(data_module, batch_size="batch_size"), **_MEASURES},
+        named={"codec": "codec_dir"},
+        typed=_DATA_DIR,
+        groups={**_DATA, **_LOGGER},
+        required={"codec": "codec=DIR is required: the codec/ folder of a training run"},
+    ),
+    "centroids": Spec(
+        "find the centroids of an index's lists by k-means, resumable",
+        "qinco_lit.coarse.centroids:train_centroids",
+        supplied={"x": rows("fit", "train_vectors"), "progress": None, "makes_output": None},
+        typed={**_DATA_DIR, "input": str | None, "output": str},
+        groups=_DATA,
+        required={"num_lists": f"num_lists=N {_CENTROIDS}", "output": f"output=FILE.npy {_CENTROIDS}"},
+        either=(("input", "data", _EITHER_INPUT.format("training rows")),),
+        also=_check_centroids,
+    ),
+    "encode": Spec(
+        "turn a file of vectors into a store of codes, resumable, on many devices",
+        "qinco_lit.encoding.encode_file:encode",
+        supplied={"vectors": rows("predict", "database"), "progress": None},
+        typed={**_DATA_DIR, "input": str | None, "codec": str},
+        groups={**_DATA, "trainer": groups.check_trainer},
+        required={"codec": f"codec=DIR {_ENCODE}", "output": f"output=FILE.h5 {_ENCODE}"},
+        either=(("input", "data", _EITHER_INPUT.format("database")),),
+        also=_check_encode,
+    ),
+    "decode": Spec(
+        "turn a store of codes back into vectors",
+        "qinco_lit.encoding.decode_file:decode_file",
+        supplied={"progress": None},
+        typed=dict.fromkeys(("codec", "codes", "output"), str),
+        required={
+            "codec": f"codec=DIR {_DECODE}", "codes": f"codes=FILE.h5 {_DECODE}", "output": f"output=FILE {_DECODE}",
+        },
+    ),
+    "index": Spec(
+        "build an index to search from a store of codes, resumable",
+        "qinco_lit.commands.index:index",
+        supplied={"data": data_module},
+        named={"codec": "codec_dir"},
+        typed=_DATA_DIR,
+        groups=_DATA,
+        required={
+            "codec": f"codec=DIR {_INDEX}", "codes": f"codes=FILE.h5 {_INDEX}", "output": f"output=DIR {_INDEX}",
+            "data": "data=CHOICE is required: the data set whose training vectors fit the decoders",
+        },
+    ),
+    "search": Spec(
+        "recall against speed of an index, next to those of faiss, resumable",
+        "qinco_lit.commands.search:search",
+        supplied={"data": data_module, **_MEASURES},
+        named={"index": "index_dir"},
+        typed=_DATA_DIR,
+        groups={**_DATA, **_LOGGER},
+        required={"index": "index=DIR is required: what `qinco index` wrote"},
+    ),
+    "plan": Spec(
+        "time, disk and memory for a whole data set, from short measurements",
+        "qinco_lit.commands.plan:plan",
+        supplied={"data": data_facts, "output_dir": _RUN_DIR, "max_epochs": option("trainer.max_epochs")},
+        named={"codec": "codec_dir"},
+        typed={**_DATA_DIR, "input": str | None},
+        groups={
+            **_DATA, "model": groups.check_model, "recipe": groups.check_recipe,
+            "trainer": groups.check_planned_trainer,
+        },
+        either=(
+            ("codec", "model", _EITHER_CODEC),
+            ("input", "data", _EITHER_INPUT.format("database")),
+        ),
+        also=groups.check_codec,
+    ),
+    "reproduce": Spec(
+        "run the experiments of the papers and report ours next to theirs",
+        "qinco_lit.commands.reproduce:reproduce",
+        supplied={
+            "scale_name": _scale_name,
+            "find_missing": lambda config, _: partial(missing_data, str(config["data_dir"])),
+            "environment": lambda config, _: {"QINCO_DATA": str(config["data_dir"])},
+            "overrides": _overrides,
+            "program": None,
+        },
+        typed=_DATA_DIR,
+        groups={"slurm": groups.check_slurm},
+        also=_check_reproduce,
+    ),
+}  # fmt: skip
+JOBS = {name: spec.job() for name, spec in _SPECS.items()}
 TOOLS = {
     "import": Tool(
         "turn a published checkpoint into a codec folder", import_checkpoint.add_arguments, import_checkpoint.run

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -18,28 +18,30 @@ from qinco_lit.coarse.kmeans.state import StateFile, check_same
 from qinco_lit.devices import chosen_device
 from qinco_lit.environment import environment
 from qinco_lit.locks import only_writer
+from qinco_lit.options import Count, Range, in_range
 from qinco_lit.progress import Progress, duration
 from qinco_lit.vectors import VectorFile, as_vectors_file, open_vectors, write_vectors
-from qinco_lit.vectors.code_info import input_facts
-from qinco_lit.vectors.readings import CENTROIDS_FORMAT
+from qinco_lit.vectors.code_info import CENTROIDS_FORMAT, input_facts
 
 log = logging.getLogger(__name__)
 
+_SHARE = Range(0, below=1, advice="a share of the error, at least 0 and below 1")
 _ASK_EVERY_S = 1.0  # whether another process has made the file
 
 
+@in_range
 def train_centroids(
     x: Any,
-    num_lists: int,
+    num_lists: Count,
     *,
     output: str | Path | None = None,
-    iterations: int = 10,
-    min_gain: float = 5e-4,
-    max_training_rows: int | None = None,
+    iterations: Count = 10,
+    min_gain: Annotated[float, _SHARE] = 5e-4,
+    max_training_rows: Count | None = None,
     method: Literal["auto", "exact", "grouped"] = "auto",
     seed: int = 0,
     device: str = "auto",
-    num_threads: int | None = None,
+    num_threads: Count | None = None,
     progress: bool | None = None,
     makes_output: bool = True,
 ) -> Float32[np.ndarray, "lists dim"]:
@@ -72,8 +74,8 @@ def train_centroids(
         OSError: the disk is full; the passes before are kept.
     """
     vectors, path = as_vectors_file(x), None if output is None else Path(output)
-    counts = {"num_lists": num_lists, "iterations": iterations, "max_training_rows": max_training_rows}
-    check_options(path, {**counts, "num_threads": num_threads}, min_gain)
+    if path is not None:
+        check_output(path)
     place = chosen_device(device)
     if place.type not in ("cpu", "cuda"):
         raise ValueError(f"device={device}: k-means runs on cpu or cuda")
@@ -181,15 +183,8 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def check_options(output: Path | None, counts: Mapping[str, int | None], min_gain: float) -> None:
-    """Raise ValueError or FileNotFoundError for what can be refused without the vectors."""
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: give at least 1")
-    if not 0 <= min_gain < 1:
-        raise ValueError(f"min_gain={min_gain}: give a share of the error, at least 0 and below 1")
-    if output is None:
-        return
+def check_output(output: Path) -> None:
+    """Raise ValueError or FileNotFoundError unless centroids can be written under this name."""
     if output.suffix != ".npy":
         raise ValueError(f"output={output}: centroids are written as npy, name a file that ends in .npy")
     if not output.parent.is_dir():

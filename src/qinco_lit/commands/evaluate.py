@@ -12,6 +12,7 @@ from qinco_lit.atomic import write_atomically
 from qinco_lit.evaluation.evaluate import Evaluation
 from qinco_lit.evaluation.measure import TestSet
 from qinco_lit.evaluation.rate_curve import Rate
+from qinco_lit.options import Count
 from qinco_lit.reports.evaluation import (
     markdown_table,
     rates_markdown,
@@ -39,10 +40,10 @@ def evaluate(
     num_steps: int | None = None,
     rate: Rate | None = None,
     dedicated: Sequence[str | Path] = (),
-    batch_size: int = 16384,
+    batch_size: Count = 16384,
     precision: str = "auto",
     device: str = "auto",
-    num_threads: int | None = None,
+    num_threads: Count | None = None,
     cache_dir: Path = DEFAULT_CACHE_DIR,
     logger: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,

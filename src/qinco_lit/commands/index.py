@@ -6,12 +6,14 @@ from typing import Any
 from rich.console import Console
 
 from qinco_lit.devices import chosen_device
+from qinco_lit.options import Count, in_range
 from qinco_lit.reports.search import index_table
-from qinco_lit.search.build.build_index import BuildOptions, build
 from qinco_lit.search.build.inputs import open_inputs
+from qinco_lit.search.build.job import BuildOptions, build
 from qinco_lit.search.index.bundle import read_config
 
 
+@in_range
 def index(
     *,
     codec_dir: Path,
@@ -21,7 +23,7 @@ def index(
     num_steps: int | None = None,
     num_lists: int | None = None,
     centroids: Path | None = None,
-    num_training: int | None = 200_000,
+    num_training: Count | None = 200_000,
     training_codes: Path | None = None,
     ids: Path | None = None,
     pairwise: bool | None = None,
@@ -64,7 +66,7 @@ def index(
         pairwise=pairwise, num_tables=num_tables, num_list_codes=num_list_codes, pairwise_dtype=pairwise_dtype,
         parts=parts, part=part, on_disk=on_disk, num_threads=num_threads,
     )  # fmt: skip
-    options.check(output, num_training)
+    options.check(output)
     chosen = str(chosen_device(device))
     inputs = open_inputs(
         codec_dir,

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from rich.console import Console
 
 from qinco_lit.atomic import write_atomically
+from qinco_lit.options import Count, Range
 from qinco_lit.planning import plan as planning
 from qinco_lit.reports.plan import markdown_report, notes, rich_tables
 from qinco_lit.training.recipe import Recipe
@@ -21,16 +22,16 @@ def plan(
     recipe: Mapping[str, Any],
     codec_dir: Path | None = None,
     model: Mapping[str, Any] | None = None,
-    max_epochs: int = 60,
-    num_rows: int | None = None,
-    num_devices: int = 1,
+    max_epochs: Count = 60,
+    num_rows: Count | None = None,
+    num_devices: Count = 1,
     beam_size: int | None = None,
     num_candidates: int | None = None,
     candidate_budget: int | None = None,
     precision: str = "auto",
     device: str = "auto",
-    num_threads: int | None = None,
-    seconds: float = 3.0,
+    num_threads: Count | None = None,
+    seconds: Annotated[float, Range(above=0)] = 3.0,
 ) -> dict[str, Any]:
     """Measure throughput on a few rows, write `plan.json` and `plan.md` for all of them, print the tables.
 

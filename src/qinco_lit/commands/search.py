@@ -9,7 +9,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from qinco_lit.atomic import write_atomically
-from qinco_lit.options import unknown
+from qinco_lit.options import Count, in_range, unknown
 from qinco_lit.progress import Progress
 from qinco_lit.reports.kit.plots import figure_bytes
 from qinco_lit.reports.search import csv_table, markdown_report, recall_figure, rich_tables, search_notes
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 DEFAULT_CACHE_DIR = Path("outputs/cache/baselines")
 
 
+@in_range
 def search(
     *,
     index_dir: Path,
@@ -41,12 +42,12 @@ def search(
     strategy: Literal["grid", "random"] = "grid",
     max_points: int | None = None,
     recall_at: Sequence[int] = (1, 10, 100),
-    num_queries: int | None = None,
+    num_queries: Count | None = None,
     batch_size: int = 1024,
     warmup: int = 1,
     repeats: int = 3,
     latency_queries: int = 200,
-    num_threads: int | None = None,
+    num_threads: Count | None = None,
     precision: str = "auto",
     mmap: bool = False,
     seed: int = 0,
@@ -92,9 +93,6 @@ def search(
     for method in baselines:
         if method not in METHODS:
             raise unknown("baseline", method, METHODS)
-    for name, value in {"num_queries": num_queries, "num_threads": num_threads}.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: give at least 1")
     settings = MeasureSettings(tuple(dict.fromkeys(recall_at)), batch_size, warmup, repeats, latency_queries)
     exploration = Exploration(settings, strategy, max_points, seed)
     inputs = open_inputs(index_dir, data, num_queries, mmap=mmap, num_threads=num_threads, precision=precision)

@@ -14,8 +14,8 @@ from qinco_lit.data.ground_truth import exact_ground_truth, read_ground_truth
 from qinco_lit.data.loader import SequentialLoader, StreamLoader
 from qinco_lit.vectors import VectorFile, as_vectors_file
 from qinco_lit.vectors.data_facts import DataSource
+from qinco_lit.vectors.layout import check_vector_dtype
 from qinco_lit.vectors.neighbours import METRICS, Metric
-from qinco_lit.vectors.vector_dtypes import check_vector_dtype
 
 
 class VectorDataModule(LightningDataModule):
@@ -236,14 +236,17 @@ def data_module(options: Mapping[str, Any], **given: Any) -> LightningDataModule
     target = data_target(options)
     values = {name: value for name, value in options.items() if not name.startswith("_")}
     own = inspect.signature(target).parameters
-    if is_data_module(target) or any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values()):
-        taken: LightningDataModule = target(**values, **given)
-        return taken
-    made = target(**{name: value for name, value in (values | given).items() if name in own})
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values())
+    known = {name: value for name, value in given.items() if takes_any or name in own}
+    if not is_data_module(target) and not takes_any:
+        known |= {name: value for name, value in values.items() if name in own}
+    else:
+        known |= values
+    made = target(**known)
     if isinstance(made, LightningDataModule):
         return made
-    known = option_types()
-    return VectorDataModule(made, **{name: value for name, value in (values | given).items() if name in known})
+    types = option_types()
+    return VectorDataModule(made, **{name: value for name, value in (values | given).items() if name in types})
 
 
 def data_target(options: Mapping[str, Any]) -> Callable[..., Any]:

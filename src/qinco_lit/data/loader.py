@@ -10,7 +10,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from qinco_lit.data.order import StreamOrder
-from qinco_lit.vectors.read_ahead import read_ahead
+from qinco_lit.vectors.vector_file import read_ahead
 
 WINDOW_BYTES = 32 * 2**20  # rows shuffled together; up to three windows are in memory: consumed, ready, being read
 BLOCK_BYTES = 128 * 2**10  # rows read contiguously: large enough for disks and network file systems

@@ -167,7 +167,7 @@ class _Download:
             with self._noting(file):
                 self._bring(file)
         if self._errors:
-            first, *others = self._errors
+            first, *others = [file for file in files if file in self._errors]
             if not others:
                 raise self._errors[first]
             names = ", ".join(file.name for file in others)

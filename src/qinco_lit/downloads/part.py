@@ -34,7 +34,11 @@ class Part:
         os.truncate(self._descriptor, self.num_done)
 
     def __enter__(self) -> "Part":
-        self._save(complete=False)
+        try:
+            self._save(complete=False)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
         return self
 
     def write(self, block: bytes) -> None:

@@ -39,8 +39,8 @@ class ChangedError(Exception):
     """The file on the server is no longer the one of which a part is here."""
 
 
-class _BehindEndError(ChangedError):
-    """The server has no such range (416)."""
+class _NoRangeError(ChangedError):
+    """The server has no such range (416), or does not say of how much it is one."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class HttpFile:
             ValueError: it does not; one line.
         """
         for ranges in (True, False):  # some servers refuse any range with 416
-            with suppress(_BehindEndError), self._asked(0, ranges=ranges) as (remote, _):
+            with suppress(_NoRangeError), self._asked(0, ranges=ranges) as (remote, _):
                 if remote.size_bytes == 0:
                     raise ValueError(f"{self.url} is an empty file")
                 return remote
@@ -103,12 +103,15 @@ class HttpFile:
         request = urllib.request.Request(self.url, headers=headers)
         with self._faults(), urllib.request.urlopen(request, timeout=self._timeout_s) as response:
             self._check_kind(response)
-            place = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-            is_rest, length = response.status == 206, _number(response.headers.get("Content-Length", ""))
-            if is_rest and (place is None or int(place[1]) != start):
-                raise TemporaryError("the server answered with another part of the file than was asked for")
-            size = None if length is None else length + (start if is_rest else 0)
-            has_end = length is not None or response.chunked
+            is_rest, size = response.status == 206, _number(response.headers.get("Content-Length", ""))
+            if is_rest:
+                place = re.match(r"bytes (\d+)-\d+/(\d+|\*)$", response.headers.get("Content-Range", ""))
+                if place is None or int(place[1]) != start:
+                    raise TemporaryError("the server answered with another part of the file than was asked for")
+                if place[2] == "*":  # a part of a file of unknown length: its end would be taken for the file's
+                    raise _NoRangeError
+                size = int(place[2])
+            has_end = size is not None or response.chunked
             yield Remote(size, _version(response.headers), resumable=is_rest, has_end=has_end), response
 
     def _check_kind(self, response: http.client.HTTPResponse) -> None:
@@ -147,7 +150,7 @@ class HttpFile:
         if error.code == 416:  # the byte asked for is behind its end
             if headers.get("Content-Range") == "bytes */0":
                 return ValueError(f"{self.url} is an empty file")
-            return _BehindEndError()
+            return _NoRangeError()
         if error.code in _TEMPORARY or error.code >= 500:
             wait_s = min(float(_number(headers.get("Retry-After", "")) or 0), _MAX_RETRY_AFTER_S)
             return TemporaryError(f"the server answers {error.code} {error.reason}", wait_s)

@@ -10,15 +10,17 @@ from jaxtyping import Float32
 
 from qinco_lit.codec import Codec, as_codec
 from qinco_lit.locks import only_writer
+from qinco_lit.options import Count, in_range
 from qinco_lit.progress import Progress, duration
 from qinco_lit.threads import threads
 from qinco_lit.vectors import CodeStore, VectorFile, VectorWriter, open_codes, open_vectors
 from qinco_lit.vectors.layout import split_path
-from qinco_lit.vectors.read_ahead import read_ahead
+from qinco_lit.vectors.vector_file import read_ahead
 
 log = logging.getLogger(__name__)
 
 
+@in_range
 def decode_file(
     codec: Codec | str | Path,
     codes: CodeStore | str | Path,
@@ -27,9 +29,9 @@ def decode_file(
     num_steps: int | None = None,
     start: int = 0,
     stop: int | None = None,
-    batch_size: int = 16_384,
+    batch_size: Count = 16_384,
     device: str = "auto",
-    num_threads: int | None = None,
+    num_threads: Count | None = None,
     progress: bool | None = None,
 ) -> VectorFile:
     """Write the reconstructions of stored codes as a file of vectors, float32, in flat memory.
@@ -64,9 +66,6 @@ def decode_file(
     check_codec(store, codec, num_steps=steps)
     if not 0 <= start < last <= len(store):
         raise ValueError(f"start={start} stop={last}: {store.path} has {len(store)} rows; give 0 <= start < stop")
-    for name, value in {"batch_size": batch_size, "num_threads": num_threads}.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: give at least 1")
 
     def decoded(first: int) -> Float32[np.ndarray, "n dim"]:
         return _decoded(store, codec, range(first, min(first + batch_size, last)), steps)

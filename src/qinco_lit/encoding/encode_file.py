@@ -2,11 +2,10 @@
 
 import json
 import logging
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,16 @@ from qinco_lit.coarse.assignment import list_assigner
 from qinco_lit.codec import Codec, as_codec
 from qinco_lit.devices import chosen_device
 from qinco_lit.encoding import Encoding, ShardFolder, default_shard_rows
-from qinco_lit.encoding.shards import OtherRankFailedError, finished_store, folder_of
+from qinco_lit.encoding.shards import OtherRankFailedError, check_output, check_same, finished_store, folder_of
 from qinco_lit.encoding.writer import RowsDone, WriteShards
 from qinco_lit.environment import environment
 from qinco_lit.locks import only_writer
+from qinco_lit.options import Count, in_range
 from qinco_lit.progress import Progress, duration
-from qinco_lit.training.trainer import quiet_lightning, settings_kept
+from qinco_lit.training.trainer import quiet_lightning, settings_kept, signals_given_back
 from qinco_lit.vectors import CodeStore, VectorFile, as_vectors_file, open_codes
 from qinco_lit.vectors.code_info import CodeInfo, input_facts
-from qinco_lit.vectors.layout import HDF5_SUFFIXES
-from qinco_lit.vectors.vector_dtypes import check_vector_dtype
+from qinco_lit.vectors.layout import check_vector_dtype
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ def encode_file(
     input: Any,
     output: str | Path,
     *,
-    shard_rows: int | None = None,
+    shard_rows: Count | None = None,
     merge: bool = False,
     packed: bool = False,
     beam_size: int | None = None,
@@ -49,8 +48,8 @@ def encode_file(
     num_steps: int | None = None,
     precision: str = "auto",
     device: str = "auto",
-    batch_size: int = 16_384,
-    num_threads: int | None = None,
+    batch_size: Count = 16_384,
+    num_threads: Count | None = None,
     progress: bool | None = None,
 ) -> CodeStore:
     """Encode vectors into a store of codes in this process; killed and called again, it goes on and ends the same.
@@ -93,13 +92,14 @@ def encode_file(
     return open_codes(output)
 
 
+@in_range
 def encode(
     *,
     codec: Codec | Path,
     vectors: VectorFile,
     output: Path,
     trainer: Mapping[str, Any] | None,
-    shard_rows: int | None = None,
+    shard_rows: Count | None = None,
     merge: bool = False,
     packed: bool = False,
     beam_size: int | None = None,
@@ -107,8 +107,8 @@ def encode(
     candidate_budget: int | None = None,
     num_steps: int | None = None,
     precision: str = "auto",
-    batch_size: int = 16_384,
-    num_threads: int | None = None,
+    batch_size: Count = 16_384,
+    num_threads: Count | None = None,
     progress: bool | None = None,
 ) -> None:
     """Encode vectors into a store of codes; what an earlier call with the same arguments has finished is kept.
@@ -142,7 +142,6 @@ def encode(
     began = time.time()
     search = {"beam_size": beam_size, "num_candidates": num_candidates, "candidate_budget": candidate_budget}
     check_output(output)
-    check_counts({"shard_rows": shard_rows, "batch_size": batch_size, "num_threads": num_threads})
     with _process_left_as_it_was():
         quiet_lightning()
         if isinstance(codec, Codec):
@@ -154,24 +153,11 @@ def encode(
             codec = Codec.load(codec, device=fitter.strategy.root_device, precision=precision)
         _check_vectors(vectors, codec)
         steps = _checked_num_steps(num_steps, codec)
+        info = _info(codec, vectors, search, steps, packed, shard_rows or default_shard_rows(len(vectors)))
         with only_writer(output) if fitter.is_global_zero else nullcontext():  # the first rank holds it for all
-            folder = ShardFolder.open(output)
-            store = finished_store(output)
-            found = {
-                path: work.info for path, work in {output: store, folder_of(output): folder}.items() if work is not None
-            }
-            rows = shard_rows or next((known.shard_rows for known in found.values()), default_shard_rows(len(vectors)))
-            info = _info(codec, vectors, search, steps, packed, rows)
-            for path, known in found.items():
-                check_same(path, known, info)
-            if store is not None and not (store.is_virtual and merge):
-                if fitter.is_global_zero:
-                    if folder is not None and not store.is_virtual:
-                        folder.remove()  # a merge was killed at its very end
-                    log.info("%s is complete already: %s rows", output, f"{len(store):,}")
+            folder = _shards(output, info, fitter, merge=merge, keep_rows=shard_rows is None)
+            if folder is None:
                 return
-            folder = folder or ShardFolder(output, info)
-            folder.create()  # by every rank: another one may be the first
             if fitter.is_global_zero:
                 folder.forget_failure(before=began)
             with _heard(folder, fitter):
@@ -188,14 +174,35 @@ def encode(
                 _run(fitter, module, folder, merge=merge, show=progress is not False)
 
 
+def _shards(output: Path, info: CodeInfo, fitter: Trainer, *, merge: bool, keep_rows: bool) -> ShardFolder | None:
+    """The folder to go on with, or a new one; None where the store is complete. `keep_rows`: shards are as they were.
+
+    Raises:
+        ValueError: what is there is other work.
+    """
+    folder, store = ShardFolder.open(output), finished_store(output)
+    found = {path: work.info for path, work in {output: store, folder_of(output): folder}.items() if work is not None}
+    if found and keep_rows:
+        info = replace(info, shard_rows=next(iter(found.values())).shard_rows)
+    for path, known in found.items():
+        check_same(path, known, info)
+    if store is not None and not (store.is_virtual and merge):
+        if fitter.is_global_zero:
+            if folder is not None and not store.is_virtual:
+                folder.remove()  # a merge was killed at its very end
+            log.info("%s is complete already: %s rows", output, f"{len(store):,}")
+        return None
+    folder = folder or ShardFolder(output, info)
+    folder.create()  # by every rank: another one may be the first
+    return folder
+
+
 @contextmanager
 def _process_left_as_it_was() -> Iterator[None]:
     """Give back what Lightning and `Encoding` change; its exit is the interruption again that it was made of."""
-    num_threads, handlers = torch.get_num_threads(), {}
-    if threading.current_thread() is threading.main_thread():  # others have no handlers
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    num_threads = torch.get_num_threads()
     try:
-        with settings_kept():
+        with settings_kept(), signals_given_back():
             yield
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):
@@ -203,8 +210,6 @@ def _process_left_as_it_was() -> Iterator[None]:
         raise
     finally:
         torch.set_num_threads(num_threads)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -305,28 +310,6 @@ def _info(
         precision=codec.precision,
         **input_facts(vectors),
     )
-
-
-def check_same(path: Path, known: CodeInfo, info: CodeInfo, *, option: str = "output=") -> None:
-    """Raise ValueError unless what lies at `path` and the work to do are the same; `option` names the output."""
-    differences = list(known.differences(info))
-    if differences:
-        raise ValueError(f"{path} belongs to other work: {', '.join(differences)}; name another {option}, or remove it")
-
-
-def check_output(output: Path, *, option: str = "output=") -> None:
-    """Raise ValueError or FileNotFoundError unless a store can be written under this name, given as `option`."""
-    if output.suffix not in HDF5_SUFFIXES:
-        raise ValueError(f"{option}{output}: codes are written as HDF5, name a file that ends in .h5")
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"{option}{output}: the folder {output.parent} does not exist; make it first")
-
-
-def check_counts(counts: Mapping[str, int | None]) -> None:
-    """Raise ValueError for a number, named as the user does, that is given and below 1."""
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: give at least 1")
 
 
 def _checked_num_steps(num_steps: int | None, codec: Codec) -> int:

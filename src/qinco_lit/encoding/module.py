@@ -20,7 +20,7 @@ from qinco_lit.encoding.shards import ShardFolder
 from qinco_lit.quantizers.chunks import BLOCK_ROWS
 from qinco_lit.vectors import VectorFile
 from qinco_lit.vectors.code_info import CodeInfo, StoredRows
-from qinco_lit.vectors.read_ahead import read_ahead
+from qinco_lit.vectors.vector_file import read_ahead
 
 
 class Batch(NamedTuple):

@@ -11,6 +11,7 @@ from qinco_lit.mistakes import in_one_line, users_mistake
 from qinco_lit.vectors.code_info import CodeInfo, RowsDigest, StoredRows
 from qinco_lit.vectors.code_store import CodeStore, check_shard_file, open_codes, shard_name
 from qinco_lit.vectors.code_writer import CodeWriter, ShardRecord, virtual_store
+from qinco_lit.vectors.layout import HDF5_SUFFIXES
 
 _MANIFEST = "manifest.json"
 # A kill costs a rank the shard it works on: at most a 64th of the rows, or a million (minutes on a GPU); but no shard
@@ -264,3 +265,18 @@ def finished_store(output: Path) -> CodeStore | None:
         if ShardFolder.open(output) is None:
             raise
         return None
+
+
+def check_same(path: Path, known: CodeInfo, info: CodeInfo, *, option: str = "output=") -> None:
+    """Raise ValueError unless what lies at `path` and the work to do are the same; `option` names the output."""
+    differences = list(known.differences(info))
+    if differences:
+        raise ValueError(f"{path} belongs to other work: {', '.join(differences)}; name another {option}, or remove it")
+
+
+def check_output(output: Path, *, option: str = "output=") -> None:
+    """Raise ValueError or FileNotFoundError unless a store can be written under this name, given as `option`."""
+    if output.suffix not in HDF5_SUFFIXES:
+        raise ValueError(f"{option}{output}: codes are written as HDF5, name a file that ends in .h5")
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"{option}{output}: the folder {output.parent} does not exist; make it first")

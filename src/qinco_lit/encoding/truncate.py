@@ -8,8 +8,7 @@ from pathlib import Path
 import h5py
 
 from qinco_lit.atomic import write_atomically
-from qinco_lit.encoding.encode_file import check_output, check_same
-from qinco_lit.encoding.shards import ShardFolder, finished_store, folder_of
+from qinco_lit.encoding.shards import ShardFolder, check_output, check_same, finished_store, folder_of
 from qinco_lit.encoding.writer import RowsDone
 from qinco_lit.environment import environment
 from qinco_lit.progress import Progress, duration

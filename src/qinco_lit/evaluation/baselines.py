@@ -18,7 +18,7 @@ from jaxtyping import Float32, Integer, Shaped, UInt8
 
 from qinco_lit.atomic import replacing, write_atomically
 from qinco_lit.search.points.faiss_engines import CODEBOOK_SIZE, RQ_SETTINGS
-from qinco_lit.vectors.matrix import Matrix, fingerprint, spaced_rows
+from qinco_lit.vectors.rows import Matrix, fingerprint, spaced_rows
 
 METHODS = ("pq", "opq", "rq", "lsq")
 # The papers train OPQ and RQ on 500k vectors; the error barely falls beyond, and time grows in proportion.

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from qinco_lit.codec import Codec
+from qinco_lit.codec_folder import weights_sha256
 from qinco_lit.vectors.code_packing import packed_bits
 
 
@@ -52,10 +53,11 @@ class CodecQuantizer:
             beam_size=self.beam_size, num_candidates=self.num_candidates, candidate_budget=self.candidate_budget
         )
         return {
+            "path": None if self.codec.folder is None else str(self.codec.folder),
             "num_steps": self.num_steps,
             "bits_per_vector": self.bits_per_vector,
             "model": self.codec.quantizer.config,
-            "weights_sha256": self.codec.weights_sha256 or self.codec.identity,
+            "weights_sha256": self.codec.weights_sha256 or weights_sha256(self.codec.quantizer),
             "truncated_from": self.codec.truncated_from,
             **search.record(),
             "precision": self.codec.precision,

@@ -16,12 +16,12 @@ from qinco_lit.evaluation.baselines import MAX_TRAINING_ROWS, METHODS, trained_b
 from qinco_lit.evaluation.codec_quantizer import CodecQuantizer
 from qinco_lit.evaluation.measure import TestSet, measure
 from qinco_lit.evaluation.rate_curve import Rate, check_rate, chosen_rates, load_dedicated, measure_rate_curve
-from qinco_lit.options import unknown
+from qinco_lit.options import Count, in_range, unknown
 from qinco_lit.progress import Progress
 from qinco_lit.threads import num_threads_in_use, threads
 from qinco_lit.vectors import VectorFile, as_vectors_file, exact_neighbours
-from qinco_lit.vectors.matrix import Matrix, fingerprint
 from qinco_lit.vectors.neighbours import METRICS, Metric, comparison
+from qinco_lit.vectors.rows import Matrix, fingerprint
 
 SCHEMA_VERSION = 4
 # Of what `measure` returns: results of baselines that are kept from earlier evaluations hold it.
@@ -42,11 +42,11 @@ def evaluate(
     candidate_budget: int | None = None,
     num_steps: int | None = None,
     rate: Rate | None = None,
-    dedicated: Sequence[str | Path] = (),
-    batch_size: int = 16_384,
+    dedicated: Sequence[Codec | str | Path] = (),
+    batch_size: Count = 16_384,
     precision: str = "auto",
     device: str = "auto",
-    num_threads: int | None = None,
+    num_threads: Count | None = None,
     cache_dir: str | Path | None = None,
     name: str | None = None,
     progress: bool | None = None,
@@ -65,7 +65,7 @@ def evaluate(
         num_steps: encode with so many codes, fewer than the codec's; None takes all of them.
         rate: "all", or numbers of codes: measure at each of them, too, what the first codes are worth, what an
             encoding with so many codes, and what a model that was trained for them.
-        dedicated: those models, at most one of each number of codes: run folders or codec folders.
+        dedicated: those models, at most one of each number of codes: codecs, their folders, or run folders.
         batch_size: database vectors encoded at a time; changes memory and speed, not results.
         precision, device: of a codec that is loaded, see `Codec`; baselines run on the CPU.
         num_threads: of torch and faiss; None leaves theirs.
@@ -143,6 +143,7 @@ class Evaluation:
     Arguments are those of `evaluate`. Raises FileNotFoundError and ValueError as it does.
     """
 
+    @in_range
     def __init__(
         self,
         codec: Codec | str | Path,
@@ -153,28 +154,24 @@ class Evaluation:
         candidate_budget: int | None,
         num_steps: int | None,
         rate: Rate | None,
-        dedicated: Sequence[str | Path],
-        batch_size: int,
+        dedicated: Sequence[Codec | str | Path],
+        batch_size: Count,
         precision: str,
         device: str,
-        num_threads: int | None,
+        num_threads: Count | None,
         cache_dir: Path | None,
     ) -> None:
         for method in baselines:
             if method not in METHODS:
                 raise unknown("baseline", method, METHODS)
-        for option, value in {"batch_size": batch_size, "num_threads": num_threads}.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{option}={value}: give at least 1")
         check_rate(rate, dedicated, num_steps)
         self.codec = as_codec(codec, device=device, precision=precision)
         if num_steps is not None and not 1 <= num_steps <= self.codec.num_steps:
             most = self.codec.num_steps
             raise ValueError(f"num_steps={num_steps}: {self.codec.name} has {most} codes; give 1 to {most}")
         self._quantizer = CodecQuantizer(self.codec, beam_size, num_candidates, candidate_budget, num_steps)
-        folder = self.codec.folder
-        path = None if folder is None else str(folder)
-        self._codec_facts = {"path": path, "dim": self.codec.dim, **self._quantizer.facts()}
+        facts = self._quantizer.facts()
+        self._codec_facts = {"path": facts["path"], "dim": self.codec.dim, **facts}
         self._rates = chosen_rates(rate, self._quantizer)
         self._dedicated = load_dedicated(dedicated, self._quantizer, self._rates)
         self._baselines, self._cache_dir = tuple(dict.fromkeys(baselines)), cache_dir
@@ -197,7 +194,7 @@ class Evaluation:
             methods = {"codec": {**self._quantizer.rate(), **figures}}
             if self._baselines:
                 assert train is not None
-                circumstances = self._circumstances(test_set)
+                circumstances = {} if self._cache_dir is None else self._circumstances(test_set)  # reads all vectors
                 with Progress("vectors", show=show) as shown:
                     for method in self._baselines:
                         methods[method] = self._baseline(method, train, test_set, circumstances, shown)

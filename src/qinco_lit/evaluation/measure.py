@@ -10,9 +10,9 @@ from jaxtyping import Integer, Shaped
 
 from qinco_lit.metrics import RECALL_AT, CodeCounts, NearestSoFar, SquaredError, recall_at
 from qinco_lit.vectors import exact_neighbours
-from qinco_lit.vectors.distinct_rows import distinct_rows, row_keys
-from qinco_lit.vectors.matrix import Matrix
+from qinco_lit.vectors.code_packing import distinct_rows, row_keys
 from qinco_lit.vectors.neighbours import Metric, comparison
+from qinco_lit.vectors.rows import Matrix
 
 _WARM_UP_ROWS = 256
 

@@ -1,7 +1,7 @@
 """What a codec is worth at every rate: prefixes of its codes, shorter encodings, and models trained for the rate."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,32 +15,14 @@ from qinco_lit.progress import Progress
 Rate = Literal["all"] | Sequence[int]
 
 
-@dataclass(frozen=True)
-class Dedicated:
-    """A model that was trained for one of the rates."""
-
-    codec_dir: Path
-    quantizer: CodecQuantizer
-
-    def facts(self) -> dict[str, Any]:
-        """What it is and how it searches."""
-        return {"path": str(self.codec_dir), **self.quantizer.facts()}
-
-    def check_search(self) -> None:
-        """Raise ValueError, naming the model, for a search that it cannot do."""
-        try:
-            self.quantizer.encode(np.zeros((1, self.quantizer.codec.dim), dtype=np.float32))
-        except ValueError as error:
-            raise ValueError(f"{self.codec_dir}: {error}") from error
-
-
-def check_rate(rate: Rate | None, dedicated: Sequence[str | Path], num_steps: int | None) -> None:
+def check_rate(rate: Rate | None, dedicated: Sequence[Codec | str | Path], num_steps: int | None) -> None:
     """Raise ValueError for options that do not go together, before anything is loaded."""
     if rate is not None and num_steps is not None:
         shown = rate if isinstance(rate, str) else list(rate)
         raise ValueError(f"num_steps={num_steps} measures one rate, rate={shown} several: give one of them")
     if dedicated and rate is None:
-        raise ValueError(f"dedicated={[str(path) for path in dedicated]} is compared at each rate: add rate=all")
+        names = [each.name if isinstance(each, Codec) else str(each) for each in dedicated]
+        raise ValueError(f"dedicated={names} is compared at each rate: add rate=all")
 
 
 def chosen_rates(rate: Rate | None, quantizer: CodecQuantizer) -> list[int]:
@@ -58,12 +40,12 @@ def chosen_rates(rate: Rate | None, quantizer: CodecQuantizer) -> list[int]:
 
 
 def load_dedicated(
-    paths: Sequence[str | Path], quantizer: CodecQuantizer, rates: Sequence[int]
-) -> dict[int, Dedicated]:
+    given: Sequence[Codec | str | Path], quantizer: CodecQuantizer, rates: Sequence[int]
+) -> dict[int, CodecQuantizer]:
     """Load the models that were trained for some of the rates, by their number of codes.
 
     Args:
-        paths: run folders or codec folders.
+        given: run folders, codec folders or codecs.
         quantizer: the codec they are compared with; its options of the search hold for them, too.
         rates: numbers of codes that are measured.
 
@@ -72,11 +54,10 @@ def load_dedicated(
         ValueError: another dimension, codebook size or number of lists, a number of codes that is not measured, two of
             the same, or a search that one of them cannot do.
     """
-    found: dict[int, Dedicated] = {}
-    for path in map(Path, paths):
-        codec_dir = path / "codec" if (path / "codec" / "config.json").is_file() else path
-        codec = Codec.load(codec_dir, device=quantizer.codec.device, precision=quantizer.codec.precision)
-        own = Dedicated(codec_dir, replace(quantizer, codec=codec))
+    found: dict[int, CodecQuantizer] = {}
+    for one in given:
+        codec = one if isinstance(one, Codec) else _loaded(Path(one), quantizer.codec)
+        path = one.name if isinstance(one, Codec) else one
         for name in ("dim", "codebook_size", "num_lists"):
             theirs, ours = getattr(codec, name), getattr(quantizer.codec, name)
             if theirs != ours:
@@ -90,18 +71,26 @@ def load_dedicated(
             listed = ", ".join(map(str, rates))
             raise ValueError(f"dedicated={path} has {num_steps} codes, measured are {listed}: leave it out")
         if num_steps in found:
-            raise ValueError(
-                f"dedicated={found[num_steps].codec_dir} and {codec_dir} both have {num_steps} codes: give one of them"
-            )
-        own.check_search()
-        found[num_steps] = own
+            both = f"{found[num_steps].codec.name} and {codec.name}"
+            raise ValueError(f"dedicated={both} both have {num_steps} codes: give one of them")
+        found[num_steps] = replace(quantizer, codec=codec)
+        try:
+            found[num_steps].encode(np.zeros((1, codec.dim), dtype=np.float32))
+        except ValueError as error:  # a search that it cannot do
+            raise ValueError(f"{codec.name}: {error}") from error
     return dict(sorted(found.items()))
+
+
+def _loaded(path: Path, like: Codec) -> Codec:
+    """The codec of a run folder or a codec folder, on the device and in the precision of another one."""
+    folder = path / "codec" if (path / "codec" / "config.json").is_file() else path
+    return Codec.load(folder, device=like.device, precision=like.precision)
 
 
 def measure_rate_curve(
     quantizer: CodecQuantizer,
     rates: Sequence[int],
-    dedicated: Mapping[int, Dedicated],
+    dedicated: Mapping[int, CodecQuantizer],
     test_set: TestSet,
     batch_size: int,
     progress: Progress,
@@ -128,7 +117,7 @@ def measure_rate_curve(
     shorter = [each for each in rates if each < quantizer.num_steps]
     full = Meter(quantizer, test_set, prefixes=shorter)
     encoded = {each: Meter(replace(quantizer, own_steps=each), test_set) for each in shorter}
-    trained = {each: Meter(model.quantizer, test_set) for each, model in dedicated.items()}
+    trained = {each: Meter(model, test_set) for each, model in dedicated.items()}
     meters = [(quantizer.num_steps, full), *encoded.items(), *trained.items()]
     total = int(test_set.database.shape[0]) * sum(num_steps for num_steps, _ in meters)
     progress.start(f"{len(rates)} rates", total)

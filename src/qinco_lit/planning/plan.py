@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from jaxtyping import Shaped
 from qinco_lit.codec import Codec, as_codec
 from qinco_lit.devices import chosen_device
 from qinco_lit.environment import environment
+from qinco_lit.options import Count, Range, in_range
 from qinco_lit.planning.figures import doublings, memory_of_a_process, shards, sizes_on_disk, times
 from qinco_lit.planning.measurements import measure
 from qinco_lit.progress import Progress
@@ -25,28 +26,29 @@ from qinco_lit.training.start import init_networks, set_codebooks
 from qinco_lit.training.trainer import quiet_lightning, settings_kept
 from qinco_lit.vectors import VectorFile
 from qinco_lit.vectors.data_facts import DataFacts
-from qinco_lit.vectors.vector_dtypes import check_vector_dtype
+from qinco_lit.vectors.layout import check_vector_dtype
 
 SCHEMA_VERSION = 2
 _EPOCH_SIZE = 10_000_000  # of a file without a training configuration: that of conf/data
 
 
+@in_range
 def plan(
     data: DataFacts,
     *,
     recipe: Recipe,
     codec: Codec | str | Path | None = None,
     model: Mapping[str, Any] | None = None,
-    max_epochs: int = 60,
-    num_rows: int | None = None,
-    num_devices: int = 1,
+    max_epochs: Count = 60,
+    num_rows: Count | None = None,
+    num_devices: Count = 1,
     beam_size: int | None = None,
     num_candidates: int | None = None,
     candidate_budget: int | None = None,
     precision: str = "auto",
     device: str = "auto",
-    num_threads: int | None = None,
-    seconds: float = 3.0,
+    num_threads: Count | None = None,
+    seconds: Annotated[float, Range(above=0)] = 3.0,
     progress: bool | None = None,
 ) -> dict[str, Any]:
     """Measure throughput on a few rows, and say what all of them take.
@@ -73,8 +75,6 @@ def plan(
         FileNotFoundError: no codec.
         ValueError: impossible options, a codec of another dimension than the data, a data set of unknown size.
     """
-    counts = {"max_epochs": max_epochs, "num_rows": num_rows, "num_devices": num_devices, "num_threads": num_threads}
-    check_options(counts, seconds)
     if (codec is None) == (model is None):
         raise ValueError("give either codec=, a trained one, or model=, the sizes of one")
     num_database = num_rows or data.num_database
@@ -159,15 +159,6 @@ def _record(
         "shards": shards(num_rows, measured.encode.plain.vectors_per_s),
         **environment(),
     }
-
-
-def check_options(counts: Mapping[str, int | None], seconds: float) -> None:
-    """Raise ValueError for what can be refused without the data."""
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: give at least 1")
-    if not seconds > 0:
-        raise ValueError(f"seconds={seconds}: give more than 0")
 
 
 def facts_of_file(vectors: VectorFile) -> DataFacts:

@@ -1,8 +1,7 @@
 """Published checkpoints: read without running any code they hold, and written back."""
 
-from qinco_lit.published.centroids import read_centroids, write_centroids
 from qinco_lit.published.export import export_checkpoint
-from qinco_lit.published.importing import import_checkpoint
+from qinco_lit.published.importing import import_checkpoint, read_centroids, write_centroids
 from qinco_lit.published.qinco1_release import Qinco1Model, read_qinco1_release
 from qinco_lit.published.qinco2_layout import published_names
 

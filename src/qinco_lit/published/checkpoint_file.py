@@ -91,9 +91,20 @@ def read_checkpoint(source: Path) -> Any:
 
 
 def stored_sizes(source: Path) -> set[int]:
-    """Return the sizes in bytes of the storages of a file: those of its tensors, or it is damaged."""
+    """Return the sizes in bytes of the storages of a file, for `check_stored`."""
     with zipfile.ZipFile(source) as archive:
         return {entry.file_size for entry in archive.infolist() if "/data/" in entry.filename}
+
+
+def check_stored(source: Path, name: str, tensor: Tensor, sizes: set[int]) -> None:
+    """ValueError for a tensor that is not wholly in the file.
+
+    By strides of zero it may have more numbers than are stored; and torch 2.6 takes the size of a storage from the
+    pickle, so that its tensors may reach beyond what was read.
+    """
+    is_plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    if not is_plain or tensor.nbytes > (size := tensor.untyped_storage().nbytes()) or size not in sizes:
+        raise ValueError(f"{source} is damaged: {name} is not what is stored of it")
 
 
 def _refusal(text: str) -> str:

@@ -4,10 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from qinco_lit.published.checkpoint_file import MODULE, Record, check_finite, read_checkpoint, stored_sizes
+from qinco_lit.published.checkpoint_file import (
+    MODULE,
+    Record,
+    check_finite,
+    check_stored,
+    read_checkpoint,
+    stored_sizes,
+)
 
 PART_PREFIX = "sub_quantizer_"
 OPQ_MATRIX = "opq_matrix"
@@ -130,10 +136,7 @@ class _Reader:
         if not isinstance(value, Tensor):
             raise ValueError(f"{self._source}: {name} is a {type(value).__name__}, not a tensor")
         value = value.detach()
-        is_plain = value.layout is torch.strided and value.device.type == "cpu" and not value.is_quantized
-        # not more numbers than there are, by strides of zero; and an old torch may read beyond a storage
-        if not is_plain or value.nbytes > (size := value.untyped_storage().nbytes()) or size not in self._stored_sizes:
-            raise ValueError(f"{self._source} is damaged: {name} is not what is stored of it")
+        check_stored(self._source, name, value, self._stored_sizes)
         check_finite(self._source, name, value)
         return value.float()
 

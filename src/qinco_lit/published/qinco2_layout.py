@@ -10,7 +10,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from qinco_lit.published.checkpoint_file import check_sizes, fill
+from qinco_lit.published.checkpoint_file import check_sizes, check_stored, fill, stored_sizes
 from qinco_lit.quantizers import Quantizer
 
 _log = logging.getLogger(__name__)
@@ -87,7 +87,9 @@ def build_quantizer(
 def _state(model: object, source: Path) -> dict[str, Tensor]:
     if not isinstance(model, dict) or not all(isinstance(value, Tensor) for value in model.values()):
         raise ValueError(f"{source} is no published QINCo2 checkpoint: `model` is no state dict of tensors")
-    state = {str(name).removeprefix("module."): value for name, value in model.items()}
+    state, sizes = {str(name).removeprefix("module."): value for name, value in model.items()}, stored_sizes(source)
+    for name, value in state.items():
+        check_stored(source, name, value, sizes)
     return {name: value for name, value in state.items() if not name.endswith(STATISTICS)}
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Float32, Int32, Integer
 from torch import Tensor
 
 from qinco_lit.search.plain_scan import Candidates
-from qinco_lit.vectors.distinct_rows import distinct_rows
+from qinco_lit.vectors.code_packing import distinct_rows
 
 # codes and list ids to reconstructions in raw space
 Decode = Callable[[Integer[np.ndarray, "n steps"], Int32[np.ndarray, " n"]], Float32[np.ndarray, "n dim"]]

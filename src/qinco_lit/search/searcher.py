@@ -24,7 +24,7 @@ from qinco_lit.search.plain_scan import Candidates, PlainScan
 from qinco_lit.search.rerank import Decode, rerank
 from qinco_lit.search.scan import AdditiveScan
 from qinco_lit.threads import threads
-from qinco_lit.vectors.unit_rows import unit_rows
+from qinco_lit.vectors.rows import unit_rows
 
 _BATCH_QUERIES = 1024  # whose shortlists share decoded vectors
 _MIN_SCREENED = 256  # candidates in a batch; fewer are decoded faster in float32 at once

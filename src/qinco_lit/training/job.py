@@ -3,15 +3,15 @@
 import logging
 import math
 import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import numpy as np
 import torch
+from jaxtyping import Float32
 from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.callbacks import LambdaCallback
 
@@ -19,6 +19,7 @@ from qinco_lit.coarse.assignment import FrozenLists, list_assigner
 from qinco_lit.coarse.centroids import check_num_rows, train_centroids
 from qinco_lit.codec import Codec
 from qinco_lit.mistakes import in_one_line
+from qinco_lit.options import Count, Range, in_range
 from qinco_lit.published import read_centroids
 from qinco_lit.quantizers import Quantizer, build_quantizer
 from qinco_lit.training.checkpoints import BestModel, LastCheckpoint, TrainingInterruptedError
@@ -28,25 +29,27 @@ from qinco_lit.training.recipe import Recipe
 from qinco_lit.training.run_folder import check_folder, only_trainer
 from qinco_lit.training.run_log import JsonLinesLogger, RunRecord, measured, read_summary
 from qinco_lit.training.start import initialize
-from qinco_lit.training.trainer import make_trainer, quiet_lightning, seconds_between
+from qinco_lit.training.trainer import make_trainer, quiet_lightning, seconds_between, signals_given_back
 from qinco_lit.training.wandb_run import finish_wandb, in_wandb_sweep, log_codec, start_wandb, wandb_id
-from qinco_lit.vectors.readings import check_centroids_reading
+from qinco_lit.vectors import as_vectors_file
+from qinco_lit.vectors.code_info import check_centroids_reading
 
 log = logging.getLogger(__name__)
 
 _PRESELECTOR_ROWS = 1024
 
 
+@in_range
 def train_in_folder(
     *,
     data: LightningDataModule,
     model: Mapping[str, Any],
     centroids_path: Path | None = None,
-    num_lists: int | None = None,
+    num_lists: Count | None = None,
     recipe: Mapping[str, Any],
     trainer: Mapping[str, Any],
     logger: Mapping[str, Any] | None,
-    seed: int,
+    seed: Annotated[int, Range(0, (1 << 32) - 1)],
     run_dir: Path,
     resume: bool,
     overwrite: bool = False,
@@ -61,7 +64,7 @@ def train_in_folder(
         model: arguments of `build_quantizer` but `dim` and `num_lists`.
         centroids_path: npy file of coarse centroids, in raw space: trains an IVF model.
         num_lists: trains an IVF model whose centroids are found first, by k-means of the training vectors, and kept in
-            `run_dir/centroids.npy`.
+            `run_dir/coarse/centroids.npy`.
         recipe: fields of `Recipe`.
         trainer: arguments of `pl.Trainer`, plus `checkpoint_every_s`.
         logger: arguments of `start_wandb` and `log_codec` (whether the codec becomes an artifact), None for no W&B.
@@ -95,35 +98,29 @@ def train_in_folder(
     given = None if centroids_path is None else read_centroids(centroids_path)
     data.prepare_data()
     data.setup("fit")
-    dim: int = data.dim  # type: ignore[attr-defined]
     rows: Any = data.train_vectors  # type: ignore[attr-defined]
     if centroids_path is not None and given is not None:
-        check_centroids_reading(centroids_path, data)
-        if given.shape[1] != dim:
-            told = f"coarse.centroids={centroids_path} has dimension {given.shape[1]}"
-            raise ValueError(f"{told}, the training vectors have {dim}: give centroids of this data set")
+        _check_centroids(centroids_path, given, data)
         num_lists = len(given)
     elif num_lists is not None:
+        rows = as_vectors_file(rows, "train_vectors")
         check_num_rows(rows, num_lists, len(rows))
-    quantizer = build_quantizer(dim, **model, num_lists=num_lists)
+    quantizer = build_quantizer(data.dim, **model, num_lists=num_lists)  # type: ignore[attr-defined]
 
     def prepared(centroids_file: Path | None) -> QuantizerTraining:
-        """The module, with the centroids of its lists; kept in a file, they are found once."""
-        device = fitter.strategy.root_device
-        centroids = given
+        """The module; the centroids of its lists are given, or kept in a file when they are found."""
+        device, centroids = fitter.strategy.root_device, given
         if num_lists is not None and centroids is None:
             if checkpoint is not None and centroids_file is not None and centroids_file.is_file():
                 centroids = read_centroids(centroids_file)
             else:
+                if centroids_file is not None:
+                    centroids_file.parent.mkdir(parents=True, exist_ok=True)
                 centroids = train_centroids(
-                    rows,
-                    num_lists,
-                    output=centroids_file,
-                    seed=seed,
+                    rows, num_lists, output=centroids_file, seed=seed,
                     device=str(device) if device.type == "cuda" else "cpu",
-                    progress=is_shown and fitter.is_global_zero,
-                    makes_output=fitter.is_global_zero,
-                )
+                    progress=is_shown and fitter.is_global_zero, makes_output=fitter.is_global_zero,
+                )  # fmt: skip
         lists = None
         if centroids is not None:
             lists = FrozenLists(centroids, list_assigner(centroids, rows, device), device)
@@ -131,16 +128,11 @@ def train_in_folder(
         return QuantizerTraining(quantizer, typed_recipe, start=start, seed=seed, lists=lists)
 
     if fitter.fast_dev_run:  # type: ignore[attr-defined]
-        try:
-            fitter.fit(prepared(None), datamodule=data)
-        except TrainingInterruptedError as interruption:
-            raise KeyboardInterrupt from interruption
-        log.info("fast_dev_run: training and validation went through; nothing is kept")
-        return math.nan
+        return _dry_run(fitter, prepared(None), data)
     facts: dict[str, Any] = {"seed": seed, "parameters": _num_parameters(quantizer), "reason": None}
     # everything before may be refused
-    with only_trainer(run_dir, resume=resume, overwrite=overwrite), _signals_given_back():
-        job = _Job(fitter, prepared(run_dir / "centroids.npy"), data, best, kept)
+    with only_trainer(run_dir, resume=resume, overwrite=overwrite), signals_given_back():
+        job = _Job(fitter, prepared(run_dir / "coarse" / "centroids.npy"), data, best, kept)
         codec_artifact = False
         if logger is not None and fitter.is_global_zero:
             options = {name: value for name, value in logger.items() if name != "log_codec"}
@@ -151,18 +143,21 @@ def train_in_folder(
         return _fit(job, record, run_dir, checkpoint, codec_artifact=codec_artifact, advice=advice)
 
 
-@contextmanager
-def _signals_given_back() -> Iterator[None]:
-    """Leave the handlers of SIGINT and SIGTERM as they were: Lightning does not, where a training is interrupted."""
-    if threading.current_thread() is not threading.main_thread():  # has none
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+def _check_centroids(path: Path, centroids: Float32[np.ndarray, "lists dim"], data: Any) -> None:
+    """Refuse centroids of another reading, or of another data set."""
+    check_centroids_reading(path, data)
+    if centroids.shape[1] != data.dim:
+        given = f"coarse.centroids={path} has dimension {centroids.shape[1]}"
+        raise ValueError(f"{given}, the training vectors have {data.dim}: give centroids of this data set")
+
+
+def _dry_run(fitter: Trainer, module: QuantizerTraining, data: LightningDataModule) -> float:
     try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        fitter.fit(module, datamodule=data)
+    except TrainingInterruptedError as interruption:
+        raise KeyboardInterrupt from interruption
+    log.info("fast_dev_run: training and validation went through; nothing is kept")
+    return math.nan
 
 
 @dataclass(frozen=True)
@@ -212,7 +207,7 @@ def _fit(
         state = "finished"
     except TrainingInterruptedError as interruption:
         state = "interrupted"
-        if in_wandb_sweep() and interruption.signal_number == signal.SIGTERM:
+        if advice is not None and in_wandb_sweep() and interruption.signal_number == signal.SIGTERM:
             # a sweep ends runs that promise little this way; its agent takes other exit codes than 0 for failures
             log.info("ended early by the W&B sweep")
             return job.best_mse

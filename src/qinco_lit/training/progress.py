@@ -1,6 +1,5 @@
 """What a training says while it runs: reports to the loggers, a bar or lines on the terminal."""
 
-import sys
 import time
 from typing import Any
 
@@ -56,7 +55,7 @@ class Reporter(Callback):
             self._line_at = time.monotonic()
         line = self._line(trainer, batch_idx)
         self._progress.reach(trainer.global_step, what=line)
-        if last and not sys.stderr.isatty():
+        if last and not self._progress.has_bar:
             self._progress.note(line)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

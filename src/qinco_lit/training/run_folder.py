@@ -10,9 +10,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from qinco_lit.run_folder import check_unused, only_process, take_record
 from qinco_lit.training.run_log import read_summary
 
-_CENTROIDS = ("centroids.npy", "centroids.json", "centroids.npy.state.npz")
-_LEFT = ("checkpoints", "codec", "metrics.jsonl", "summary.json", "config.json", *_CENTROIDS)
-_TRACKED = ("wandb", "wandb.json")
+_LEFT = ("checkpoints", "codec", "metrics.jsonl", "summary.json", "config.json")
+_REMOVED = (*_LEFT, "coarse", "wandb", "wandb.json")  # what k-means has found goes on, of the same vectors and options
 
 
 @contextmanager
@@ -34,7 +33,7 @@ def only_trainer(run_dir: Path, *, resume: bool = True, overwrite: bool = False)
         for left in (run_dir / "checkpoints").glob(".*.ckpt.*.tmp"):
             left.unlink(missing_ok=True)
         if not resume:
-            _clear(run_dir, _LEFT + _TRACKED if overwrite else _LEFT)
+            _clear(run_dir, _REMOVED if overwrite else _LEFT)
         take_record(run_dir)
         yield
 

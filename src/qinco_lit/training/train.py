@@ -110,7 +110,9 @@ def train(
             raise ValueError(f"devices={devices}: give run_dir=FOLDER, where the processes of several devices meet")
         with tempfile.TemporaryDirectory(prefix="qinco-train-") as folder:
             train_in_folder(**arguments, run_dir=Path(folder), resume=False)
-            return _codec(Path(folder), trainer)
+            codec = _codec(Path(folder), trainer)
+            codec.folder = None  # that one goes
+            return codec
 
 
 def _in_folder(run_dir: Path, arguments: dict[str, Any]) -> Codec:

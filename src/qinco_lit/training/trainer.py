@@ -2,6 +2,8 @@
 
 import logging
 import math
+import signal
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -145,7 +147,8 @@ def settings_kept() -> Iterator[None]:
     """
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     levels = {name: logging.getLogger(name).level for name in _QUIET_LOGGERS}
-    device = torch.cuda.current_device() if torch.cuda.is_initialized() else 0  # to ask would open a context
+    used: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    device = torch.cuda.current_device() if used else 0  # to ask would open a context
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         try:
             yield
@@ -153,8 +156,22 @@ def settings_kept() -> Iterator[None]:
             torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
             for name, level in levels.items():
                 logging.getLogger(name).setLevel(level)
-            if torch.cuda.is_initialized():
+            if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
                 torch.cuda.set_device(device)
+
+
+@contextmanager
+def signals_given_back() -> Iterator[None]:
+    """Leave the handlers of SIGINT and SIGTERM as they were: Lightning does not, where its work is interrupted."""
+    if threading.current_thread() is not threading.main_thread():  # has none
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def quiet_lightning() -> None:

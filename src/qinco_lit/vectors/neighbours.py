@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, Shaped
 
-from qinco_lit.vectors.matrix import Matrix
+from qinco_lit.vectors.rows import Matrix
 
 # l2: squared L2, smaller is nearer. ip: inner product, larger is nearer. cosine: the inner product of vectors that are
 # normalised to unit length when they are read (`VectorFile.unit`).

@@ -1,12 +1,14 @@
-"""Rows that lie in memory, or are divided by their norms as they are read: what the cosine similarity compares."""
+"""Vectors wherever they lie: a matrix of rows, in memory or a file, or divided by their norms as they are read."""
 
-from typing import Protocol, runtime_checkable
+import hashlib
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped
 
 # Of a block that is normalised at once: float64 of it stays in the cache of a core.
 _BLOCK_ITEMS = 1 << 16
+_FINGERPRINT_BYTES = 64 << 20
 
 
 @runtime_checkable
@@ -65,3 +67,36 @@ def unit_rows(rows: Shaped[np.ndarray, "n dim"]) -> Float32[np.ndarray, "n dim"]
             norms[norms == 0] = 1
             units[start : start + step] = some / norms[:, None]
     return units
+
+
+@runtime_checkable
+class Matrix(Protocol):
+    """Rows that are read by slices or by row numbers: an ndarray, a VectorFile."""
+
+    @property
+    def shape(self) -> Any:
+        """(rows, dim)."""
+
+    def __getitem__(self, key: Any, /) -> Any:
+        """Rows as an array (n, dim)."""
+
+
+def spaced_rows(vectors: Matrix, max_rows: int) -> Shaped[np.ndarray, "n dim"]:
+    """Return at most `max_rows` rows, evenly spaced: neighbours in a file resemble each other."""
+    num_rows = int(vectors.shape[0])
+    if num_rows <= max_rows:
+        return np.asarray(vectors[:])
+    return np.asarray(vectors[np.arange(max_rows) * num_rows // max_rows])
+
+
+def fingerprint(vectors: Matrix) -> str:
+    """Hash of all rows, their dtype and shape; read once, in blocks. Two names for the same vectors are the same."""
+    digest = hashlib.blake2b(digest_size=16)
+    num_rows, dim = (int(size) for size in vectors.shape)
+    step = max(1, _FINGERPRINT_BYTES // (8 * dim))
+    digest.update(f"{num_rows} {dim}".encode())
+    for start in range(0, num_rows, step):
+        rows = np.ascontiguousarray(vectors[start : start + step])
+        digest.update(rows.dtype.str.encode())
+        digest.update(rows.data)
+    return digest.hexdigest()

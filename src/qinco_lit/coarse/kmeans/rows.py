@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 
-from qinco_lit.vectors.read_ahead import read_ahead
-from qinco_lit.vectors.vector_dtypes import check_vector_dtype
+from qinco_lit.vectors.layout import check_vector_dtype
+from qinco_lit.vectors.vector_file import read_ahead
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from qinco_lit.metrics import pareto_front
+from qinco_lit.metrics import undominated
 from qinco_lit.reports.compare.rows import Run
 from qinco_lit.reports.kit.plots import LOOKS, dress, error_axis, log_x_axis, whole_x_axis
 from qinco_lit.reports.kit.texts import number_text, plain, tick_text
@@ -128,7 +128,7 @@ def best_of_each_rate(runs: Sequence[Run]) -> list[Run]:
 def fronts_first(runs: Sequence[Run]) -> list[Run]:
     """Order rows so that those come first that no faster one of the same bytes beats."""
     groups = _by_bytes(runs).values()
-    fronts = [each for group in groups for each in pareto_front(group, lambda run: _speed(run)[0], _error)]
+    fronts = [each for group in groups for each in undominated(group, lambda run: _speed(run)[0], _error)]
     on_front = set(fronts)
     return best_of_each_rate([run for run in runs if run in on_front]) + [run for run in runs if run not in on_front]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from qinco_lit.metrics import pareto_front
+from qinco_lit.metrics import undominated
 from qinco_lit.reports.iclr.numbers import (
     SEARCH_SETTINGS,
     Measured,
@@ -172,7 +172,7 @@ def error_metric(points: Iterable[Point]) -> str:
 
 def front_of(points: Sequence[Point], cost: str, gain: str) -> list[Point]:
     """Return the points than which no other is better in one metric and at least as good in the other, by `cost`."""
-    return pareto_front(points, lambda point: _badness(point, cost), lambda point: _badness(point, gain))
+    return undominated(points, lambda point: _badness(point, cost), lambda point: _badness(point, gain))
 
 
 def _badness(point: Point, metric: str) -> float:

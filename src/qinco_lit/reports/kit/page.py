@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib import resources
@@ -60,13 +60,22 @@ class TableBlock:
         assert all(len(row) == len(self.header) for row in self.rows), "a cell for every column"
 
     @cached_property
-    def _numeric(self) -> list[bool]:
+    def numeric(self) -> list[bool]:
+        """Whether a column is of numbers, which are aligned to the right."""
         columns = [[row[place] for row in self.rows] for place in range(len(self.header))]
         return [any(cell is not None for cell in cells) and all(map(_is_numeric, cells)) for cells in columns]
 
-    def mark(self, place: int) -> str:
-        """Return the attribute of a column's cells: columns of numbers are aligned to the right."""
-        return Markup(' class="n"') if self._numeric[place] else ""
+    def cells(self) -> Iterator[list[tuple[bool, str, str | None, str]]]:
+        """Yield of each row the cells: whether it is aligned to the right, sorted by, leads to, text."""
+        for row in self.rows:
+            yield [
+                (
+                    numeric,
+                    _sort_text(cell),
+                    *((cell.href, cell.text) if isinstance(cell, Link) else (None, _text(cell))),
+                )
+                for numeric, cell in zip(self.numeric, row, strict=True)
+            ]
 
 
 @dataclass(frozen=True)
@@ -135,8 +144,6 @@ def _template() -> Template:
         "prose": _prose,
         "lines": lambda text: escape(text).replace("\n", Markup("<br>")),
         "svg": lambda plot, prefix: inline_svg(plot.svg, plot.alt, prefix),
-        "sort_value": _sort_value,
-        "text": _text,
     }
     return environment.from_string(_asset("page.html"))
 
@@ -160,6 +167,11 @@ def _sort_value(cell: Cell) -> float | None:
     text = cell.text if isinstance(cell, Link) else cell or ""
     match = _LEADING_NUMBER.match(text)
     return None if match is None else float(match[0].replace(",", "").replace(MINUS, "-"))
+
+
+def _sort_text(cell: Cell) -> str:
+    value = _sort_value(cell)
+    return "" if value is None or value != value else f"{value:.12g}"
 
 
 def _text(cell: str | float | None) -> str:

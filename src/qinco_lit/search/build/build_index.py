@@ -1,56 +1,24 @@
-"""From vectors, or codes of them, to an index that answers queries: lists, decoders, and the directory of all parts."""
+"""From vectors, or codes of them, to an index that answers queries, in one call."""
 
-import logging
 import tempfile
-import time
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qinco_lit.coarse.centroids import train_centroids
 from qinco_lit.codec import Codec
 from qinco_lit.devices import chosen_device
-from qinco_lit.environment import environment
-from qinco_lit.locks import only_writer
-from qinco_lit.progress import Progress, duration
-from qinco_lit.search.build.coded_rows import (
-    CodedRows,
-    FirstCodes,
-    SampledCodes,
-    SampledRows,
-    encode_rows,
-    spaced,
-    spaced_rows_file,
-)
-from qinco_lit.search.build.fit import fit_decoders
-from qinco_lit.search.build.inputs import (
-    IndexData,
-    IndexInputs,
-    job_of,
-    open_inputs,
-    pairwise_options,
-    warn_of_other_searches,
-)
-from qinco_lit.search.build.plain_lists import NearestLists
-from qinco_lit.search.build.work import Fit, IndexWork, remove_work
-from qinco_lit.search.index import bundle as bundles
-from qinco_lit.search.index.faiss_index import list_sizes
-from qinco_lit.search.index.lists import fill_lists, merge_in_memory, merge_on_disk
+from qinco_lit.options import Count, in_range
+from qinco_lit.search.build.coded_rows import SampledRows, spaced
+from qinco_lit.search.build.inputs import IndexData, open_inputs
+from qinco_lit.search.build.job import MAX_VALIDATION_ROWS, BuildOptions, build
 from qinco_lit.search.searcher import Searcher
-from qinco_lit.threads import threads
 from qinco_lit.vectors import CodeStore, VectorFile, as_vectors_file
 from qinco_lit.vectors.neighbours import METRICS
 
-log = logging.getLogger(__name__)
 
-MAX_VALIDATION_ROWS = 10_000
-_LISTS_FILE = "lists.ivfdata"
-
-
+@in_range
 def build_index(
     codec: Codec | str | Path,
     x: Any,
@@ -64,7 +32,7 @@ def build_index(
     num_lists: int | None = None,
     centroids: Any = None,
     num_steps: int | None = None,
-    num_training: int | None = 200_000,
+    num_training: Count | None = 200_000,
     num_tables: int | None = None,
     num_list_codes: int = 5,
     pairwise_dtype: str = "float16",
@@ -111,23 +79,21 @@ def build_index(
         raise ValueError(f"metric={metric!r}: give one of {', '.join(METRICS)}")
     if on_disk and output is None:
         raise ValueError("on_disk=True leaves the lists in a file: give output=DIR")
-    database, given = (
-        None if rows is None else as_vectors_file(rows, name) for rows, name in ((x, "x"), (training, "training"))
-    )
-    assert database is not None
+    options = BuildOptions(
+        pairwise=pairwise, num_tables=num_tables, num_list_codes=num_list_codes, pairwise_dtype=pairwise_dtype,
+        parts=parts, on_disk=on_disk, num_threads=num_threads, progress=progress,
+    )  # fmt: skip
+    database, given = as_vectors_file(x, "x"), None if training is None else as_vectors_file(training, "training")
     if given is not None and given.shape[1] != database.shape[1]:
         raise ValueError(f"training has dimension {given.shape[1]}, x has {database.shape[1]}")
     if metric == "cosine":
         database, given = database.unit(), None if given is None else given.unit()
     with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qinco-index-")))
+        if output is None:
+            output = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qinco-index-"))) / "index"
+        target = Path(output)
+        options.check(target)
         train_vectors, val_vectors = _split(database, num_training) if given is None else _tail(given)
-        options = BuildOptions(
-            pairwise=pairwise, num_tables=num_tables, num_list_codes=num_list_codes, pairwise_dtype=pairwise_dtype,
-            parts=parts, on_disk=on_disk, num_threads=num_threads, progress=progress,
-        )  # fmt: skip
-        target = scratch / "index" if output is None else Path(output)
-        options.check(target, num_training)
         inputs = open_inputs(
             codec,
             Path(codes) if isinstance(codes, str) else codes,
@@ -161,268 +127,3 @@ def _tail(training: VectorFile) -> tuple[VectorFile, VectorFile]:
         raise ValueError("training has 1 vector: give 2 at least, one is held out")
     first = len(training) - min(MAX_VALIDATION_ROWS, -(-len(training) // 10))
     return training.view(0, first), training.view(first, len(training))
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """How an index is built; `build_index` says what each means.
-
-    Attributes:
-        part: build this range of `parts` only, and stop; for machines that share the folder of the output.
-    """
-
-    pairwise: bool | None = None
-    num_tables: int | None = None
-    num_list_codes: int = 5
-    pairwise_dtype: str = "float16"
-    parts: int = 1
-    part: int | None = None
-    on_disk: bool = False
-    num_threads: int | None = None
-    progress: bool | None = None
-
-    def check(self, output: Path, num_training: int | None) -> None:
-        """Raise ValueError or FileNotFoundError for what can be refused without the vectors."""
-        counts = {
-            "num_training": num_training, "parts": self.parts, "num_threads": self.num_threads,
-            "num_tables": self.num_tables,
-        }  # fmt: skip
-        for name, value in counts.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: give at least 1")
-        if self.num_list_codes < 0:
-            raise ValueError(f"num_list_codes={self.num_list_codes}: give at least 0")
-        if self.part is not None and not 0 <= self.part < self.parts:
-            raise ValueError(f"part={self.part}: parts={self.parts} are numbered 0 to {self.parts - 1}")
-        if self.pairwise_dtype not in ("float32", "float16"):
-            raise ValueError(f"pairwise_dtype={self.pairwise_dtype}: give float32 or float16")
-        if not output.parent.is_dir():
-            raise FileNotFoundError(f"output={output}: the folder {output.parent} does not exist; make it first")
-
-
-def build(inputs: IndexInputs, output: Path, options: BuildOptions) -> dict[str, Any] | None:
-    """Write an index directory; what an earlier call for the same work has finished is kept.
-
-    Until it is complete the work lies in `OUTPUT.work`. The lists take one pass over the codes.
-
-    Returns:
-        The content of report.json; None when there was nothing to do, or only a part.
-    """
-    pairwise = pairwise_options(
-        inputs.codec, inputs.num_training, options.pairwise, options.num_tables, options.num_list_codes,
-        options.pairwise_dtype,
-    )  # fmt: skip
-    job = job_of(inputs, pairwise, options.on_disk)
-    part, parts = options.part, options.parts
-    # parts may be built side by side, but not beside what ends the work and removes its folder
-    with only_writer(output, shared=part is not None):
-        if _is_complete(output, job):
-            return None
-        warn_of_other_searches(inputs)
-        work = IndexWork(output, job)
-        with threads(options.num_threads), Progress("vectors", show=options.progress is not False) as progress:
-            with work.alone():  # parts that are started together share what the first of them makes
-                inputs = _with_codes_and_lists(inputs, work, options, progress)
-                fit = work.fit(inputs.codec.codebook_size) or _fit(inputs, work, pairwise, options)
-            for number in range(parts) if part is None else [part]:
-                with work.alone(number, parts):
-                    _build_part(inputs, work, fit, number, parts, progress)
-            if part is not None:
-                _say_what_is_missing(work, part, parts)
-                return None
-            return _finish(inputs, work, fit, job, output, options)
-
-
-def _is_complete(output: Path, job: dict[str, Any]) -> bool:
-    """Whether the output is there already. Raises ValueError when it is of other work."""
-    if not output.exists():
-        return False
-    try:
-        config = bundles.read_config(output)
-    except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"output={output} exists and is no index: name another one") from None
-    there = config.get("inputs") or {}
-    different = [name for name in job if there.get(name) != job[name]]
-    if different:
-        raise ValueError(f"output={output} is an index of other work: {', '.join(different)} differ; name another one")
-    remove_work(output)  # of a job killed at its very end
-    log.info("%s is complete already: %s vectors", output, f"{config['num_vectors']:,}")
-    return True
-
-
-def _with_codes_and_lists(
-    inputs: IndexInputs, work: IndexWork, options: BuildOptions, progress: Progress
-) -> IndexInputs:
-    """The inputs with what was not given: codes of the database, the centroids of a plain codec, its vectors' lists."""
-    if inputs.codes is None:
-        assert inputs.database is not None
-        store = _encode(inputs, work, inputs.database, "database", options)
-        inputs = replace(inputs, codes=FirstCodes(store, inputs.codec.num_steps))
-    if inputs.by_residual:
-        return inputs
-    if inputs.centroids is None:
-        assert inputs.num_lists is not None
-        device = inputs.codec.device
-        centroids = train_centroids(
-            inputs.database if inputs.sampled else as_vectors_file(inputs.data.train_vectors, "training"),
-            inputs.num_lists,
-            output=work.folder / "centroids.npy",
-            device=str(device) if device.type in ("cpu", "cuda") else "cpu",
-            num_threads=options.num_threads,
-            progress=options.progress,
-        )
-        inputs = replace(inputs, centroids=centroids)
-    assert inputs.database is not None
-    lists = NearestLists(inputs.database, inputs.lists, work.folder / "lists", progress)
-    return replace(inputs, codes=FirstCodes(inputs.coded.store, inputs.coded.num_steps, lists))
-
-
-def _encode(inputs: IndexInputs, work: IndexWork, vectors: VectorFile, name: str, options: BuildOptions) -> CodeStore:
-    return encode_rows(
-        inputs.whole,
-        vectors,
-        work.folder / f"{name}.h5",
-        like=None if inputs.codes is None else inputs.codes.store.info,
-        num_steps=inputs.searched,
-        num_threads=options.num_threads,
-        progress=options.progress,
-    )
-
-
-def _fit(inputs: IndexInputs, work: IndexWork, pairwise: dict[str, Any] | None, options: BuildOptions) -> Fit:
-    """Find codes of training and validation vectors, and fit the decoders to them; what is there is taken."""
-    began = time.monotonic()
-    centroids = inputs.lists if inputs.by_residual else None
-
-    def encoded(vectors: Any, num_rows: int, name: str) -> CodedRows:
-        log.info("%s: encoding %s vectors as the database was", name, f"{num_rows:,}")
-        rows = spaced_rows_file(vectors, num_rows, work.folder, name)
-        store = _encode(inputs, work, rows, name, options)
-        folder = work.folder / f"{name} lists"
-        lists = None if inputs.by_residual else NearestLists(rows, inputs.lists, folder, Progress(show=False))
-        return CodedRows(rows, FirstCodes(store, inputs.coded.num_steps, lists), centroids)
-
-    train_vectors, val_vectors = inputs.data.train_vectors, inputs.data.val_vectors
-    available = len(train_vectors)
-    if inputs.sampled:
-        training, validation = (
-            CodedRows(rows, SampledCodes(inputs.coded, rows.rows), centroids) for rows in (train_vectors, val_vectors)
-        )
-        available = len(inputs.coded) - len(val_vectors)
-    else:
-        training = (
-            encoded(train_vectors, inputs.num_training, "training")
-            if inputs.training_codes is None
-            else CodedRows(train_vectors, _with_lists(inputs, work), centroids)
-        )
-        if inputs.training_codes is not None:
-            available = len(training)
-        validation = encoded(val_vectors, min(MAX_VALIDATION_ROWS, len(val_vectors)), "validation")
-    encode_s = time.monotonic() - began
-    fit = fit_decoders(
-        training,
-        validation,
-        codec=inputs.codec,
-        codes=inputs.coded,
-        centroids=inputs.lists,
-        metric=inputs.metric,
-        pairwise=pairwise,
-        num_available=available,
-        first=work.fit(inputs.codec.codebook_size, first=True),
-        keep=partial(work.save_fit, first=True),
-    )
-    fit.report["seconds"] = {"training codes": encode_s, **fit.report["seconds"]}
-    work.save_fit(fit)
-    return fit
-
-
-def _with_lists(inputs: IndexInputs, work: IndexWork) -> FirstCodes:
-    """Codes that are given for the training vectors, with the lists of these where the codec has none."""
-    codes = inputs.training_codes
-    assert codes is not None
-    if inputs.by_residual:
-        return codes
-    rows = as_vectors_file(inputs.data.train_vectors, "training")
-    lists = NearestLists(rows, inputs.lists, work.folder / "training lists", Progress(show=False))
-    return FirstCodes(codes.store, codes.num_steps, lists)
-
-
-def _build_part(inputs: IndexInputs, work: IndexWork, fit: Fit, part: int, parts: int, progress: Progress) -> None:
-    if work.part_record(part, parts) is not None:
-        log.info("part=%d is complete already", part)
-        return
-    total = len(inputs.coded)
-    start, stop = part * total // parts, (part + 1) * total // parts
-    began = time.monotonic()
-    progress.start("lists" if parts == 1 else f"lists, part={part} of parts={parts}", stop - start)
-    fill_lists(
-        fit.index,
-        inputs.coded,
-        start,
-        stop,
-        codebook_size=inputs.codec.codebook_size,
-        ids=inputs.ids,
-        progress=progress.advance,
-    )
-    work.save_part(part, parts, fit.index, time.monotonic() - began)
-    fit.index.reset()
-
-
-def _say_what_is_missing(work: IndexWork, part: int, parts: int) -> None:
-    """Log how many parts are complete after this one, and which are not."""
-    missing = [number for number in range(parts) if work.part_record(number, parts) is None]
-    if not missing:
-        log.info("all %d parts are complete: the same command without part= ends the work", parts)
-        return
-    first = [number for number in missing if number - 1 not in missing]
-    last = [number for number in missing if number + 1 not in missing]
-    runs = ", ".join(f"{a}" if a == b else f"{a} to {b}" for a, b in zip(first, last, strict=True))
-    log.info(
-        "part=%d is complete, with it %d of %d parts; missing: part=%s; when %s, the same command without part= ends "
-        "the work", part, parts - len(missing), parts, runs, "it is" if len(missing) == 1 else "they are",
-    )  # fmt: skip
-
-
-def _finish(
-    inputs: IndexInputs, work: IndexWork, fit: Fit, job: dict[str, Any], output: Path, options: BuildOptions
-) -> dict[str, Any]:
-    """Merge the parts, write the bundle, and say what it is."""
-    began = time.monotonic()
-    records = [work.part_record(part, options.parts) for part in range(options.parts)]
-    files = [work.part_file(part, options.parts) for part in range(options.parts)]
-    if options.on_disk:
-        merge_on_disk(fit.index, files, work.folder / _LISTS_FILE)
-    else:
-        merge_in_memory(fit.index, files)
-    assert fit.index.ntotal == len(inputs.coded)
-    seconds = {
-        **fit.report["seconds"],
-        "lists": sum(record["seconds"] for record in records if record is not None),
-        "merge": time.monotonic() - began,
-    }
-    report = {**_figures(inputs, fit), **fit.report, "seconds": seconds, "parts": options.parts, **environment()}
-    info = inputs.coded.store.info
-    encoder = {name: getattr(info, name) for name in ("beam_size", "num_candidates", "candidate_budget", "precision")}
-    config = {"encoder": encoder, "on_disk": options.on_disk, "inputs": job}
-    bundle = bundles.Bundle(inputs.codec, fit.index, fit.additive, fit.pairwise, inputs.metric, config, report)
-    work.publish(output, lambda folder: bundles.save(bundle, folder))
-    log.info("%s: %s vectors, in %s", output, f"{len(inputs.coded):,}", duration(sum(seconds.values())))
-    return report
-
-
-def _figures(inputs: IndexInputs, fit: Fit) -> dict[str, Any]:
-    sizes = list_sizes(fit.index)
-    num_vectors, codes = int(fit.index.ntotal), -(-inputs.codec.bits_per_vector // 8)
-    return {
-        "num_vectors": num_vectors,
-        "num_lists": len(sizes),
-        "empty_lists": int((sizes == 0).sum()),
-        "longest_list": int(sizes.max()),
-        "metric": inputs.metric,
-        "bytes": {
-            "per_vector": {"codes": codes, "norm": int(fit.index.code_size) - codes, "id": 8},
-            "lists": num_vectors * (int(fit.index.code_size) + 8),
-            "centroids": int(inputs.lists.nbytes),
-            "pairwise": 0 if fit.pairwise is None else int(fit.pairwise.num_bytes),
-        },
-    }

@@ -14,8 +14,7 @@ from qinco_lit.codec import Codec
 from qinco_lit.encoding.encode_file import encode_file
 from qinco_lit.quantizers.precision import recorded_precision
 from qinco_lit.vectors import CodeStore, VectorFile, open_vectors, write_vectors
-from qinco_lit.vectors.code_info import CodeInfo, starts_file
-from qinco_lit.vectors.readings import check_reading
+from qinco_lit.vectors.code_info import CodeInfo, check_reading, starts_file
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,8 @@ from qinco_lit.search.build.coded_rows import FirstCodes, SampledRows, given_row
 from qinco_lit.search.build.user_ids import UserIds
 from qinco_lit.search.decoders.pairwise import tables_too_large
 from qinco_lit.vectors import CodeStore, VectorFile, as_vectors_file, open_codes
-from qinco_lit.vectors.code_info import input_facts
+from qinco_lit.vectors.code_info import check_centroids_reading, check_reading, input_facts
 from qinco_lit.vectors.neighbours import Metric
-from qinco_lit.vectors.readings import check_centroids_reading, check_reading
 
 log = logging.getLogger(__name__)
 

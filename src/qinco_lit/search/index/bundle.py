@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.numpy import save as safetensors_bytes
 
+from qinco_lit import codec_folder
 from qinco_lit.atomic import put_back, replacing_directory
 from qinco_lit.coarse.list_assigner import EXACT_LISTS, ListAssigner
 from qinco_lit.codec import Codec
@@ -114,7 +115,8 @@ def save(bundle: Bundle, directory: str | Path) -> None:
         raise ValueError("a Searcher has taken the lists of this bundle: use its save")
     _check_target(target, bundle)
     with replacing_directory(target) as temporary:
-        bundle.codec.save(temporary / _CODEC)
+        # the codec, which may be the caller's own, does not learn of this folder
+        codec_folder.write(temporary / _CODEC, bundle.codec.quantizer, bundle.codec.truncated_from)
         if bundle.pairwise is not None:
             bundle.pairwise.save(temporary / _PAIRWISE)
         codebooks = {"codebooks": np.ascontiguousarray(bundle.additive.codebooks)}

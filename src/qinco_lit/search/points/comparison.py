@@ -23,7 +23,7 @@ from qinco_lit.search.points.measure import MeasureSettings
 from qinco_lit.search.points.operating_points import PointFile, fastest_with, pareto_front
 from qinco_lit.search.searcher import Searcher
 from qinco_lit.threads import num_threads_in_use
-from qinco_lit.vectors.matrix import fingerprint
+from qinco_lit.vectors.rows import fingerprint
 
 log = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Integer, Shaped
 
+from qinco_lit.options import Count, check_ranges
 from qinco_lit.progress import Progress
 from qinco_lit.search.parameters import as_matrix
 from qinco_lit.search.points.engines import SearchEngine, SearcherEngine, check_ids
@@ -34,23 +35,15 @@ class Exploration:
 
     settings: MeasureSettings = field(default_factory=MeasureSettings)
     strategy: str = "grid"
-    max_points: int | None = None
+    max_points: Count | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         settings = self.settings
         if not settings.recall_at:
             raise ValueError("recall_at=[]: give at least one k")
-        counts = {
-            "max_points": self.max_points, "batch_size": settings.batch_size, "repeats": settings.repeats,
-            "recall_at": min(settings.recall_at),
-        }  # fmt: skip
-        for name, value in counts.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: give at least 1")
-        for name, value in {"warmup": settings.warmup, "latency_queries": settings.latency_queries}.items():
-            if value < 0:
-                raise ValueError(f"{name}={value}: give at least 0")
+        check_ranges(self)
+        check_ranges(settings)
         if self.strategy not in ("grid", "random"):
             raise ValueError(f"strategy={self.strategy!r}: give grid or random")
         if (self.strategy == "random") != (self.max_points is not None):

@@ -15,8 +15,8 @@ from jaxtyping import Float32
 from qinco_lit.atomic import replacing
 from qinco_lit.search.points import faiss_engines
 from qinco_lit.search.points.faiss_engines import FaissEngine, built_index
-from qinco_lit.vectors.matrix import Matrix, fingerprint, spaced_rows
 from qinco_lit.vectors.neighbours import Metric
+from qinco_lit.vectors.rows import Matrix, fingerprint, spaced_rows
 
 _READ_BYTES = 64 << 20
 

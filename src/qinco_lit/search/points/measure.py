@@ -3,11 +3,13 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Int64, Integer, Shaped
 
 from qinco_lit.metrics import recall_at
+from qinco_lit.options import Count, Range
 from qinco_lit.search.points.engines import SearchEngine
 from qinco_lit.search.points.operating_points import OperatingPoint
 
@@ -26,11 +28,11 @@ class MeasureSettings:
         latency_queries: of so many the time is taken one by one; 0: of none.
     """
 
-    recall_at: Sequence[int] = (1, 10, 100)
-    batch_size: int = 1024
-    warmup: int = 1
-    repeats: int = 3
-    latency_queries: int = 200
+    recall_at: Sequence[Count] = (1, 10, 100)
+    batch_size: Count = 1024
+    warmup: Annotated[int, Range(0)] = 1
+    repeats: Count = 3
+    latency_queries: Annotated[int, Range(0)] = 200
 
 
 class _Pass:

@@ -141,7 +141,7 @@ def _covers(some: tuple[int, ...], other: tuple[int, ...]) -> bool:
 
 def pareto_front(points: Iterable[OperatingPoint], k: int) -> list[OperatingPoint]:
     """Points than which no other is as fast with a higher R@k, nor faster with the same: fastest first."""
-    return metrics.pareto_front(points, lambda point: -point.queries_per_s, lambda point: -point.recall[k])
+    return metrics.undominated(points, lambda point: -point.queries_per_s, lambda point: -point.recall[k])
 
 
 def fastest_with(points: Iterable[OperatingPoint], k: int, recall: float) -> OperatingPoint | None:
