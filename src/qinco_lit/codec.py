@@ -41,13 +41,7 @@ class Codec:
         truncated_from: of a codec made by `truncated`: weights_sha256 and num_steps of the first longer one.
     """
 
-    def __init__(
-        self,
-        quantizer: Quantizer,
-        *,
-        workspace_bytes: int | None = None,
-        precision: str = "auto",
-    ) -> None:
+    def __init__(self, quantizer: Quantizer, *, workspace_bytes: int | None = None, precision: str = "auto") -> None:
         if workspace_bytes is not None and workspace_bytes < 1:
             raise ValueError(f"workspace_bytes={workspace_bytes} must be positive")
         self.quantizer = quantizer.eval().requires_grad_(False)
@@ -173,19 +167,14 @@ class Codec:
         wanted, num_rows = checked_num_steps(num_steps, self.num_steps), x.shape[0]
         lists = None if self.num_lists is None else self._lists(x, list_ids)
         # on the device, where nothing waits for a chunk's codes before the next one begins
-        code_dtype = torch.uint8 if self.codebook_size <= 256 else torch.uint16
-        codes = torch.empty((num_rows, wanted), dtype=code_dtype, device=self.device)
+        codes = torch.empty((num_rows, wanted), dtype=getattr(torch, self.code_dtype.name), device=self.device)
         rows = self.quantizer.searched_rows(search, self.workspace_bytes, self._tables)
         for start, stop in chunks(num_rows, rows):
+            own = None if lists is None else lists[start:stop].long()
             with self._computing():
-                found = self.quantizer.encode_together(
-                    self.quantizer.normalize(as_float32(x[start:stop], self.device, start)),
-                    search,
-                    self._tables,
-                    num_steps=wanted,
-                    list_ids=None if lists is None else lists[start:stop].long(),
-                )
-            codes[start:stop] = found.to(code_dtype)
+                normal = self.quantizer.normalize(as_float32(x[start:stop], self.device, start))
+                found = self.quantizer.encode_together(normal, search, self._tables, num_steps=wanted, list_ids=own)
+            codes[start:stop] = found.to(codes.dtype)
         results = [each if isinstance(x, Tensor) else each.cpu().numpy() for each in (lists, codes) if each is not None]
         return results[0] if lists is None else tuple(results)
 
@@ -246,7 +235,7 @@ class Codec:
         if list_ids is not None or self.codebook_size < 256 or codes[0:0].dtype not in (np.uint8, torch.uint8):
             for start, stop in chunks(num_rows, BLOCK_ROWS):
                 self._checked(codes, list_ids, start, stop)
-        for start, stop in self._decoded_chunks(num_rows):
+        for start, stop in chunks(num_rows, self.quantizer.decoded_rows(self.workspace_bytes)):
             *_, last = self._reconstructions(codes, list_ids, start, stop)
             out[start:stop] = self.quantizer.denormalize(last)
         return out if as_torch else out.numpy()
@@ -255,16 +244,13 @@ class Codec:
         """Reconstructions (n, dim) in raw space after 1, 2, ..., m codes, in one pass over the steps."""
         codes, list_ids = self._checked_codes(codes, list_ids)
         (num_rows, num_steps), as_torch = codes.shape, isinstance(codes, Tensor)
-        ranges = list(self._decoded_chunks(num_rows))
+        ranges = list(chunks(num_rows, self.quantizer.decoded_rows(self.workspace_bytes)))
         walks = [self._reconstructions(codes, list_ids, start, stop) for start, stop in ranges]
         for _ in range(num_steps):
             out = torch.empty((num_rows, self.dim), device=self.device if as_torch else None)
             for walk, (start, stop) in zip(walks, ranges, strict=True):
                 out[start:stop] = self.quantizer.denormalize(next(walk))
             yield out if as_torch else out.numpy()
-
-    def _decoded_chunks(self, num_rows: int) -> Iterator[tuple[int, int]]:
-        return chunks(num_rows, self.quantizer.decoded_rows(self.workspace_bytes))
 
     def _reconstructions(
         self, codes: ArrayLike, list_ids: ArrayLike | None, start: int, stop: int
@@ -307,11 +293,8 @@ class Codec:
         Raises:
             ValueError: outside of 1 to this codec's steps, or a part of a product quantizer would have no codes.
         """
-        shorter = Codec(
-            truncated(self.quantizer, num_steps),
-            workspace_bytes=self.workspace_bytes,
-            precision=self._precision,
-        )
+        model = truncated(self.quantizer, num_steps)
+        shorter = Codec(model, workspace_bytes=self.workspace_bytes, precision=self._precision)
         shorter.truncated_from = self.truncated_from
         if shorter.truncated_from is None and num_steps < self.num_steps and self.weights_sha256 is not None:
             shorter.truncated_from = {"weights_sha256": self.weights_sha256, "num_steps": self.num_steps}
