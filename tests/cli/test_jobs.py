@@ -112,16 +112,6 @@ def test_what_nobody_meant_to_say_is_called_unexpected_and_keeps_its_traceback(q
     assert work.__name__ in log
 
 
-def test_where_a_mistake_comes_from_is_in_the_log_of_a_run_that_had_begun(qinco, job, tmp_path):
-    def run(config: dict[str, Any], run_dir: Path) -> None:
-        _succeed(config, run_dir)
-        raise ValueError("loss is NaN")
-
-    job(run)
-    assert qinco("train", "hydra.run.dir=run").err == "qinco: error: loss is NaN\n"
-    assert 'raise ValueError("loss is NaN")' in (tmp_path / "run" / "train.log").read_text()
-
-
 def test_interrupt(qinco, job):
     job(_fail(KeyboardInterrupt()))
     outcome = qinco("train")

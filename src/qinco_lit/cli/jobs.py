@@ -96,10 +96,11 @@ def _run_task(job: Job, config: "DictConfig", start: _Start, *, trains: bool) ->
             return None
         if mistake is None:
             raise
-        log_file = _logged(mistake)
-        if start.may_be_removed and is_first_process() and is_meant(mistake):
+        if not is_meant(mistake):
+            raise UserError(_logged(mistake)) from mistake
+        if start.may_be_removed and is_first_process():
             remove_if_unused(run_dir, own_files)
-        raise UserError(log_file) from mistake
+        raise UserError from mistake
     except KeyboardInterrupt:
         if is_multirun(settings):
             log.warning("the rest of the sweep: the same command with hydra.sweep.dir=%s", settings.sweep.dir)
