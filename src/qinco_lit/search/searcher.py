@@ -138,7 +138,7 @@ class Searcher:
 
     @property
     def precision(self) -> str:
-        """Of the full decoder on its device: float32, screened, bfloat16 or float16."""
+        """Of the full decoder on its device: float32, screened or bfloat16."""
         return self._decoder.precision if self._rough is None else "screened"
 
     @property
