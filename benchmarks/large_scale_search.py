@@ -21,10 +21,10 @@ from measuring import heading, line, machine, median_ratio, rounds
 from datamodules.photo_sift import photo_sift
 from qinco_lit import Searcher
 from qinco_lit.data.data_module import VectorDataModule
+from qinco_lit.devices import threads
 from qinco_lit.metrics import recall_at
 from qinco_lit.search.index.bundle import load
 from qinco_lit.search.plain_scan import PlainScan
-from qinco_lit.threads import threads
 from qinco_lit.vectors import exact_neighbours, open_codes
 
 SEARCHES: tuple[Mapping[str, int], ...] = (

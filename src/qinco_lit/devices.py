@@ -1,4 +1,10 @@
-"""Which device a command runs on."""
+"""Where a computation runs, and on how many cores: faiss and torch each have a setting of their own for that.
+
+faiss is imported where it is needed: a codec works without it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -18,3 +24,31 @@ def chosen_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device={name}: this machine has {torch.cuda.device_count()} CUDA devices; use device=cpu")
     return device
+
+
+def num_threads_in_use() -> dict[str, int]:
+    """Of torch and of faiss."""
+    import faiss
+
+    return {"torch": torch.get_num_threads(), "faiss": int(faiss.omp_get_max_threads())}
+
+
+@contextmanager
+def threads(num_threads: int | None) -> Iterator[None]:
+    """Let torch and faiss use this many threads inside the block; None leaves theirs."""
+    before = num_threads_in_use()
+    if num_threads is None or set(before.values()) == {num_threads}:
+        yield
+        return
+    try:
+        _use_threads(num_threads, num_threads)
+        yield
+    finally:
+        _use_threads(before["torch"], before["faiss"])
+
+
+def _use_threads(for_torch: int, for_faiss: int) -> None:
+    import faiss
+
+    torch.set_num_threads(for_torch)
+    faiss.omp_set_num_threads(for_faiss)

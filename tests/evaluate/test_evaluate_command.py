@@ -10,9 +10,9 @@ import pytest
 from jaxtyping import Float32, UInt8
 
 from qinco_lit.codec import Codec
+from qinco_lit.devices import num_threads_in_use
 from qinco_lit.evaluation.evaluate import SCHEMA_VERSION
 from qinco_lit.evaluation.measure import TestSet, measure
-from qinco_lit.threads import num_threads_in_use
 from tests.evaluate.conftest import CODEBOOK, DIM, NEAREST, STEPS, Data, neighbours
 
 FIGURES = ("mse", "mse_per_step", "recall_at_1", "recall_at_10", "recall_at_100", "entropy_bits", "unused_share")

@@ -8,7 +8,7 @@ import pytest
 
 from qinco_lit.coarse import list_assigner as coarse
 from qinco_lit.coarse.list_assigner import EXACT_LISTS, MAX_EXCESS, ListAssigner, hnsw_index
-from qinco_lit.threads import threads
+from qinco_lit.devices import threads
 
 
 def normal(rows: int, dim: int, seed: int = 0) -> np.ndarray:

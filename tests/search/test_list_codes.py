@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
+from qinco_lit.devices import threads
 from qinco_lit.search.decoders.pairwise import quantize_lists
-from qinco_lit.threads import threads
 
 K, DIM = 6, 4
 

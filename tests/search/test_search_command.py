@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from qinco_lit.commands.search import search
+from qinco_lit.devices import num_threads_in_use
 from qinco_lit.metrics import recall_at
 from qinco_lit.search.index import bundle as bundles
 from qinco_lit.search.points import comparison, explore
 from qinco_lit.search.points.faiss_engines import METHODS
 from qinco_lit.search.searcher import Searcher
-from qinco_lit.threads import num_threads_in_use
 from tests.search.indexes import DIM, LISTS, Indexed, indexed
 
 ROWS = 400

@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 from jaxtyping import Float32, Float64, Int32, Int64, Shaped
 
-from qinco_lit.threads import threads
+from qinco_lit.devices import threads
 from qinco_lit.vectors.neighbours import Metric
 
 log = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from qinco_lit.atomic import write_atomically
+from qinco_lit.devices import threads
 from qinco_lit.options import Count, in_range, unknown
 from qinco_lit.progress import Progress
 from qinco_lit.reports.kit.plots import figure_bytes
@@ -20,7 +21,6 @@ from qinco_lit.search.points.explore import Exploration
 from qinco_lit.search.points.faiss_engines import METHODS
 from qinco_lit.search.points.measure import MeasureSettings
 from qinco_lit.search.points.operating_points import PointFile
-from qinco_lit.threads import threads
 
 log = logging.getLogger(__name__)
 

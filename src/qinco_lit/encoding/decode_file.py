@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float32
 
 from qinco_lit.codec import Codec, as_codec
+from qinco_lit.devices import threads
 from qinco_lit.locks import only_writer
 from qinco_lit.options import Count, in_range
 from qinco_lit.progress import Progress, duration
-from qinco_lit.threads import threads
 from qinco_lit.vectors import CodeStore, VectorFile, VectorWriter, open_codes, open_vectors
 from qinco_lit.vectors.layout import split_path
 from qinco_lit.vectors.vector_file import read_ahead

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Shaped
 
 from qinco_lit.codec import Codec, as_codec
-from qinco_lit.devices import chosen_device
+from qinco_lit.devices import chosen_device, threads
 from qinco_lit.environment import environment
 from qinco_lit.options import Count, Range, in_range
 from qinco_lit.planning.figures import doublings, memory_of_a_process, shards, sizes_on_disk, times
@@ -20,7 +20,6 @@ from qinco_lit.planning.measurements import measure
 from qinco_lit.progress import Progress
 from qinco_lit.quantizers import build_quantizer
 from qinco_lit.quantizers.chunks import BLOCK_ROWS
-from qinco_lit.threads import threads
 from qinco_lit.training.recipe import Recipe
 from qinco_lit.training.start import init_networks, set_codebooks
 from qinco_lit.training.trainer import quiet_lightning, settings_kept

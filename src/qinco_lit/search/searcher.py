@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int32, Int64, Integer
 
 from qinco_lit.codec import Codec
+from qinco_lit.devices import threads
 from qinco_lit.search.index.bundle import Bundle, load, save
 from qinco_lit.search.parameters import (
     ResolvedParameters,
@@ -23,7 +24,6 @@ from qinco_lit.search.parameters import (
 from qinco_lit.search.plain_scan import Candidates, PlainScan
 from qinco_lit.search.rerank import Decode, rerank
 from qinco_lit.search.scan import AdditiveScan
-from qinco_lit.threads import threads
 from qinco_lit.vectors.rows import unit_rows
 
 _BATCH_QUERIES = 1024  # whose shortlists share decoded vectors

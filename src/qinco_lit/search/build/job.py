@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from qinco_lit.coarse.centroids import train_centroids
+from qinco_lit.devices import threads
 from qinco_lit.environment import environment
 from qinco_lit.locks import only_writer
 from qinco_lit.options import Count, Range, check_ranges
@@ -20,7 +21,6 @@ from qinco_lit.search.build.work import Fit, IndexWork, remove_work
 from qinco_lit.search.index import bundle as bundles
 from qinco_lit.search.index.faiss_index import list_sizes
 from qinco_lit.search.index.lists import fill_lists, merge_in_memory, merge_on_disk
-from qinco_lit.threads import threads
 from qinco_lit.vectors import CodeStore, VectorFile, as_vectors_file
 
 log = logging.getLogger(__name__)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, Shaped
 
+from qinco_lit.devices import num_threads_in_use
 from qinco_lit.environment import environment
 from qinco_lit.progress import Progress
 from qinco_lit.search.index import bundle as bundles
@@ -22,7 +23,6 @@ from qinco_lit.search.points.faiss_engine_cache import EngineBuilder
 from qinco_lit.search.points.measure import MeasureSettings
 from qinco_lit.search.points.operating_points import PointFile, fastest_with, pareto_front
 from qinco_lit.search.searcher import Searcher
-from qinco_lit.threads import num_threads_in_use
 from qinco_lit.vectors.rows import fingerprint
 
 log = logging.getLogger(__name__)

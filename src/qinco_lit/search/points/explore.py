@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Integer, Shaped
 
+from qinco_lit.devices import threads
 from qinco_lit.options import Count, check_ranges
 from qinco_lit.progress import Progress
 from qinco_lit.search.parameters import as_matrix
@@ -14,7 +15,6 @@ from qinco_lit.search.points.engines import SearchEngine, SearcherEngine, check_
 from qinco_lit.search.points.measure import MeasureSettings, measure_point
 from qinco_lit.search.points.operating_points import OperatingPoint, candidates, points_that_matter
 from qinco_lit.search.searcher import Searcher
-from qinco_lit.threads import threads
 from qinco_lit.vectors import as_vectors_file, exact_neighbours
 from qinco_lit.vectors.neighbours import METRICS, comparison
 
