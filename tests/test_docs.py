@@ -1,12 +1,23 @@
-"""The pages: links lead somewhere, and nothing was left to be filled in."""
+"""The pages: links lead somewhere, what they name is there, and nothing was left to be filled in."""
 
+import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "RESULTS.md", *(ROOT / "docs").glob("*.md")]
+SPEAKING = [  # of modules and files, in comments, docstrings and texts
+    *PAGES,
+    ROOT / "Makefile",
+    ROOT / "pyproject.toml",
+    ROOT / "tests" / "golden" / "README.md",
+    *sorted(path for folder in ("conf", "sweeps") for path in (ROOT / folder).rglob("*.yaml")),
+    *sorted(path for folder in ("src", "datamodules", "benchmarks") for path in (ROOT / folder).rglob("*.py")),
+]
+GROUPS = ("model", "recipe", "trainer", "coarse", "logger", "slurm")  # data: each set has options of its own
 
 
 def _anchors(page: Path) -> set[str]:
@@ -30,3 +41,129 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_nothing_is_left_to_be_filled_in(page: Path) -> None:
     assert not re.findall(r"@[A-Z_]+@", page.read_text())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_are_whole(page: Path) -> None:
+    """A heading, a line of dashes, and rows of as many cells: a blank line between rows would end the table."""
+    for table in re.findall(r"(?:^\|.*\n)+", page.read_text(), re.MULTILINE):
+        rows = table.splitlines()
+        assert len(rows) > 2, rows[0]
+        assert re.fullmatch(r"[|:-]+", rows[1].replace(" ", "")), rows[0]
+        cells = {len(re.findall(r"(?<!\\)\|", re.sub(r"`[^`]*`", "", row))) for row in rows}
+        assert len(cells) == 1, rows[0]
+
+
+@cache
+def _names(file: Path) -> set[str]:
+    """What a module defines, imports, or offers as a string (the lazy imports of qinco_lit)."""
+    tree = ast.parse(file.read_text())
+    names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    names |= {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    return names | {
+        node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+
+
+def _is_there(dotted: str) -> bool:
+    """Whether qinco_lit.a.b.name leads to a package, a module or something that the module has."""
+    first, *rest = dotted.split(".")
+    place = {"qinco_lit": ROOT / "src" / "qinco_lit", "datamodules": ROOT / "datamodules"}[first]
+    while rest and (place / rest[0]).is_dir():
+        place /= rest.pop(0)
+    module = place / "__init__.py"
+    if rest and (place / f"{rest[0]}.py").exists():
+        module = place / f"{rest.pop(0)}.py"
+    return not rest or rest[0].startswith("__") or (module.exists() and rest[0] in _names(module))
+
+
+def test_modules_and_what_is_in_them_are_there_under_the_names_that_texts_use() -> None:
+    pattern = re.compile(r"(?<![\w./-])(?:qinco_lit|datamodules)(?:\.[A-Za-z_]\w*)+")
+    gone = [
+        f"{file.relative_to(ROOT)}: {name}"
+        for file in SPEAKING
+        for name in sorted(set(pattern.findall(file.read_text())))
+        if not _is_there(name)
+    ]
+    assert not gone
+
+
+def test_what_snippets_and_benchmarks_import_is_there() -> None:
+    imports = re.compile(r"from ((?:qinco_lit|datamodules)[\w.]*) import ([\w, ]+)")
+    public = {f"qinco_lit.{name}" for page in PAGES for name in re.findall(r"\bql\.(\w+)", page.read_text())}
+    for file in [*PAGES, *(ROOT / "benchmarks").glob("*.py")]:
+        for module, names in imports.findall(file.read_text()):
+            public |= {f"{module}.{name.split(' as ')[0].strip()}" for name in names.split(",") if name.strip()}
+    assert len(public) > 20
+    assert not [name for name in sorted(public) if not _is_there(name)]
+
+
+def test_python_files_that_texts_name_are_there() -> None:
+    gone = [
+        f"{file.relative_to(ROOT)}: {name}"
+        for file in SPEAKING
+        for name in sorted(set(re.findall(r"(?<![\w/*.])(?:[\w-]+/)*[\w-]+\.py\b", file.read_text())))
+        if not any((place / name).exists() for place in (ROOT, ROOT / "src", ROOT / "src" / "qinco_lit", file.parent))
+    ]
+    assert not gone
+
+
+def test_where_things_are_said_once_they_are_said() -> None:
+    """`room/file.py: name`, `room.name` and `room/file.py` (`name`) of the table of docs/architecture.md."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = list((ROOT / "src" / "qinco_lit").rglob("*.py"))
+    table = page.split("## Where things are said once")[1].split("\n\n`src")[0]
+    for line in table.splitlines():
+        for file, name in re.findall(r"`([\w/]+\.py): (\w+)`", line):
+            assert name in _names(ROOT / "src" / "qinco_lit" / file), line
+        for name in re.findall(r"`(?:[A-Za-z_]+\.)?([A-Za-z_]{3,})`", line):
+            known = any(name in _names(room) or room.stem == name or room.parent.name == name for room in rooms)
+            assert known or f"ql.{name}" in line, line
+        for name in re.findall(r"`((?:[\w-]+/)+[\w.*-]*)", line):
+            places = (ROOT, ROOT / "src" / "qinco_lit")
+            assert any(list(place.glob(name)) for place in places), f"{name}: {line}"
+
+
+@cache
+def _options(job: str = "*") -> set[str]:
+    """Of one job, or of all."""
+    files = sorted((ROOT / "tests" / "cli").glob(f"options_{job}.txt"))
+    return {option for file in files for option in file.read_text().split()}
+
+
+def test_options_of_groups_that_texts_name_are_there() -> None:
+    pattern = re.compile(rf"(?<![\w./+-])((?:{'|'.join(GROUPS)})\.[a-z_]+)(?==)")
+    texts = [
+        *PAGES,
+        ROOT / "Makefile",
+        *sorted((ROOT / "conf").rglob("*.yaml")),
+        *sorted((ROOT / "sweeps").rglob("*.yaml")),
+    ]
+    gone = [
+        f"{file.relative_to(ROOT)}: {option}"
+        for file in texts
+        if file.name != "CHANGELOG.md"  # which names what is gone
+        for option in sorted(set(pattern.findall(file.read_text())) - _options())
+    ]
+    assert not gone
+
+
+def test_options_of_command_lines_are_those_of_their_command() -> None:
+    command = re.compile(
+        r"(?:qinco (train|evaluate|plan|centroids|encode|decode|index|search|reproduce)|train\.py)((?: +\S+)+)"
+    )
+    for page in PAGES:
+        if page.name == "CHANGELOG.md":
+            continue
+        for line in page.read_text().replace("\\\n", " ").splitlines():
+            for job, arguments in command.findall(re.sub(r"`[^`]*$", "", line)):
+                known = _options(job or "train")
+                for option in re.findall(r"(?<=[ '])([a-z_][a-z_.]*)=", re.split(r"  +#|`|   +", arguments)[0]):
+                    groups = {"data", "model", "recipe", "coarse", "logger", "scale", "launcher", "ablation", "opq"}
+                    assert option in known | groups or option.startswith("hydra."), f"{page.name}: {line}"

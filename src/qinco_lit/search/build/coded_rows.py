@@ -98,7 +98,7 @@ class SampledCodes:
 
 
 class CodedRows:
-    """Vectors with their codes and lists, block by block (`qinco_lit.search.decoders.additive.CodedVectors`).
+    """Vectors with their codes and lists, block by block (as `qinco_lit.search.decoders.pairwise.CodedVectors`).
 
     Args:
         vectors: (n, dim), those that the codes are of.
