@@ -167,3 +167,14 @@ def test_options_of_command_lines_are_those_of_their_command() -> None:
                 for option in re.findall(r"(?<=[ '])([a-z_][a-z_.]*)=", re.split(r"  +#|`|   +", arguments)[0]):
                     groups = {"data", "model", "recipe", "coarse", "logger", "scale", "launcher", "ablation", "opq"}
                     assert option in known | groups or option.startswith("hydra."), f"{page.name}: {line}"
+
+
+def test_arguments_of_tools_are_those_of_their_tool() -> None:
+    files = {path.stem: path for path in (ROOT / "src" / "qinco_lit" / "commands").glob("*.py")}
+    files |= {name.removesuffix("_checkpoint"): path for name, path in files.items()}
+    for page in PAGES:
+        for tool, arguments in re.findall(r"qinco ([a-z-]+)((?: +[^\s`]+)+)", page.read_text()):
+            for option in re.findall(r"--([a-z-]+)", arguments):
+                here = files.get(tool.replace("-", "_"))
+                assert here is not None, f"{page.name}: {tool}"
+                assert f'"--{option}"' in here.read_text() or option == "help", f"{page.name}: {tool} --{option}"
