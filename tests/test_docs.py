@@ -114,6 +114,17 @@ def test_python_files_that_texts_name_are_there() -> None:
     assert not gone
 
 
+def test_pages_that_texts_name_are_there() -> None:
+    """Links of pages are checked above; `docs/codes.md` in a comment or a help text is none."""
+    gone = [
+        f"{file.relative_to(ROOT)}: {name}"
+        for file in SPEAKING
+        for name in sorted(set(re.findall(r"(?<![\w/.])(?:docs|benchmarks)/[\w-]+\.(?:md|py|png)\b", file.read_text())))
+        if not (ROOT / name).exists()
+    ]
+    assert not gone
+
+
 def test_where_things_are_said_once_they_are_said() -> None:
     """`room/file.py: name`, `room.name` and `room/file.py` (`name`) of the table of docs/architecture.md."""
     page = (ROOT / "docs" / "architecture.md").read_text()

@@ -1,4 +1,4 @@
-"""Models of the QINCo1 release, pickled by this process: classes of the same names, written from algorithm.md."""
+"""Models of the QINCo1 release, pickled by this process: classes of the same names, from a description."""
 
 import sys
 import types

@@ -23,7 +23,7 @@ def _golden(name: str) -> dict[str, np.ndarray]:
 
 
 def _decoded(model: Qinco1Model, codes: Tensor) -> Tensor:
-    """What a described model decodes to, from the formulas of algorithm.md only."""
+    """What a described model decodes to, by the models' formulas, written plainly."""
     state, scale = model.state, float(model.sizes["db_scale"])
     if model.parts:
         widths = [int(part.sizes["M"]) for part in model.parts]

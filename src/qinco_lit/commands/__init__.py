@@ -1,0 +1,1 @@
+"""A file per command: what it does beyond its library call."""

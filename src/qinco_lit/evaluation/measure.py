@@ -18,7 +18,7 @@ _WARM_UP_ROWS = 256
 
 
 @runtime_checkable
-class Quantizer(Protocol):
+class Measurable(Protocol):
     """What is measured: a codec, a baseline."""
 
     @property
@@ -56,7 +56,7 @@ class TestSet:
 
 
 def measure(
-    quantizer: Quantizer, test_set: TestSet, *, batch_size: int, advance: Callable[[int], None]
+    quantizer: Measurable, test_set: TestSet, *, batch_size: int, advance: Callable[[int], None]
 ) -> dict[str, Any]:
     """Encode and decode the whole database once and return plain figures.
 
@@ -105,7 +105,7 @@ class Meter:
         prefixes: numbers of codes, fewer than the quantizer's: their reconstructions are searched, too.
     """
 
-    def __init__(self, quantizer: Quantizer, test_set: TestSet, *, prefixes: Collection[int] = ()) -> None:
+    def __init__(self, quantizer: Measurable, test_set: TestSet, *, prefixes: Collection[int] = ()) -> None:
         self._quantizer, self._test_set = quantizer, test_set
         self._counts = CodeCounts(quantizer.num_steps, quantizer.codebook_size)
         self._errors: list[SquaredError] = []

@@ -53,7 +53,7 @@ def read_centroids(path: str | Path) -> Float32[np.ndarray, "lists dim"]:
     """Coarse centroids (num_lists, dim), float32, in the space of the raw vectors.
 
     The published npy files are taken to be in raw space, the tensor inside an IVF checkpoint is normalised
-    (algorithm: *Encoding*, *Published checkpoints*).
+    (docs/checkpoints.md, *Coarse centroids*).
 
     Raises:
         FileNotFoundError: no such file.

@@ -1,4 +1,4 @@
-"""Quantizers of the QINCo1 release's models (algorithm: *Published checkpoints*)."""
+"""Quantizers of the QINCo1 release's models (docs/checkpoints.md, *QINCo1 release*)."""
 
 import re
 from collections.abc import Mapping

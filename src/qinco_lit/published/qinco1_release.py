@@ -1,4 +1,4 @@
-"""The QINCo1 release's pickled models, read as data (algorithm: *Published checkpoints*)."""
+"""The QINCo1 release's pickled models, read as data (docs/checkpoints.md, *QINCo1 release*)."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The QINCo2 repository's layout: names and sizes (algorithm: `torch.save` of a dict with a state dict in it)."""
+"""The QINCo2 repository's layout: a state dict in a dict, by `torch.save`: names and sizes (docs/checkpoints.md)."""
 
 import logging
 import operator

@@ -18,7 +18,7 @@ ORDERS = ("steps", "parts")
 
 
 class StepLosses(NamedTuple):
-    """Mean over batch and dimensions of the squared error, in normalised space (algorithm.md, *Training*).
+    """Mean over batch and dimensions of the squared error, in normalised space (docs/training.md).
 
     `mse` is the raw-space error of the last steps, summed over dimensions, in float64 and without gradient.
     """

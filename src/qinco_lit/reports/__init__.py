@@ -1,0 +1,1 @@
+"""What commands show and leave for readers: tables, plots, pages."""

@@ -1,1 +1,1 @@
-"""The experiments of the papers: what is run (scale, tasks), in which state it is, the engine, its records."""
+"""The experiments of the papers: what is run (scale, tasks), how (folder, runner, slurm), the results."""

@@ -1,4 +1,4 @@
-"""Training: the LightningModule, recipes, callbacks and a run's own record."""
+"""Training: `train()`, the LightningModule, its start, recipes, callbacks and a run's own record."""
 
 from qinco_lit.training.recipe import Recipe
 

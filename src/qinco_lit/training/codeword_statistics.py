@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from qinco_lit.quantizers import QINCo, Quantizer
 from qinco_lit.training.dead_codewords import count_codes, redraw_dead, split_dead, target_statistics
 
-_TARGET_MOMENTUM = 0.1  # of the running target statistics that dead codewords are redrawn from (algorithm.md)
+_TARGET_MOMENTUM = 0.1  # of the running target statistics that dead codewords are redrawn from, as published
 
 
 class CodewordStatistics:

@@ -17,7 +17,7 @@ _CHOICES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A training recipe; `conf/recipe/*.yaml` holds the values (algorithm.md, *Training*).
+    """A training recipe; `conf/recipe/*.yaml` holds the values (docs/training.md, *Recipes*).
 
     Attributes:
         batch_size: vectors per batch and process.
