@@ -1,11 +1,16 @@
 """The pages: links lead somewhere, what texts name is there, nothing was left to be filled in; files are short."""
 
 import ast
+import inspect
 import re
+import textwrap
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+
+import qinco_lit as ql
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "RESULTS.md", *(ROOT / "docs").glob("*.md")]
@@ -102,6 +107,33 @@ def test_what_snippets_and_benchmarks_import_is_there() -> None:
             public |= {f"{module}.{name.split(' as ')[0].strip()}" for name in names.split(",") if name.strip()}
     assert len(public) > 20
     assert not [name for name in sorted(public) if not _is_there(name)]
+
+
+def _snippets(page: Path) -> Iterator[str]:
+    """Fenced Python; lines of indented blocks that call ours, without what is said behind them."""
+    yield from re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    for line in re.findall(r"^    (.*\b(?:ql|codec|searcher)\.\w+\(.*)$", page.read_text(), re.MULTILINE):
+        yield re.split(r"   +| ->", line)[0]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "architecture.md"], ids=lambda page: page.name)
+def test_calls_in_snippets_fit_what_they_call(page: Path) -> None:
+    objects = {"ql": ql, "codec": ql.Codec, "searcher": ql.Searcher, "Searcher": ql.Searcher, "Codec": ql.Codec}
+    for snippet in _snippets(page):
+        for call in (node for node in ast.walk(ast.parse(textwrap.dedent(snippet))) if isinstance(node, ast.Call)):
+            if not isinstance(call.func, ast.Attribute) or not isinstance(call.func.value, ast.Name):
+                continue
+            if (home := objects.get(call.func.value.id)) is None:
+                continue
+            called = (
+                inspect.getattr_static(home, call.func.attr, None) if home is not ql else getattr(ql, call.func.attr)
+            )
+            assert called is not None, ast.unparse(call)
+            of_instance = [None] if inspect.isfunction(called) and home is not ql else []
+            function = called.__func__ if isinstance(called, classmethod) else called
+            of_instance += [None] if isinstance(called, classmethod) else []
+            keywords = {keyword.arg: None for keyword in call.keywords if keyword.arg}
+            inspect.signature(function).bind(*of_instance, *(None for _ in call.args), **keywords)
 
 
 def test_python_files_that_texts_name_are_there() -> None:
