@@ -1,6 +1,5 @@
 """A real headless browser for tests of pages: Chromium, spoken to through a pipe in the DevTools protocol."""
 
-import base64
 import contextlib
 import fcntl
 import json
@@ -86,12 +85,6 @@ class Page:
     def type(self, text: str) -> None:
         """Type into what has the focus."""
         self.call("Input.insertText", text=text)
-
-    def screenshot(self, path: Path, *, height: int) -> None:
-        """Write a PNG of the top of the page."""
-        clip = {"x": 0, "y": 0, "width": self.evaluate("innerWidth"), "height": height, "scale": 1}
-        data = self.call("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)["data"]
-        path.write_bytes(base64.b64decode(data))
 
     def requests(self) -> list[str]:
         """Return what the page has loaded since it was opened, itself included."""

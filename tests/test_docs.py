@@ -234,6 +234,13 @@ def test_arguments_of_tools_are_those_of_their_tool() -> None:
                 assert f'"--{option}"' in here.read_text(), f"{page.name}: {tool} --{option}"
 
 
+def test_hydras_internals_are_imported_in_one_room() -> None:
+    users = {
+        path.name for path in (ROOT / "src" / "qinco_lit").rglob("*.py") if "from hydra._internal" in path.read_text()
+    }
+    assert users == {"hydra_adapter.py"}
+
+
 def test_no_file_is_longer_than_the_house_allows() -> None:
     files = [path for folder in ("src", "datamodules", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py")]
     assert not {str(path.relative_to(ROOT)): n for path in files if (n := len(path.read_text().splitlines())) > 350}

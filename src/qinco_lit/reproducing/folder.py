@@ -102,7 +102,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_record(folder: Path, **values: Any) -> None:
-    """Merge values into what the engine notes of a task, atomically."""
+    """Merge values into what the runner notes of a task, atomically."""
     record = (read_json(folder / RECORD) or {}) | values
     write_atomically(folder / RECORD, json.dumps(record, indent=2) + "\n")
 
@@ -123,7 +123,7 @@ def _finished_at(task: Task, output: Path) -> float:
 
 
 def _recorded_options(folder: Path, summary: dict[str, Any] | None) -> dict[str, str] | None:
-    """Options by key: as typed, of a run folder; else as the engine noted them."""
+    """Options by key: as typed, of a run folder; else as the runner noted them."""
     typed = _typed_overrides(folder / TYPED / "overrides.yaml")
     if typed is None:
         command = (read_json(folder / RECORD) or {}).get("command")
