@@ -23,6 +23,7 @@ from tests.codes.conftest import NUM_ROWS, SHARD_ROWS, contents
 
 ENCODE_WITHOUT_ROOM = """
 import resource, sys
+sys.dont_write_bytecode = True  # a compiled module would be cut, too, and stay so
 from qinco_lit.cli import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # EFBIG, as a full disk gives ENOSPC
 sys.exit(main(sys.argv[1:]))

@@ -28,7 +28,7 @@ def test_compare_shows_every_member_with_what_was_measured(walk_of: Callable[[st
 
 
 def test_a_plan_counts_the_bytes_of_the_store(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
-    for place in ("commands.plan", "planning.measurements"):
+    for place in ("planning.plan", "planning.measurements"):
         monkeypatch.setattr(f"qinco_lit.{place}.BLOCK_ROWS", 32)
     options = ("codec=@/codec", "input=base.npy", "device=cpu", "seconds=0.01", "recipe.batch_size=16")
     assert walk.qinco("plan", *options, "hydra.run.dir=@/planned") == ""

@@ -300,6 +300,7 @@ def test_inputs_that_do_not_belong_together(build, inputs, tmp_path):
 
 WITHOUT_ROOM_THEN_KILLED = """
 import os, resource, signal, sys
+sys.dont_write_bytecode = True  # a compiled module would be cut, too, and stay so
 from qinco_lit.cli import main
 from qinco_lit.search.build import job as index
 _, most = resource.getrlimit(resource.RLIMIT_FSIZE)

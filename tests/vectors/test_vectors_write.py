@@ -16,6 +16,7 @@ ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 WRITE_WITHOUT_ROOM = """
 import resource, sys
+sys.dont_write_bytecode = True  # a compiled module would be cut, too, and stay so
 import numpy as np
 from qinco_lit.vectors import write_vectors
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))  # EFBIG, as a full disk gives ENOSPC
