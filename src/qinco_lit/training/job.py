@@ -48,7 +48,7 @@ def train_in_folder(
     num_lists: Count | None = None,
     recipe: Mapping[str, Any],
     trainer: Mapping[str, Any],
-    logger: Mapping[str, Any] | None,
+    logger: Mapping[str, Any] | None = None,
     seed: Annotated[int, Range(0, (1 << 32) - 1)],
     run_dir: Path,
     resume: bool,
