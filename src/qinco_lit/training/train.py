@@ -62,7 +62,7 @@ def train(
     the same bytes, and returns the codec of a finished one.
 
     Args:
-        x: (n, dim) vectors to train on, raw: an array (numpy, torch on the CPU, lists), or what `open_vectors` opens.
+        x: (n, dim) vectors to train on, raw: an array (numpy, torch, lists), or what `open_vectors` opens.
             Files are streamed; an array is not copied.
         model: qinco1, qinco2 (S), qinco2_m, qinco2_l, qinco2_tiny, qinco_lr, pq_qinco, pq_qinco2: of conf/model.
         num_steps: codes per vector.
