@@ -3,6 +3,7 @@
 The public names are imported on first use, so that `import qinco_lit` costs nothing.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -38,15 +39,18 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name == "__version__":
-        from importlib.metadata import version
+if not TYPE_CHECKING:  # else a type checker believes that every name is there
 
-        return version("qinco_lit")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'qinco_lit' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("qinco_lit")
+        if name not in _HOMES:
+            this = sys.modules[__name__]  # lets Python ask: did you mean
+            raise AttributeError(f"module 'qinco_lit' has no attribute {name!r}", name=name, obj=this)
+        return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

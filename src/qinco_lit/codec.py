@@ -1,7 +1,7 @@
 """A trained quantizer as arrays in, arrays out; saved as `config.json` + `weights.safetensors`, no pickle."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from qinco_lit import codec_folder
 from qinco_lit.arrays import ArrayLike, Rows, as_float32, as_int64, as_list_ids, as_rows, as_vectors, check_range
-from qinco_lit.devices import chosen_device
+from qinco_lit.devices import chosen_device, default_torch, inference
+from qinco_lit.options import Count, checked
 from qinco_lit.quantizers import Quantizer, truncated
 from qinco_lit.quantizers.beam import checked_num_steps
 from qinco_lit.quantizers.chunks import BLOCK_ROWS, assigned_rows, chunks
@@ -41,9 +42,10 @@ class Codec:
         truncated_from: of a codec made by `truncated`: weights_sha256 and num_steps of the first longer one.
     """
 
-    def __init__(self, quantizer: Quantizer, *, workspace_bytes: int | None = None, precision: str = "auto") -> None:
-        if workspace_bytes is not None and workspace_bytes < 1:
-            raise ValueError(f"workspace_bytes={workspace_bytes} must be positive")
+    @checked
+    def __init__(self, quantizer: Quantizer, *, workspace_bytes: Count | None = None, precision: str = "auto") -> None:
+        if not isinstance(quantizer, Quantizer):
+            raise ValueError(f"quantizer is of type {type(quantizer).__name__}: Codec.load(DIR) reads a folder")
         self.quantizer = quantizer.eval().requires_grad_(False)
         self.workspace_bytes = workspace_bytes
         self.folder: Path | None = None
@@ -129,10 +131,11 @@ class Codec:
 
     def to(self, device: str | torch.device) -> "Codec":
         """Move the weights; returns the codec itself."""
-        self.quantizer.to(device)
+        self.quantizer.to(chosen_device(device))
         self._prepare()
         return self
 
+    @checked
     def encode(
         self,
         x: Rows,
@@ -171,7 +174,7 @@ class Codec:
         rows = self.quantizer.searched_rows(search, self.workspace_bytes, self._tables)
         for start, stop in chunks(num_rows, rows):
             own = None if lists is None else lists[start:stop].long()
-            with self._computing():
+            with inference():
                 normal = self.quantizer.normalize(as_float32(x[start:stop], self.device, start))
                 found = self.quantizer.encode_together(normal, search, self._tables, num_steps=wanted, list_ids=own)
             codes[start:stop] = found.to(codes.dtype)
@@ -188,18 +191,12 @@ class Codec:
                 lists[start:stop] = self._checked_lists(given, start, stop)
             return lists
         for start, stop in chunks(num_rows, assigned_rows(self.workspace_bytes, self.dim)):
-            with self._computing():
+            with inference():
                 rows = self.quantizer.normalize(as_float32(x[start:stop], self.device, start))
                 lists[start:stop] = self.quantizer.assign_lists(rows)
         return lists
 
-    @contextmanager
-    def _computing(self) -> Iterator[None]:
-        """Whatever a caller's autocast is."""
-        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-            yield
-
-    @torch.inference_mode(False)
+    @default_torch()
     def fit_preselector(self, x: Rows) -> None:
         """Fit pre-selectors (what `num_candidates` and `candidate_budget` need) to a codec that has none, like QINCo1.
 
@@ -210,14 +207,13 @@ class Codec:
             ValueError: as `encode`; no vectors.
         """
         x = as_vectors(x, self.dim, least=1)
-        rows = as_float32(x[0 : x.shape[0]], self.device, 0)
-        with torch.autocast(self.device.type, enabled=False):
-            normalized = self.quantizer.normalize(rows)
-            list_ids = None if self.num_lists is None else self.quantizer.assign_lists(normalized)
-            self.quantizer.fit_preselectors(normalized, list_ids)
+        normalized = self.quantizer.normalize(as_float32(x[0 : x.shape[0]], self.device, 0))
+        list_ids = None if self.num_lists is None else self.quantizer.assign_lists(normalized)
+        self.quantizer.fit_preselectors(normalized, list_ids)
         self.folder = self.weights_sha256 = self.truncated_from = None  # it is another codec now
         self._prepare()
 
+    @default_torch()
     def decode(self, codes: Rows, *, list_ids: Rows | None = None) -> Any:
         """Reconstructions (n, dim) float32 in raw space of codes (n, m), for any 1 <= m <= num_steps.
 
@@ -230,7 +226,7 @@ class Codec:
         """
         codes, list_ids = self._checked_codes(codes, list_ids)
         num_rows, as_torch = codes.shape[0], isinstance(codes, Tensor)
-        out = torch.empty((num_rows, self.dim), device=self.device if as_torch else None)
+        out = torch.empty((num_rows, self.dim), device=self.device if as_torch else "cpu")
         # all rows are checked first, so that nothing is decoded from bad codes (any byte is in range of 256)
         if list_ids is not None or self.codebook_size < 256 or codes[0:0].dtype not in (np.uint8, torch.uint8):
             for start, stop in chunks(num_rows, BLOCK_ROWS):
@@ -247,7 +243,7 @@ class Codec:
         ranges = list(chunks(num_rows, self.quantizer.decoded_rows(self.workspace_bytes)))
         walks = [self._reconstructions(codes, list_ids, start, stop) for start, stop in ranges]
         for _ in range(num_steps):
-            out = torch.empty((num_rows, self.dim), device=self.device if as_torch else None)
+            out = torch.empty((num_rows, self.dim), dtype=torch.float32, device=self.device if as_torch else "cpu")
             for walk, (start, stop) in zip(walks, ranges, strict=True):
                 out[start:stop] = self.quantizer.denormalize(next(walk))
             yield out if as_torch else out.numpy()
@@ -258,7 +254,7 @@ class Codec:
         """Of one chunk, in normalised space after 1, 2, ... codes."""
         walk = self.quantizer.reconstructions(*self._checked(codes, list_ids, start, stop), self._tables)
         for _ in range(codes.shape[1]):
-            with self._computing():
+            with inference():
                 x_hat = next(walk)
             yield x_hat
 
@@ -285,6 +281,7 @@ class Codec:
         check_range(own, self.codebook_size, word="code", option="codebook_size", first_row=start)
         return own, None if list_ids is None else self._checked_lists(list_ids, start, stop)
 
+    @checked
     def truncated(self, num_steps: int) -> "Codec":
         """The codec of the first `num_steps` codes; it shares the weights, and `truncated_from` says of which it is.
 
@@ -300,6 +297,7 @@ class Codec:
             shorter.truncated_from = {"weights_sha256": self.weights_sha256, "num_steps": self.num_steps}
         return shorter
 
+    @checked
     def save(self, directory: str | Path) -> None:
         """Write `config.json` and `weights.safetensors`; the directory appears complete or not at all.
 
@@ -309,12 +307,14 @@ class Codec:
         self.weights_sha256 = codec_folder.write(Path(directory), self.quantizer, self.truncated_from)
 
     @classmethod
+    @checked
+    @default_torch()
     def load(
         cls,
         directory: str | Path,
         *,
         device: str | torch.device = "cpu",
-        workspace_bytes: int | None = None,
+        workspace_bytes: Count | None = None,
         precision: str = "auto",
     ) -> "Codec":
         """Read a codec directory; the other arguments are those of the class.
@@ -324,7 +324,7 @@ class Codec:
             ValueError: an unknown format, or weights that do not belong to the config or are damaged.
         """
         quantizer, config = codec_folder.read(Path(directory))
-        codec = cls(quantizer.to(device), workspace_bytes=workspace_bytes, precision=precision)
+        codec = cls(quantizer.to(chosen_device(device)), workspace_bytes=workspace_bytes, precision=precision)
         codec.folder, codec.weights_sha256 = Path(directory), config["weights_sha256"]
         codec.truncated_from = config.get("truncated_from")
         return codec
@@ -337,6 +337,8 @@ def as_codec(codec: Codec | str | Path, *, device: str = "auto", precision: str 
         FileNotFoundError: no codec there.
         ValueError: as `Codec.load`; another device or precision than that of a codec in memory.
     """
+    if not isinstance(codec, Codec | str | PathLike):
+        raise ValueError(f"codec is of type {type(codec).__name__}: give a Codec, or its folder")
     if not isinstance(codec, Codec):
         return Codec.load(codec, device=chosen_device(device), precision=precision)
     wanted = codec.device if device == "auto" else chosen_device(device)

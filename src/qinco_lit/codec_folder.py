@@ -75,7 +75,8 @@ def read(source: Path) -> tuple[Quantizer, dict[str, Any]]:
         if config["format"] != _FORMAT or config["version"] != _VERSION:
             raise ValueError(f"format {config['format']!r} version {config['version']!r}")
         model = {name: value for name, value in config["model"].items() if name != "search"}
-        quantizer = build_quantizer(config["dim"], **model)
+        with torch.random.fork_rng(devices=[]):  # first weights are drawn, though others are read
+            quantizer = build_quantizer(config["dim"], **model)
         expected_hash, cut = config["weights_sha256"], config.get("truncated_from")
         if cut is not None and not (isinstance(cut, dict) and {"weights_sha256", "num_steps"} <= cut.keys()):
             raise ValueError(f"truncated_from={cut} lacks weights_sha256 and num_steps")

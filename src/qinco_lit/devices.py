@@ -1,15 +1,43 @@
-"""Where a computation runs, and on how many cores: faiss and torch each have a setting of their own for that.
+"""Where a computation runs, on how many cores, and what a caller has set for torch, which changes no results.
 
-faiss is imported where it is needed: a codec works without it.
+faiss and torch each have a setting of their own for cores. faiss is imported where it is needed: a codec works without.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 
 
-def chosen_device(name: str) -> torch.device:
+@contextmanager
+def default_torch() -> Iterator[None]:
+    """Compute as torch by itself: in float32, on the CPU where no device is named, without autocast, with gradients.
+
+    What a user's program has set is set again afterwards. As a decorator it does so for a function.
+    """
+    with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())  # Lightning leaves it so
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        if (dtype := torch.get_default_dtype()) != torch.float32:  # of all threads
+            stack.callback(torch.set_default_dtype, dtype)
+            torch.set_default_dtype(torch.float32)
+        yield
+
+
+@contextmanager
+def inference() -> Iterator[None]:
+    """Compute as `default_torch`, but without gradients."""
+    with default_torch(), torch.inference_mode():
+        yield
+
+
+def chosen_device(name: str | torch.device) -> torch.device:
     """Return the device of a name: auto (the first GPU, else the CPU), cpu, cuda, cuda:1.
 
     Raises:

@@ -3,11 +3,12 @@
 import difflib
 import functools
 import inspect
+import os
 import re
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
@@ -21,7 +22,7 @@ _PLAIN_NAMES: dict[Any, str] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Range:
     """What a number may be, as an annotation: `Annotated[int, Range(1)]`.
 
@@ -36,6 +37,10 @@ class Range:
     above: float | None = None
     below: float | None = None
     advice: str | None = None
+
+    def __repr__(self) -> str:
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        return f"Range({', '.join(f'{name}={value!r}' for name, value in given.items() if value is not None)})"
 
     def check(self, name: str, value: Any) -> None:
         """Raise ValueError for a number, or one of a list of numbers, that lies outside; others are left alone."""
@@ -58,6 +63,8 @@ class Range:
         return " and ".join(f"{words} {limit}" for words, limit in limits.items() if limit is not None)
 
 
+_LIKE_ANOTHER_TYPE = re.compile(r"\s*|true|false|null|[+-]?[\d_.]+(e[+-]?\d+)?", re.IGNORECASE)
+
 Count = Annotated[int, Range(1)]  # of things of which there is one at least
 
 
@@ -70,12 +77,84 @@ def in_range(function: Callable[_P, _R]) -> Callable[_P, _R]:
         if not ranges:  # annotations may name what is defined further down
             hints = typing.get_type_hints(inspect.unwrap(function), include_extras=True)
             ranges.update({name: list(_ranges(hint)) for name, hint in hints.items()})
-        for name, value in inspect.signature(function).bind(*args, **kwargs).arguments.items():
+        for name, value in _bound(function, args, kwargs).arguments.items():
             for each in ranges.get(name, ()):
                 each.check(name, value)
         return function(*args, **kwargs)
 
     return checked
+
+
+def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let a function that users call refuse values that its annotations do not allow, before it begins.
+
+    Numbers and arrays of numpy count as those of Python. Annotations that are not made of plain types (numbers, text,
+    paths, choices, lists of these) check nothing.
+
+    Raises:
+        ValueError: one line, for a value of the wrong type or out of its range, or an empty path.
+    """
+    hints: dict[str, Any] = {}
+
+    @functools.wraps(function)
+    def called(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        if not hints:
+            found = typing.get_type_hints(inspect.unwrap(function), include_extras=True)
+            hints.update({name: hint for name, hint in found.items() if _is_plain(hint)})
+        bound = _bound(function, args, kwargs)
+        for name, value in bound.arguments.items():
+            kind = bound.signature.parameters[name].kind
+            if name in hints and kind is inspect.Parameter.VAR_KEYWORD:
+                bound.arguments[name] = {key: _checked(key, each, hints[name]) for key, each in value.items()}
+            elif name in hints:
+                bound.arguments[name] = _checked(name, value, hints[name])
+        return function(*bound.args, **bound.kwargs)
+
+    return called
+
+
+def _bound(function: Callable[..., Any], args: Any, kwargs: Any) -> inspect.BoundArguments:
+    try:
+        return inspect.signature(function).bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{function.__qualname__}() {error}") from None
+
+
+def plain(value: Any) -> Any:
+    """The value itself, or what it is in Python if it is a number or an array of numpy; a range becomes a list."""
+    if isinstance(value, range):
+        return list(value)
+    return value.tolist() if type(value).__module__ == "numpy" and hasattr(value, "tolist") else value
+
+
+def _checked(name: str, value: Any, annotation: Any) -> Any:
+    value = plain(value)
+    if Path in _leaves(annotation) and isinstance(value, os.PathLike):
+        value = Path(value)
+    elif Path in _leaves(annotation) and value == "":
+        raise ValueError(f"{name}='': name a file or folder")
+    if not fits(value, annotation):
+        expected = describe(annotation).replace("null", "None").replace("true or false", "True or False")
+        raise ValueError(f"{name}={value!r}: expected {expected}")
+    for each in _ranges(annotation):
+        each.check(name, value)
+    return value
+
+
+def _is_plain(annotation: Any) -> bool:
+    """Whether all values that it allows are plain: scalars, paths, choices, and lists of these."""
+    return _leaves(annotation) <= {bool, int, float, str, Path, type(None)}
+
+
+def _leaves(annotation: Any) -> set[Any]:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return _leaves(arguments[0])
+    if origin is typing.Literal:
+        return {type(choice) for choice in arguments}
+    if origin in (typing.Union, types.UnionType, list, Sequence):
+        return set().union(*map(_leaves, arguments))
+    return {annotation}
 
 
 def check_ranges(values: object) -> None:
@@ -125,6 +204,7 @@ def check_arguments(
     *,
     given: Collection[str] = (),
     extra: Mapping[str, Any] | None = None,
+    shown: Callable[[Any], str] | None = None,
 ) -> None:
     """Check the values of a config group against the signature of the function or class that receives them.
 
@@ -134,6 +214,7 @@ def check_arguments(
         values: the user's values; keys that start with an underscore are Hydra's.
         given: parameters that the program supplies itself, hence no options.
         extra: further options and their types, which the target does not take.
+        shown: a value as the user wrote it; None: as in YAML.
 
     Raises:
         ValueError: one line, for an unknown name, a missing value or a value of the wrong type.
@@ -149,7 +230,7 @@ def check_arguments(
                 continue
             raise unknown("option", prefix + name, schema)
         if not fits(value, schema[name]):
-            raise ValueError(f"{prefix}{name}={_shown(value)}: expected {describe(schema[name])}")
+            raise ValueError(f"{prefix}{name}={(shown or _shown)(value)}: expected {describe(schema[name])}")
         for each in _ranges(schema[name]):
             each.check(prefix + name, value)
     for name in required:
@@ -221,4 +302,6 @@ def describe(annotation: Any) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, str) and _LIKE_ANOTHER_TYPE.fullmatch(value):
+        return repr(value)  # else it reads like what is expected
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -113,5 +113,5 @@ def test_mistakes_are_one_line_that_names_the_argument() -> None:
         ql.explore(ql.Searcher(own.bundle), own.queries, database=own.x, progress=False)
     with pytest.raises(ValueError, match=r"^queries of shape \(40, 5\) do not fit this index: expected \(n, 16\)$"):
         ql.explore(searcher, given.queries[:, :5], ground_truth=truth, progress=False)
-    with pytest.raises(TypeError, match="nprobes"):
+    with pytest.raises(ValueError, match=r"^unknown parameter nprobes \(did you mean nprobe\?\); choose from: "):
         ql.explore(searcher, given.queries, ground_truth=truth, nprobes=[3])

@@ -160,7 +160,7 @@ def test_a_folder_of_the_command_is_refused(tmp_path: Path) -> None:
         ({"codebok_size": 8}, "unknown option codebok_size (did you mean codebook_size?); choose from: "),
         ({"model": "qinco3"}, "unknown model qinco3 (did you mean qinco2?); choose from: "),
         ({"recipe": "tune"}, "unknown recipe tune (did you mean tuned?); choose from: paper, tuned"),
-        ({"codebook_size": "many"}, "codebook_size=many: expected an integer"),
+        ({"codebook_size": "many"}, "codebook_size='many': expected an integer"),
         ({"opq": True}, "opq=True is for models of parts: give model='pq_qinco' or 'pq_qinco2'"),
         ({"lr": -1.0}, "recipe.lr=-1.0 must be positive"),
         ({"max_epochs": 0}, "max_epochs=0: give at least 1"),

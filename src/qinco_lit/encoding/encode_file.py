@@ -16,13 +16,13 @@ from pytorch_lightning import Trainer
 from qinco_lit.atomic import write_atomically
 from qinco_lit.coarse.assignment import list_assigner
 from qinco_lit.codec import Codec, as_codec
-from qinco_lit.devices import chosen_device
+from qinco_lit.devices import chosen_device, default_torch
 from qinco_lit.encoding import Encoding, ShardFolder, default_shard_rows
 from qinco_lit.encoding.shards import OtherRankFailedError, check_output, check_same, finished_store, folder_of
 from qinco_lit.encoding.writer import RowsDone, WriteShards
 from qinco_lit.environment import environment
 from qinco_lit.locks import only_writer
-from qinco_lit.options import Count, in_range
+from qinco_lit.options import Count, checked, in_range
 from qinco_lit.progress import Progress, duration
 from qinco_lit.training.trainer import quiet_lightning, settings_kept, signals_given_back
 from qinco_lit.vectors import CodeStore, VectorFile, as_vectors_file, open_codes
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 _POLL_S = 0.2  # between looks at whether the other ranks have finished
 
 
+@checked
+@default_torch()
 def encode_file(
     codec: Codec | str | Path,
     input: Any,

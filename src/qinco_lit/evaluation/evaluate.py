@@ -11,13 +11,13 @@ from jaxtyping import Int64
 
 from qinco_lit.codec import Codec, as_codec
 from qinco_lit.data.ground_truth import NUM_NEIGHBOURS, checked_ground_truth, read_ground_truth
-from qinco_lit.devices import num_threads_in_use, threads
+from qinco_lit.devices import default_torch, num_threads_in_use, threads
 from qinco_lit.environment import environment
 from qinco_lit.evaluation.baselines import MAX_TRAINING_ROWS, METHODS, trained_baseline
 from qinco_lit.evaluation.codec_quantizer import CodecQuantizer
 from qinco_lit.evaluation.measure import TestSet, measure
 from qinco_lit.evaluation.rate_curve import Rate, check_rate, chosen_rates, load_dedicated, measure_rate_curve
-from qinco_lit.options import Count, in_range, unknown
+from qinco_lit.options import Count, checked, in_range, unknown
 from qinco_lit.progress import Progress
 from qinco_lit.vectors import VectorFile, as_vectors_file, exact_neighbours
 from qinco_lit.vectors.neighbours import METRICS, Metric, comparison
@@ -28,6 +28,8 @@ SCHEMA_VERSION = 4
 _FIGURES_VERSION = 1
 
 
+@checked
+@default_torch()
 def evaluate(
     codec: Codec | str | Path,
     database: Any,

@@ -1,6 +1,7 @@
 """What a user gives a search: its parameters, cut to the size of the index; rows and ids of numpy, torch or lists."""
 
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from qinco_lit.arrays import as_vector_rows
+from qinco_lit.options import unknown
 
 _MIN_SHORTLIST = 100
 _MIN_EF_SEARCH = 64
@@ -35,6 +37,14 @@ class SearchParameters:
     num_additive: int | None = None
     num_pairwise: int | None = None
     num_steps: int | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, int | None]) -> "SearchParameters":
+        """Those of these names. Raises ValueError for a name that none has."""
+        for name in values:
+            if name not in cls.names():
+                raise unknown("parameter", name, cls.names())
+        return cls(**values)
 
     @classmethod
     def names(cls) -> list[str]:
@@ -92,6 +102,8 @@ def whole_number(name: str, value: Any, *, least: int = 1) -> int:
         ValueError: no integer, or one below the least.
     """
     try:
+        if isinstance(value, bool):
+            raise TypeError
         number = operator.index(value)
     except TypeError:
         raise ValueError(f"{name}={value!r}: give a whole number") from None

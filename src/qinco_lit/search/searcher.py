@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Int32, Int64, Integer
 
 from qinco_lit.codec import Codec
-from qinco_lit.devices import threads
+from qinco_lit.devices import default_torch, threads
+from qinco_lit.options import Count, checked
 from qinco_lit.search.index.bundle import Bundle, load, save
 from qinco_lit.search.parameters import (
     ResolvedParameters,
@@ -58,7 +59,10 @@ class Searcher:
         ValueError: an unknown precision, num_threads below 1, a bundle whose lists another searcher has.
     """
 
+    @default_torch()
     def __init__(self, bundle: Bundle, *, num_threads: int | None = None, precision: str = "auto") -> None:
+        if not isinstance(bundle, Bundle):
+            raise ValueError(f"bundle is of type {type(bundle).__name__}: Searcher.load(DIR) reads a folder")
         if bundle.index is None:
             raise ValueError("a Searcher has taken the lists of this bundle: use it, or load again")
         self.num_threads = None if num_threads is None else whole_number("num_threads", num_threads)
@@ -78,11 +82,12 @@ class Searcher:
         bundle.index = None
 
     @classmethod
+    @checked
     def load(
         cls,
         directory: str | Path,
         *,
-        num_threads: int | None = None,
+        num_threads: Count | None = None,
         precision: str = "auto",
         mmap: bool = False,
         device: str = "cpu",
@@ -98,8 +103,6 @@ class Searcher:
             FileNotFoundError: no index there.
             ValueError: parts that are damaged or do not belong together; those of the class.
         """
-        if num_threads is not None:
-            whole_number("num_threads", num_threads)  # before minutes of reading
         return cls(load(Path(directory), mmap=mmap, device=device), num_threads=num_threads, precision=precision)
 
     def __len__(self) -> int:
@@ -168,15 +171,16 @@ class Searcher:
             queries, with decoded vectors), larger is better. ids: int64.
 
         Raises:
-            ValueError: wrong dimension, NaN or infinity in a query, a parameter that is below 1 or no whole number, no
-                pairwise decoder, more steps than the index has.
+            ValueError: wrong dimension, NaN or infinity in a query, a parameter that is unknown, below 1 or no whole
+                number, no pairwise decoder, more steps than the index has.
         """
         trace = self.trace(queries, k, **parameters)
         return trace.distances, trace.ids
 
+    @default_torch()
     def trace(self, queries: Any, k: int = 10, **parameters: int | None) -> SearchTrace:
         """`search`, with the ranking and the seconds of every stage."""
-        resolved = SearchParameters(**parameters).resolved(
+        resolved = SearchParameters.of(parameters).resolved(
             k,
             num_vectors=len(self),
             num_lists=self.num_lists,
@@ -250,6 +254,7 @@ class Searcher:
 
     # -- changing the index -------------------------------------------------------------------------------------------
 
+    @default_torch()
     def add(self, x: Any, ids: Any = None) -> Int64[np.ndarray, " n"]:
         """Encode vectors and add them; `save` makes it last. Returns their ids.
 
@@ -290,6 +295,7 @@ class Searcher:
             self._known_ids = np.setdiff1d(self._known_ids, gone)
         return number
 
+    @checked
     def save(self, directory: str | Path) -> None:
         """Write the index as it is now; a directory under that name is replaced when all of it is written.
 

@@ -1,14 +1,14 @@
 """Named models and recipes: the files that Hydra composes, read without it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any, get_type_hints
 
 import torch
 import yaml
 
-from qinco_lit.options import check_arguments, unknown
+from qinco_lit.options import check_arguments, plain, unknown
 from qinco_lit.quantizers import QINCo, Quantizer, build_quantizer
 from qinco_lit.training.recipe import Recipe
 
@@ -59,6 +59,7 @@ def chosen_options(model: str, recipe: str, options: Mapping[str, Any]) -> tuple
         ValueError: one line, for a name that neither has, or a value of the wrong type or out of range.
     """
     of_model, of_recipe = preset("model", model), recipe_preset(recipe, model)
+    options = {name: plain(value) for name, value in options.items()}
     for name in options:
         if name in _PART_OPTIONS and name not in of_model:
             raise ValueError(f"{name}={options[name]} is for models of parts: give model='pq_qinco' or 'pq_qinco2'")
@@ -69,23 +70,23 @@ def chosen_options(model: str, recipe: str, options: Mapping[str, Any]) -> tuple
         if isinstance(value, str) and (found := _OF_SAME_LEVEL.fullmatch(value)):
             of_model[name] = of_model[found[1]]
     of_recipe |= {name: value for name, value in options.items() if name in of_recipe}
-    check_model(of_model, group="")
-    check_arguments("", Recipe, of_recipe)
+    check_model(of_model, group="", shown=repr)
+    check_arguments("", Recipe, of_recipe, shown=repr)
     Recipe(**of_recipe)
     return of_model, of_recipe
 
 
-def check_model(options: Mapping[str, Any], *, group: str = "model") -> None:
+def check_model(options: Mapping[str, Any], *, group: str = "model", shown: Callable[[Any], str] | None = None) -> None:
     """Refuse options of a model that no vectors allow; whether they suit the data is known when these are open.
 
     Raises:
-        ValueError: one line; `group` comes before the names of options.
+        ValueError: one line; `group` comes before the names of options; `shown` is that of `check_arguments`.
     """
     own: dict[str, Any] = {}
     if "num_parts" in options:  # a product, which hands the other options to its parts
         hints = {**get_type_hints(Quantizer.__init__), "num_parts": int}
         own = {name: hints[name] for name in _PART_OPTIONS}
-    check_arguments(group, QINCo, options, given=("dim", "has_start"), extra=own)
+    check_arguments(group, QINCo, options, given=("dim", "has_start"), extra=own, shown=shown)
     dims = options.get("part_dims")
     dim = sum(dims) if dims and None not in dims else options.get("num_parts") or 1
     with torch.device("meta"):

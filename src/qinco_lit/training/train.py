@@ -5,13 +5,16 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 
 from qinco_lit.codec import Codec
 from qinco_lit.data.data_module import VectorDataModule
+from qinco_lit.devices import default_torch
+from qinco_lit.options import Count, Range, checked, plain
+from qinco_lit.run_folder import check_can_be_made
 from qinco_lit.training.job import train_in_folder
 from qinco_lit.training.presets import chosen_options, preset
 from qinco_lit.training.run_folder import is_first
@@ -24,20 +27,29 @@ from qinco_lit.vectors.data_facts import DataSource
 _MOST_VAL = 10_000  # as of data=files
 _BLOCK_ROWS = 65_536
 # Of a run folder's config: may be another one when the training goes on.
-_INDIFFERENT = ("trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar", "data.path", "data.val.path")
+_INDIFFERENT = (
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.enable_progress_bar",
+    "data.path",
+    "data.name",
+    "data.val.path",
+)
 _ASK_EVERY_S = 0.5  # whether the first rank has written the codec
 
 
+@checked
+@default_torch()
 def train(
     x: Any,
     *,
     model: str = "qinco2_tiny",
     num_steps: int = 8,
-    num_lists: int | None = None,
+    num_lists: Count | None = None,
     recipe: str = "tuned",
-    max_epochs: int | None = None,
+    max_epochs: Count | None = None,
     val: Any = None,
-    seed: int = 0,
+    seed: Annotated[int, Range(0, (1 << 32) - 1)] = 0,
     run_dir: str | Path | None = None,
     devices: Any = "auto",
     progress: bool | None = None,
@@ -50,7 +62,7 @@ def train(
     the same bytes, and returns the codec of a finished one.
 
     Args:
-        x: (n, dim) vectors to train on, raw: an array (numpy, torch on the CPU, lists), or what `open_vectors` opens.
+        x: (n, dim) vectors to train on, raw: an array (numpy, torch, lists), or what `open_vectors` opens.
             Files are streamed; an array is not copied.
         model: qinco1, qinco2 (S), qinco2_m, qinco2_l, qinco2_tiny, qinco_lr, pq_qinco, pq_qinco2: of conf/model.
         num_steps: codes per vector.
@@ -77,10 +89,13 @@ def train(
         KeyboardInterrupt: of SIGINT, after the batch in progress.
     """
     of_model, of_recipe = chosen_options(model, recipe, {"num_steps": num_steps, **model_or_recipe_options})
-    trainer = preset("trainer", "default") | _devices(devices) | {"enable_progress_bar": progress is not False}
+    trainer = (
+        preset("trainer", "default")
+        | _devices(devices := plain(devices))
+        | {"enable_progress_bar": progress is not False}
+    )
     if max_epochs is not None:
         trainer["max_epochs"] = max_epochs
-    _check_numbers(max_epochs, seed, num_lists)
     check_trainer(trainer, schedule=of_recipe["schedule"])
     rows = as_vectors_file(x, "x")
     held_out = None if val is None else as_vectors_file(val, "val")
@@ -118,11 +133,14 @@ def train(
 def _in_folder(run_dir: Path, arguments: dict[str, Any]) -> Codec:
     """Train in a folder that stays, go on with the training that it holds, or take the codec of that."""
     config_file, resume = run_dir / "config.json", False
+    check_can_be_made(run_dir)
     if config_file.is_file():
-        _check_same(run_dir, json.loads(config_file.read_text()), json.loads(json.dumps(arguments["config"])))
+        _check_same(run_dir, _config(config_file), json.loads(json.dumps(arguments["config"])))
         if read_summary(run_dir).get("state") == "finished" and (run_dir / "codec").is_dir():
             return _codec(run_dir, arguments["trainer"])
         resume = True
+    elif any((run_dir / name).exists() for name in ("checkpoints", "codec")):
+        raise ValueError(f"{run_dir} holds a training, and not with what options (config.json): name another run_dir")
     train_in_folder(**arguments, run_dir=run_dir, resume=resume)
     while not is_first() and (state := read_summary(run_dir)["state"]) != "finished":
         if state != "running":
@@ -131,27 +149,30 @@ def _in_folder(run_dir: Path, arguments: dict[str, Any]) -> Codec:
     return _codec(run_dir, arguments["trainer"])
 
 
+def _config(file: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error}): name another run_dir") from None
+    if not isinstance(config, dict) or "recipe" not in config:
+        raise ValueError(f"{file.parent} holds something else than a training: name another run_dir")
+    return config
+
+
 def _codec(run_dir: Path, trainer: Mapping[str, Any]) -> Codec:
     on_gpu = trainer["accelerator"] != "cpu" and torch.cuda.is_available()
     return Codec.load(run_dir / "codec", device=f"cuda:{torch.cuda.current_device()}" if on_gpu else "cpu")
 
 
 def _devices(devices: Any) -> dict[str, Any]:
-    """The options of pl.Trainer that say it."""
+    """The options of pl.Trainer that say it. Raises ValueError for what says nothing."""
     if devices in ("auto", "cpu"):
         return {"accelerator": devices, "devices": 1}
+    numbers = devices if isinstance(devices, list) and devices else [devices]
+    least = 0 if numbers is devices else 1
+    if not all(type(each) is int and (each >= least or (each == -1 and least)) for each in numbers):
+        raise ValueError(f"devices={devices!r}: give auto, cpu, how many (-1: all), or a list of their numbers")
     return {"devices": devices}
-
-
-def _check_numbers(max_epochs: Any, seed: Any, num_lists: Any) -> None:
-    for name, value in {"max_epochs": max_epochs, "seed": seed, "num_lists": num_lists}.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-            raise ValueError(f"{name}={value}: give an integer")
-    if not 0 <= seed < 1 << 32:
-        raise ValueError(f"seed={seed}: give 0 to {(1 << 32) - 1}")
-    for name, value in {"max_epochs": max_epochs, "num_lists": num_lists}.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: give at least 1")
 
 
 def _check_rows(rows: VectorFile, num_train: int, codebook_size: int, batch_size: int, num_lists: int | None) -> None:

@@ -6,7 +6,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ _PROFILERS: dict[str, type[Profiler]] = {
 _LIGHTNING = ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric")
 # of faiss: it says which variants it did not find
 _QUIET_LOGGERS = {**dict.fromkeys(_LIGHTNING, logging.ERROR), "faiss.loader": logging.WARNING}
+_inside_lock, _inside, _noted = threading.Lock(), 0, ExitStack()  # of `settings_kept`
 _DEFAULTS = {"num_sanity_val_steps": 0, "enable_model_summary": False}
 _AT_LEAST = {
     "max_steps": 1, "accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "log_every_n_steps": 0,
@@ -143,8 +144,25 @@ def settings_kept() -> Iterator[None]:
     """Leave what belongs to the whole process as it was: a training in a user's program is one of many things there.
 
     These are the settings of torch that Lightning changes, the state of its random numbers, levels of loggers, and
-    filters of warnings.
+    filters of warnings. Of trainings in several threads the first to begin notes them, the last to end restores them.
     """
+    global _inside, _noted
+    with _inside_lock:
+        if _inside == 0:
+            _noted = ExitStack()
+            _noted.enter_context(_noted_settings())
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _inside_lock:
+            _inside -= 1
+            if _inside == 0:
+                _noted.close()
+
+
+@contextmanager
+def _noted_settings() -> Iterator[None]:
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     levels = {name: logging.getLogger(name).level for name in _QUIET_LOGGERS}
     used: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]

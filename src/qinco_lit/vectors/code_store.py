@@ -144,6 +144,8 @@ def open_codes(path: str | os.PathLike[str]) -> CodeStore:
         FileNotFoundError: the file, or that of a shard, is missing.
         ValueError: the file is no store of codes, or a shard's file has not the size it was written with.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"path is of type {type(path).__name__}: give the path of a store of codes")
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file")

@@ -135,6 +135,8 @@ def open_vectors(path: str | os.PathLike[str]) -> VectorFile:
     `.ibin` may be big-ann ground truth (ids, then distances): the ids are what is opened. Errors: FileNotFoundError
     for a missing file, ValueError for anything that is not a well-formed file of vectors, each one line with numbers.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"path is of type {type(path).__name__}: give the path of a file of vectors")
     layout = read_layout(path)
     rows: RowSource = ChunkedRows(layout) if layout.offset is None else MappedRows(layout)
     return VectorFile(layout, rows, 0, layout.num_rows)
@@ -144,8 +146,8 @@ def as_vectors_file(x: Any, name: str = "x") -> VectorFile:
     """What the user gives as vectors, as rows that are streamed: a `VectorFile`, a path, or an array in memory.
 
     Args:
-        x: a VectorFile, what `open_vectors` opens, or (n, dim) numbers: numpy, a torch tensor on the CPU, or lists.
-            An array is not copied: it must not change while it is in use.
+        x: a VectorFile, what `open_vectors` opens, or (n, dim) numbers: numpy, a torch tensor, or lists.
+            An array is not copied, unless it is a tensor on a GPU or of bfloat16: it must not change while in use.
         name: of the argument, for messages.
 
     Raises:
@@ -157,10 +159,14 @@ def as_vectors_file(x: Any, name: str = "x") -> VectorFile:
     if isinstance(x, str | os.PathLike):
         return open_vectors(x)
     try:
-        array = np.asarray(x)
-    except (TypeError, ValueError, RuntimeError) as error:  # tensors on a GPU, of bfloat16, or with gradients
+        array = np.asarray(_without_gradient(x))
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{name}: no array, file of vectors or tensor on the CPU ({reason})") from None
+        raise ValueError(f"{name}: no array, file of vectors or tensor ({reason})") from None
+    if array.ndim == 0:
+        raise ValueError(f"{name} is of type {type(x).__name__}: give vectors (n, dim), or a file of them")
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise ValueError(f"{name} has masked values: leave these rows out, and give {name}.data of the others")
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"{name} has shape {array.shape}: give vectors (n, dim)")
     check_vector_dtype(array.dtype, name)
@@ -169,6 +175,14 @@ def as_vectors_file(x: Any, name: str = "x") -> VectorFile:
         dim=array.shape[1], offset=None, row_stride=array.shape[1] * array.dtype.itemsize,
     )  # fmt: skip
     return VectorFile(layout, ArrayRows(array.astype(array.dtype.newbyteorder("="), copy=False)), 0, len(array))
+
+
+def _without_gradient(x: Any) -> Any:
+    """A tensor, which this room does not import, as numpy takes it: on the CPU, and not of bfloat16, which it lacks."""
+    if not hasattr(x, "detach"):
+        return x
+    x = x.detach().cpu()
+    return x.float() if str(x.dtype) == "torch.bfloat16" else x
 
 
 def read_ahead(read: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Generator[Result, None, None]:

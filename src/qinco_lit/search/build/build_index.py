@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from qinco_lit.codec import Codec
-from qinco_lit.devices import chosen_device
-from qinco_lit.options import Count, in_range
+from qinco_lit.devices import chosen_device, default_torch
+from qinco_lit.options import Count, checked
 from qinco_lit.search.build.coded_rows import SampledRows, spaced
 from qinco_lit.search.build.inputs import IndexData, open_inputs
 from qinco_lit.search.build.job import MAX_VALIDATION_ROWS, BuildOptions, build
@@ -18,7 +18,8 @@ from qinco_lit.vectors import CodeStore, VectorFile, as_vectors_file
 from qinco_lit.vectors.neighbours import METRICS
 
 
-@in_range
+@checked
+@default_torch()
 def build_index(
     codec: Codec | str | Path,
     x: Any,

@@ -140,6 +140,10 @@ def open_inputs(
         ValueError: inputs that do not belong together.
     """
     store = open_codes(codes) if isinstance(codes, str | Path) else codes
+    if store is not None and not isinstance(store, CodeStore):
+        raise ValueError(
+            f"codes is of type {type(codes).__name__}: give a store, as encode_file makes, or leave codes out"
+        )
     codec = as_codec(codec, device=device)
     if store is None:
         steps = _checked_steps(codec.name, codec.num_steps, num_steps)

@@ -54,6 +54,8 @@ class BuildOptions:
             raise ValueError(f"part={self.part}: parts={self.parts} are numbered 0 to {self.parts - 1}")
         if self.pairwise_dtype not in ("float32", "float16"):
             raise ValueError(f"pairwise_dtype={self.pairwise_dtype}: give float32 or float16")
+        if not output.name:
+            raise ValueError(f"output={output}: name a folder of its own")
         if not output.parent.is_dir():
             raise FileNotFoundError(f"output={output}: the folder {output.parent} does not exist; make it first")
 

@@ -71,7 +71,7 @@ class SearcherEngine:
         parts = searcher.bytes_per_vector
         self.bytes_per_vector: Mapping[str, float] = {part: size for part, size in parts.items() if part != "id"}
         grid = default_grid(searcher.num_lists, has_pairwise=searcher.has_pairwise)
-        SearchParameters(**dict.fromkeys(values))  # refuses other names
+        SearchParameters.of(dict.fromkeys(values))  # refuses other names
         for name in SearchParameters.names():
             tried = values.get(name)
             if name in grid or tried is not None:

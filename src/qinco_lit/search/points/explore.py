@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Integer, Shaped
 
-from qinco_lit.devices import threads
-from qinco_lit.options import Count, check_ranges
+from qinco_lit.devices import default_torch, threads
+from qinco_lit.options import Count, check_ranges, checked
 from qinco_lit.progress import Progress
 from qinco_lit.search.parameters import as_matrix
 from qinco_lit.search.points.engines import SearchEngine, SearcherEngine, check_ids
@@ -58,6 +59,8 @@ class Explored(NamedTuple):
     num_skipped: int
 
 
+@checked
+@default_torch()
 def explore(
     searcher: Searcher,
     queries: Any,
@@ -71,7 +74,7 @@ def explore(
     warmup: int = 1,
     repeats: int = 3,
     latency_queries: int = 200,
-    num_threads: int | None = None,
+    num_threads: Count | None = None,
     seed: int = 0,
     progress: bool | None = None,
     **parameters: Sequence[int] | None,
@@ -107,13 +110,21 @@ def explore(
         FileNotFoundError: a missing file.
         ValueError: impossible options, queries, ground truth or a database that do not fit the index.
     """
+    if not isinstance(searcher, Searcher):
+        raise ValueError(
+            f"searcher is of type {type(searcher).__name__}: give what build_index or Searcher.load returns"
+        )
     settings = MeasureSettings(tuple(dict.fromkeys(recall_at)), batch_size, warmup, repeats, latency_queries)
     exploration = Exploration(settings, strategy, max_points, seed)
     engine = SearcherEngine(searcher, **parameters)
     asked = as_vectors_file(queries, "queries")
     x = as_matrix(asked[:], searcher.dim, what="queries", owner="index")
     if ground_truth is not None:
-        truth = np.asarray(as_vectors_file(ground_truth, "ground_truth")[:]) if isinstance(ground_truth, str) else None
+        truth = (
+            np.asarray(as_vectors_file(ground_truth, "ground_truth")[:])
+            if isinstance(ground_truth, str | Path)
+            else None
+        )
         truth = np.asarray(ground_truth) if truth is None else truth
         if truth.ndim != 2 or len(truth) != len(x) or truth.dtype.kind not in "iu" or truth.shape[1] == 0:
             raise ValueError(

@@ -140,7 +140,16 @@ def _covers(some: tuple[int, ...], other: tuple[int, ...]) -> bool:
 
 
 def pareto_front(points: Iterable[OperatingPoint], k: int) -> list[OperatingPoint]:
-    """Points than which no other is as fast with a higher R@k, nor faster with the same: fastest first."""
+    """Points than which no other is as fast with a higher R@k, nor faster with the same: fastest first.
+
+    Raises:
+        ValueError: R@k was not measured.
+    """
+    points = list(points)
+    for point in points:
+        if k not in point.recall:
+            known = ", ".join(map(str, point.recall))
+            raise ValueError(f"k={k!r}: R@k was measured at {known}: give one of these, or recall_at=[..., {k}]")
     return metrics.undominated(points, lambda point: -point.queries_per_s, lambda point: -point.recall[k])
 
 
