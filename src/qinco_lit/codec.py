@@ -1,6 +1,6 @@
 """A trained quantizer as arrays in, arrays out; saved as `config.json` + `weights.safetensors`, no pickle."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from qinco_lit.quantizers import Quantizer, truncated
 from qinco_lit.quantizers.beam import checked_num_steps
 from qinco_lit.quantizers.chunks import BLOCK_ROWS, assigned_rows, chunks
 from qinco_lit.quantizers.precision import precision_for
+from qinco_lit.quantizers.workers import for_each
 from qinco_lit.vectors.code_packing import packed_bits
 
 
@@ -171,13 +172,15 @@ class Codec:
         lists = None if self.num_lists is None else self._lists(x, list_ids)
         # on the device, where nothing waits for a chunk's codes before the next one begins
         codes = torch.empty((num_rows, wanted), dtype=getattr(torch, self.code_dtype.name), device=self.device)
-        rows = self.quantizer.searched_rows(search, self.workspace_bytes, self._tables)
-        for start, stop in chunks(num_rows, rows):
+
+        def encode(start: int, stop: int) -> None:
             own = None if lists is None else lists[start:stop].long()
             with inference():
                 normal = self.quantizer.normalize(as_float32(x[start:stop], self.device, start))
                 found = self.quantizer.encode_together(normal, search, self._tables, num_steps=wanted, list_ids=own)
             codes[start:stop] = found.to(codes.dtype)
+
+        self._each(encode, num_rows, self.quantizer.searched_rows(search, self.workspace_bytes, self._tables))
         results = [each if isinstance(x, Tensor) else each.cpu().numpy() for each in (lists, codes) if each is not None]
         return results[0] if lists is None else tuple(results)
 
@@ -190,11 +193,24 @@ class Codec:
             for start, stop in chunks(num_rows, BLOCK_ROWS):
                 lists[start:stop] = self._checked_lists(given, start, stop)
             return lists
-        for start, stop in chunks(num_rows, assigned_rows(self.workspace_bytes, self.dim)):
+
+        def assign(start: int, stop: int) -> None:
             with inference():
                 rows = self.quantizer.normalize(as_float32(x[start:stop], self.device, start))
                 lists[start:stop] = self.quantizer.assign_lists(rows)
+
+        self._each(assign, num_rows, assigned_rows(self.workspace_bytes, self.dim))
         return lists
+
+    def _each(self, work: Callable[[int, int], None], num_rows: int, rows: int) -> None:
+        """Call it for every chunk of so many rows: side by side, unless the workspace is bounded and holds one."""
+        ranges = chunks(num_rows, rows)
+        with default_torch():  # a default dtype is of all threads
+            if self.workspace_bytes is None:
+                for_each(work, ranges, self.device)
+            else:
+                for start, stop in ranges:
+                    work(start, stop)
 
     @default_torch()
     def fit_preselector(self, x: Rows) -> None:
@@ -231,9 +247,12 @@ class Codec:
         if list_ids is not None or self.codebook_size < 256 or codes[0:0].dtype not in (np.uint8, torch.uint8):
             for start, stop in chunks(num_rows, BLOCK_ROWS):
                 self._checked(codes, list_ids, start, stop)
-        for start, stop in chunks(num_rows, self.quantizer.decoded_rows(self.workspace_bytes)):
+
+        def decode(start: int, stop: int) -> None:
             *_, last = self._reconstructions(codes, list_ids, start, stop)
             out[start:stop] = self.quantizer.denormalize(last)
+
+        self._each(decode, num_rows, self.quantizer.decoded_rows(self.workspace_bytes))
         return out if as_torch else out.numpy()
 
     def decode_steps(self, codes: Rows, *, list_ids: Rows | None = None) -> Iterator[Any]:

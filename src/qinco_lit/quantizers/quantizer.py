@@ -13,6 +13,7 @@ from qinco_lit.quantizers.precision import FLOAT32, Precision
 from qinco_lit.quantizers.qinco import QINCo
 from qinco_lit.quantizers.space import CodedSpace
 from qinco_lit.quantizers.step import StepTables
+from qinco_lit.quantizers.workers import for_each
 
 ORDERS = ("steps", "parts")
 
@@ -154,9 +155,12 @@ class Quantizer(CodedSpace):
         tables = self.tables() if tables is None else tables
         wanted = checked_num_steps(num_steps, self.num_steps)
         out = torch.empty((len(x), wanted), dtype=torch.int64, device=x.device)
-        for start, stop in chunks(len(x), self.searched_rows(search, workspace_bytes, tables)):
-            own_lists = None if list_ids is None else list_ids[start:stop]
-            out[start:stop] = self.encode_together(x[start:stop], search, tables, num_steps=wanted, list_ids=own_lists)
+
+        def encode(start: int, stop: int) -> None:
+            own = None if list_ids is None else list_ids[start:stop]
+            out[start:stop] = self.encode_together(x[start:stop], search, tables, num_steps=wanted, list_ids=own)
+
+        for_each(encode, chunks(len(x), self.searched_rows(search, workspace_bytes, tables)), x.device)
         return out
 
     @torch.no_grad()

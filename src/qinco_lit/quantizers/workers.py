@@ -1,0 +1,85 @@
+"""Chunks side by side, each on one core: no core waits for another within an operation.
+
+Operations that share their work among threads meet at a barrier thousands of times a second, and each time wait for the
+slowest core: beside a busy neighbour that costs many times the neighbour's share (benchmarks/RESULTS.md). Chunks do not
+depend on each other, so each is computed by one thread from its start to its end, and cores meet once.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+_making = threading.Lock()
+os.register_at_fork(after_in_child=_pools.clear)  # a child has none of its parent's threads
+
+
+def for_each(work: Callable[[int, int], None], ranges: Iterable[tuple[int, int]], device: torch.device) -> None:
+    """Call `work(start, stop)` for every range: on a CPU on as many threads as torch has here, with one core each.
+
+    What is computed does not depend on the number of threads, as each call has one. They take ranges in order. The
+    caller's grad and inference mode hold in them, its autocast does not.
+
+    Args:
+        work: must not depend on the order of its calls.
+        ranges: of rows.
+        device: of the work; on a GPU the ranges are enqueued one after the other, by this thread.
+
+    Raises:
+        What `work` has raised, for the first of the ranges where it did; no range begins after that.
+    """
+    num_threads = torch.get_num_threads()
+    if device.type != "cpu" or num_threads == 1:
+        for start, stop in ranges:
+            work(start, stop)
+        return
+    left, taking = iter(ranges), threading.Lock()
+    failed: list[tuple[int, BaseException]] = []
+    grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+
+    def run() -> None:
+        with torch.inference_mode(inference), torch.set_grad_enabled(grad):
+            while True:
+                with taking:
+                    following = None if failed else next(left, None)
+                if following is None:
+                    return
+                try:
+                    work(*following)
+                except BaseException as error:
+                    failed.append((following[0], error))
+
+    running = [_pool(num_threads).submit(run) for _ in range(num_threads)]
+    try:
+        for each in running:
+            each.result()
+    except BaseException as error:  # of this thread: Ctrl-C
+        failed.append((-1, error))
+        for each in running:
+            each.cancel()
+        raise
+    if failed:
+        raise min(failed, key=lambda one: one[0])[1]
+
+
+def _pool(num_threads: int) -> ThreadPoolExecutor:
+    """So many threads for which torch's operations have one core each; they wait for work until the process ends."""
+    with _making:
+        if num_threads not in _pools:
+            ready = threading.Barrier(num_threads + 1)
+
+            def begin() -> None:
+                torch.get_num_threads()  # the first question of a thread sets it to that of the process
+                torch.set_num_threads(1)  # of this thread, and of those that begin later
+                ready.wait()
+
+            pool = ThreadPoolExecutor(num_threads, thread_name_prefix="qinco-chunks", initializer=begin)
+            for _ in range(num_threads):
+                pool.submit(int)  # each begins a thread, as none is idle before all are ready
+            ready.wait()
+            torch.set_num_threads(num_threads)  # of threads that begin later: as it was
+            _pools[num_threads] = pool
+        return _pools[num_threads]
