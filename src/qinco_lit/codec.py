@@ -1,7 +1,6 @@
 """A trained quantizer as arrays in, arrays out; saved as `config.json` + `weights.safetensors`, no pickle."""
 
-from collections.abc import Callable, Iterator
-from os import PathLike
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +136,7 @@ class Codec:
         return self
 
     @checked
+    @default_torch()
     def encode(
         self,
         x: Rows,
@@ -180,7 +180,8 @@ class Codec:
                 found = self.quantizer.encode_together(normal, search, self._tables, num_steps=wanted, list_ids=own)
             codes[start:stop] = found.to(codes.dtype)
 
-        self._each(encode, num_rows, self.quantizer.searched_rows(search, self.workspace_bytes, self._tables))
+        rows = self.quantizer.searched_rows(search, self.workspace_bytes, self._tables)
+        for_each(encode, chunks(num_rows, rows), self.device, bounded=self.workspace_bytes is not None)
         results = [each if isinstance(x, Tensor) else each.cpu().numpy() for each in (lists, codes) if each is not None]
         return results[0] if lists is None else tuple(results)
 
@@ -199,18 +200,9 @@ class Codec:
                 rows = self.quantizer.normalize(as_float32(x[start:stop], self.device, start))
                 lists[start:stop] = self.quantizer.assign_lists(rows)
 
-        self._each(assign, num_rows, assigned_rows(self.workspace_bytes, self.dim))
+        rows = assigned_rows(self.workspace_bytes, self.dim)
+        for_each(assign, chunks(num_rows, rows), self.device, bounded=self.workspace_bytes is not None)
         return lists
-
-    def _each(self, work: Callable[[int, int], None], num_rows: int, rows: int) -> None:
-        """Call it for every chunk of so many rows: side by side, unless the workspace is bounded and holds one."""
-        ranges = chunks(num_rows, rows)
-        with default_torch():  # a default dtype is of all threads
-            if self.workspace_bytes is None:
-                for_each(work, ranges, self.device)
-            else:
-                for start, stop in ranges:
-                    work(start, stop)
 
     @default_torch()
     def fit_preselector(self, x: Rows) -> None:
@@ -252,7 +244,8 @@ class Codec:
             *_, last = self._reconstructions(codes, list_ids, start, stop)
             out[start:stop] = self.quantizer.denormalize(last)
 
-        self._each(decode, num_rows, self.quantizer.decoded_rows(self.workspace_bytes))
+        rows = self.quantizer.decoded_rows(self.workspace_bytes)
+        for_each(decode, chunks(num_rows, rows), self.device, bounded=self.workspace_bytes is not None)
         return out if as_torch else out.numpy()
 
     def decode_steps(self, codes: Rows, *, list_ids: Rows | None = None) -> Iterator[Any]:
@@ -347,22 +340,3 @@ class Codec:
         codec.folder, codec.weights_sha256 = Path(directory), config["weights_sha256"]
         codec.truncated_from = config.get("truncated_from")
         return codec
-
-
-def as_codec(codec: Codec | str | Path, *, device: str = "auto", precision: str = "auto") -> Codec:
-    """The codec that a user gives: itself, or what is loaded from its folder for a device in a precision.
-
-    Raises:
-        FileNotFoundError: no codec there.
-        ValueError: as `Codec.load`; another device or precision than that of a codec in memory.
-    """
-    if not isinstance(codec, Codec | str | PathLike):
-        raise ValueError(f"codec is of type {type(codec).__name__}: give a Codec, or its folder")
-    if not isinstance(codec, Codec):
-        return Codec.load(codec, device=chosen_device(device), precision=precision)
-    wanted = codec.device if device == "auto" else chosen_device(device)
-    if wanted.type != codec.device.type or wanted.index not in (None, codec.device.index):
-        raise ValueError(f"device={device}: this codec is on {codec.device}; codec.to({device!r}) moves it")
-    if precision != "auto" and precision_for(precision, codec.device).name != codec.precision:
-        raise ValueError(f"precision={precision}: this codec has {codec.precision}: give its folder, or precision=auto")
-    return codec

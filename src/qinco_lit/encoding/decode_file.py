@@ -3,16 +3,18 @@
 import logging
 import time
 from contextlib import closing
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
 
-from qinco_lit.codec import Codec, as_codec
-from qinco_lit.devices import threads
+from qinco_lit.codec import Codec
+from qinco_lit.devices import chosen_device, threads
 from qinco_lit.locks import only_writer
 from qinco_lit.options import Count, in_range
 from qinco_lit.progress import Progress, duration
+from qinco_lit.quantizers.precision import precision_for
 from qinco_lit.vectors import CodeStore, VectorFile, VectorWriter, open_codes, open_vectors
 from qinco_lit.vectors.layout import split_path
 from qinco_lit.vectors.vector_file import read_ahead
@@ -119,3 +121,22 @@ def check_codec(store: CodeStore, codec: Codec, *, num_steps: int | None = None)
             f"{store.path} has codes of {store.shape[1]} steps, {which} was cut to {codec.num_steps}: "
             f"give num_steps={codec.num_steps}"
         )
+
+
+def as_codec(codec: Codec | str | Path, *, device: str = "auto", precision: str = "auto") -> Codec:
+    """The codec that a user gives: itself, or what is loaded from its folder for a device in a precision.
+
+    Raises:
+        FileNotFoundError: no codec there.
+        ValueError: as `Codec.load`; another device or precision than that of a codec in memory.
+    """
+    if not isinstance(codec, Codec | str | PathLike):
+        raise ValueError(f"codec is of type {type(codec).__name__}: give a Codec, or its folder")
+    if not isinstance(codec, Codec):
+        return Codec.load(codec, device=chosen_device(device), precision=precision)
+    wanted = codec.device if device == "auto" else chosen_device(device)
+    if wanted.type != codec.device.type or wanted.index not in (None, codec.device.index):
+        raise ValueError(f"device={device}: this codec is on {codec.device}; codec.to({device!r}) moves it")
+    if precision != "auto" and precision_for(precision, codec.device).name != codec.precision:
+        raise ValueError(f"precision={precision}: this codec has {codec.precision}: give its folder, or precision=auto")
+    return codec

@@ -15,9 +15,10 @@ from pytorch_lightning import Trainer
 
 from qinco_lit.atomic import write_atomically
 from qinco_lit.coarse.assignment import list_assigner
-from qinco_lit.codec import Codec, as_codec
+from qinco_lit.codec import Codec
 from qinco_lit.devices import chosen_device, default_torch
 from qinco_lit.encoding import Encoding, ShardFolder, default_shard_rows
+from qinco_lit.encoding.decode_file import as_codec
 from qinco_lit.encoding.shards import OtherRankFailedError, check_output, check_same, finished_store, folder_of
 from qinco_lit.encoding.writer import RowsDone, WriteShards
 from qinco_lit.environment import environment

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from qinco_lit.codec import Codec, as_codec
+from qinco_lit.codec import Codec
 from qinco_lit.data.ground_truth import NUM_NEIGHBOURS, checked_ground_truth, read_ground_truth
 from qinco_lit.devices import default_torch, num_threads_in_use, threads
+from qinco_lit.encoding.decode_file import as_codec
 from qinco_lit.environment import environment
 from qinco_lit.evaluation.baselines import MAX_TRAINING_ROWS, METHODS, trained_baseline
 from qinco_lit.evaluation.codec_quantizer import CodecQuantizer

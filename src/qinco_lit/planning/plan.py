@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from jaxtyping import Shaped
 
-from qinco_lit.codec import Codec, as_codec
+from qinco_lit.codec import Codec
 from qinco_lit.devices import chosen_device, threads
+from qinco_lit.encoding.decode_file import as_codec
 from qinco_lit.environment import environment
 from qinco_lit.options import Count, Range, in_range
 from qinco_lit.planning.figures import doublings, memory_of_a_process, shards, sizes_on_disk, times

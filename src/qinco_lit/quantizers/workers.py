@@ -17,7 +17,9 @@ _making = threading.Lock()
 os.register_at_fork(after_in_child=_pools.clear)  # a child has none of its parent's threads
 
 
-def for_each(work: Callable[[int, int], None], ranges: Iterable[tuple[int, int]], device: torch.device) -> None:
+def for_each(
+    work: Callable[[int, int], None], ranges: Iterable[tuple[int, int]], device: torch.device, *, bounded: bool = False
+) -> None:
     """Call `work(start, stop)` for every range: on a CPU on as many threads as torch has here, with one core each.
 
     What is computed does not depend on the number of threads, as each call has one. They take ranges in order. The
@@ -27,12 +29,13 @@ def for_each(work: Callable[[int, int], None], ranges: Iterable[tuple[int, int]]
         work: must not depend on the order of its calls.
         ranges: of rows.
         device: of the work; on a GPU the ranges are enqueued one after the other, by this thread.
+        bounded: the memory is enough for one range: this thread works on one after the other.
 
     Raises:
         What `work` has raised, for the first of the ranges where it did; no range begins after that.
     """
     num_threads = torch.get_num_threads()
-    if device.type != "cpu" or num_threads == 1:
+    if device.type != "cpu" or num_threads == 1 or bounded:
         for start, stop in ranges:
             work(start, stop)
         return

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from qinco_lit.codec import Codec, as_codec
-from qinco_lit.encoding.decode_file import check_codec
+from qinco_lit.codec import Codec
+from qinco_lit.encoding.decode_file import as_codec, check_codec
 from qinco_lit.search.build.coded_rows import FirstCodes, SampledRows, given_rows, sample_sha256, store_sha256
 from qinco_lit.search.build.user_ids import UserIds
 from qinco_lit.search.decoders.pairwise import tables_too_large
