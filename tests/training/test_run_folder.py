@@ -171,3 +171,19 @@ def test_what_a_training_without_a_checkpoint_has_left_is_not_gone_on_with(small
 )
 def test_overrides_are_merged_by_their_key(earlier: list[str], later: list[str], merged: list[str]) -> None:
     assert merged_overrides(earlier, later) == merged
+
+
+def test_a_damaged_checkpoint_is_one_line_and_stays(
+    small: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    assert main(["train", *small, "trainer.max_epochs=1", f"hydra.run.dir={run_dir}"]) == 0
+    last = run_dir / "checkpoints" / "last.ckpt"
+    damaged = last.read_bytes()[:-100]
+    last.write_bytes(damaged)
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file() and path.suffix != ".log"}
+    capfd.readouterr()
+    assert main(["train", f"resume={run_dir}", "trainer.max_epochs=2"]) == 2
+    [line] = [line for line in capfd.readouterr().err.splitlines() if line.startswith("qinco: error:")]
+    assert line.endswith(f"{last} is damaged; restore it, or begin in another folder")
+    assert {path: path.read_bytes() for path in before} == before

@@ -3,6 +3,7 @@
 import logging
 import math
 import signal
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -85,6 +86,8 @@ def train_in_folder(
         if read_summary(run_dir).get("state") == "finished":
             raise FileNotFoundError(f"cannot resume {run_dir}: {last}, which a finished run has, does not exist")
         log.info("%s ended before its first checkpoint: it begins again", run_dir)
+    if checkpoint is not None and not zipfile.is_zipfile(checkpoint):
+        raise ValueError(f"cannot resume {run_dir}: {checkpoint} is damaged; restore it, or begin in another folder")
     quiet_lightning()
     typed_recipe, reports = Recipe(**recipe), JsonLinesLogger(run_dir / "metrics.jsonl")
     best = BestModel(run_dir / "checkpoints" / "best.ckpt", patience_epochs=typed_recipe.patience_epochs)
