@@ -6,6 +6,7 @@ before anything can be checked.
 
 import argparse
 import contextlib
+import copy
 import os
 import re
 import shlex
@@ -17,6 +18,7 @@ from qinco_lit.mistakes import in_one_line
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra as Hydra
+    from hydra.conf import HydraConf
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
@@ -46,12 +48,29 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(
-    name: str, args: argparse.Namespace, parser: argparse.ArgumentParser, task: "Callable[[DictConfig], float | None]"
+    name: str,
+    args: argparse.Namespace,
+    parser: argparse.ArgumentParser,
+    task: "Callable[[DictConfig], float | None]",
+    settings: "HydraConf | None",
 ) -> None:
-    """Let Hydra run a task, one or many times, as hydra.main does; sys.argv stays what DDP re-runs."""
-    from hydra._internal.utils import _run_hydra
+    """Let Hydra run a task, one or many times, as hydra.main does; sys.argv stays what DDP re-runs.
 
-    _run_hydra(args=args, args_parser=parser, task_function=task, config_path=CONFIG_PATH, config_name=name)
+    Args:
+        name: of the command.
+        args: its command line.
+        parser: of that.
+        task: gets the config of a run.
+        settings: Hydra's, composed from the same command line; None: it asks for help, or for a config.
+    """
+    from hydra._internal.utils import _run_app, _run_hydra
+
+    if settings is None or (args.run and args.multirun):
+        _run_hydra(args=args, args_parser=parser, task_function=task, config_path=CONFIG_PATH, config_name=name)
+        return
+    with opened(name, args) as hydra:  # _run_hydra would compose the config another time, only to learn its mode
+        is_run, config_name = args.run or not args.multirun, args.config_name or name
+        _run_app(is_run, args.multirun, settings.mode, hydra, config_name, task, args.overrides)
 
 
 @contextlib.contextmanager
@@ -70,7 +89,12 @@ def opened(name: str, args: argparse.Namespace) -> "Iterator[Hydra]":
             raise ValueError(f"-cd {args.config_dir}: no such folder")
         search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
     try:
-        yield Hydra.create_main_hydra2(name, search_path)
+        hydra = Hydra.create_main_hydra2(name, search_path)
+        # Hydra copies it, with all that its plugins have registered, for every composition and every question; of a
+        # copy only the list of sources is ever replaced
+        repository: Any = vars(hydra.config_loader)["repository"]
+        repository.__deepcopy__ = lambda _: copy.copy(repository)
+        yield hydra
     finally:
         GlobalHydra.instance().clear()
         HydraConfig.instance().cfg = None

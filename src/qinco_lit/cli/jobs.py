@@ -51,12 +51,14 @@ class _Start:
     """What the check of a command line has found and made.
 
     Attributes:
+        settings: Hydra's; None: the command line asks for help, or for a config.
         sweep_dir: the folder of a sweep; None: there is one run.
         keeps_typed: `.hydra` is written.
         may_be_removed: folders of jobs that have left nothing; one that was there before stays.
         started_in: where a resumed run was started: its relative paths are meant from there.
     """
 
+    settings: "HydraConf | None" = None
     sweep_dir: Path | None = None
     keeps_typed: bool = False
     may_be_removed: bool = False
@@ -73,7 +75,7 @@ def run_job(name: str, arguments: list[str]) -> None:
         return _run_task(job, config, start, trains=name == "train")
 
     with contextlib.nullcontext() if start.sweep_dir is None else only_process(start.sweep_dir):
-        hydra_adapter.run(name, args, parser, task)
+        hydra_adapter.run(name, args, parser, task, start.settings)
 
 
 def _run_task(job: Job, config: "DictConfig", start: _Start, *, trains: bool) -> float | None:
@@ -177,17 +179,29 @@ def _prepare(name: str, args: argparse.Namespace) -> _Start:
 
 def _check(name: str, hydra: "Hydra", args: argparse.Namespace) -> _Start:
     from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+    from omegaconf.errors import OmegaConfBaseException
 
     config_name, overrides = args.config_name or name, parsed(hydra, args.overrides)
     check_launcher(overrides, hydra.config_loader.get_group_options("hydra/launcher"))
-    is_run = not (args.help or args.cfg or args.info)
-    sweep = _sweep(hydra, config_name, overrides) if is_run else None
+    if args.help or args.cfg or args.info:
+        _checked_config(hydra, config_name, args.overrides)
+        return _Start()
+    wrong: Exception | None = None
+    if not args.multirun:  # most are one run, and then composed once
+        try:
+            config = _checked_config(hydra, config_name, args.overrides)
+        except (ValueError, HydraException, OmegaConfBaseException) as error:
+            wrong = error  # a sweep may be what it is
+        else:
+            if HydraConfig.get().mode != RunMode.MULTIRUN:
+                return _checked_run(name, args, config)
+    sweep = _sweep(hydra, config_name, overrides)
     if sweep is None or not (args.multirun or sweep.is_asked_for):
-        config = _checked_config(hydra, config_name, args.overrides)
-        if not is_run:
-            return _Start()
-        JOBS[name].check(config)
-        return _placed(args, HydraConfig.get(), "run")
+        if wrong is not None:
+            raise wrong
+        return _checked_run(name, args, _checked_config(hydra, config_name, args.overrides))
     configs = [_checked_config(hydra, config_name, job) for job in sweep.samples()]
     files = [f"-cd {args.config_dir}"] * bool(args.config_dir) + [f"-cn {args.config_name}"] * bool(args.config_name)
     one_job = " ".join(["qinco", name, *files, *["hydra.mode=RUN"] * bool(files)])
@@ -202,12 +216,20 @@ def _check(name: str, hydra: "Hydra", args: argparse.Namespace) -> _Start:
     return _placed(args, sweep.settings, "sweep")
 
 
+def _checked_run(name: str, args: argparse.Namespace, config: dict[str, Any]) -> _Start:
+    from hydra.core.hydra_config import HydraConfig
+
+    JOBS[name].check(config)
+    return _placed(args, HydraConfig.get(), "run")
+
+
 def _placed(args: argparse.Namespace, settings: "HydraConf", group: str) -> _Start:
     """Make the folder, the last of what may be refused here, and let Hydra write no `.hydra` into it."""
     found = place(settings, group)
     args.overrides += [*found.overrides, "hydra.output_subdir=null"]
     is_sweep, keeps_typed = group == "sweep", settings.output_subdir is not None
-    return _Start(found.folder if is_sweep else None, keeps_typed, may_be_removed=is_sweep or found.is_new)
+    sweep_dir = found.folder if is_sweep else None
+    return _Start(settings, sweep_dir, keeps_typed, may_be_removed=is_sweep or found.is_new)
 
 
 def _sweep(hydra: "Hydra", config_name: str, overrides: list["Override"]) -> Sweep | None:
