@@ -14,8 +14,6 @@ from typing import Any, get_args
 import jaxtyping
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeCallHintViolation
-from jaxtyping._decorator import _destring_annotation, _make_fn_with_signature
-from jaxtyping._storage import pop_shape_memo, push_shape_memo, shape_str
 
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 _of_jaxtyping = jaxtyping.jaxtyped
@@ -27,6 +25,10 @@ def _jaxtyped(fn: Any = None, *, typechecker: Callable[[Any], Any]) -> Any:
         return functools.partial(_jaxtyped, typechecker=typechecker)
     if not inspect.isfunction(fn):
         return _of_jaxtyping(fn, typechecker=typechecker)
+    # here: the oldest jaxtyping that runs the package (make test-floors, without the hook) need not have them
+    from jaxtyping._decorator import _destring_annotation, _make_fn_with_signature
+    from jaxtyping._storage import pop_shape_memo, push_shape_memo, shape_str
+
     given: Callable[..., None] | None = None
     returned: Callable[..., Any]
     has_arrays: bool

@@ -11,9 +11,9 @@ from qinco_lit.quantizers.chunks import searched_rows
 _WORKSPACE = 256 << 20
 _ROWS = 100_000
 
-# QINCo2-L at A=32, B=64, with one block of its 16, as blocks follow each other in the same memory: 1.2 GFLOP a vector and
-# code. Two chunks are searched, the rest of the 100,000 vectors get zeros, so that input, output and chunks have their
-# true sizes.
+# QINCo2-L at A=32, B=64, with one of its 16 blocks, which follow each other in the same memory: 1.2 GFLOP a vector
+# and code. Two chunks are searched, the rest of the 100,000 vectors get zeros, so that input, output and chunks have
+# their true sizes.
 _JOB = """
 import re
 import numpy as np
