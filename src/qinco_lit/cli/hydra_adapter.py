@@ -18,7 +18,6 @@ from qinco_lit.mistakes import in_one_line
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra as Hydra
-    from hydra.conf import HydraConf
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
@@ -52,7 +51,7 @@ def run(
     args: argparse.Namespace,
     parser: argparse.ArgumentParser,
     task: "Callable[[DictConfig], float | None]",
-    settings: "HydraConf | None",
+    composed: "DictConfig | None",
 ) -> None:
     """Let Hydra run a task, one or many times, as hydra.main does; sys.argv stays what DDP re-runs.
 
@@ -61,16 +60,39 @@ def run(
         args: its command line.
         parser: of that.
         task: gets the config of a run.
-        settings: Hydra's, composed from the same command line; None: it asks for help, or for a config.
+        composed: the config of the command line but for overrides of Hydra's own settings that came after it; None: it
+            asks for help, or for a config.
     """
     from hydra._internal.utils import _run_app, _run_hydra
+    from hydra.types import RunMode
 
-    if settings is None or (args.run and args.multirun):
+    if composed is None or (args.run and args.multirun):
         _run_hydra(args=args, args_parser=parser, task_function=task, config_path=CONFIG_PATH, config_name=name)
         return
     with opened(name, args) as hydra:  # _run_hydra would compose the config another time, only to learn its mode
-        is_run, config_name = args.run or not args.multirun, args.config_name or name
-        _run_app(is_run, args.multirun, settings.mode, hydra, config_name, task, args.overrides)
+        mode, config_name = composed.hydra.mode, args.config_name or name
+        if not args.multirun and mode != RunMode.MULTIRUN:
+            _compose_no_more(hydra, composed)
+        _run_app(args.run or not args.multirun, args.multirun, mode, hydra, config_name, task, args.overrides)
+
+
+def _compose_no_more(hydra: "Hydra", composed: "DictConfig") -> None:
+    """Let Hydra run what was composed, with the overrides of its own settings that have been added since."""
+    from omegaconf import OmegaConf
+
+    known = composed.hydra.overrides
+
+    def load_configuration(config_name: str, overrides: list[str], **options: Any) -> "DictConfig":
+        del hydra.config_loader.load_configuration  # the job may compose others
+        added = parsed(hydra, overrides[len(known.hydra) + len(known.task) :])
+        if any(not each.is_hydra_override() or "/" in each.key_or_group for each in added):
+            return hydra.config_loader.load_configuration(config_name, overrides, **options)
+        OmegaConf.set_readonly(composed.hydra, False)
+        type(hydra.config_loader)._apply_overrides_to_config(added, composed)  # type: ignore[attr-defined]
+        known.hydra.extend([each.input_line for each in added])
+        return composed
+
+    hydra.config_loader.load_configuration = load_configuration  # type: ignore[method-assign, assignment]
 
 
 @contextlib.contextmanager
