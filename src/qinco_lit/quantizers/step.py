@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qinco_lit.quantizers.beam import Beam, Pairs, Search
+from qinco_lit.quantizers.losses import StepTensors
 from qinco_lit.quantizers.network import CodewordNetwork, Terms, Weights, add_product
 from qinco_lit.quantizers.precision import Precision, num_finalists
 
@@ -88,6 +89,14 @@ class ResidualStep(nn.Module):
         stream = add_product(F.embedding(codes, codeword_stream), x_hat.to(codeword_stream.dtype), weights.context)
         both = Terms(stream, F.linear(stream, weights.up[0]))
         return x_hat + weights.adapt(both, None if codewords is None else F.embedding(codes, codewords))
+
+    def trained_tensors(self) -> StepTensors:
+        """What `losses` decodes with; gradients flow."""
+        weights = self.network.weights()
+        return StepTensors(
+            weights.codeword_stream(self.codebook), weights.context, weights.up, weights.down, weights.out_proj,
+            self._skipped(), self.preselector,
+        )  # fmt: skip
 
     def _skipped(self) -> Float[Tensor, "codebook dim"] | None:
         return self.codebook if self.network.outer_skip else None

@@ -9,10 +9,14 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 
+Result = TypeVar("Result")
+
 _pools: dict[int, ThreadPoolExecutor] = {}
+_shared = threading.local()  # .cores: those that a thread with one core may share its ranges among
 _making = threading.Lock()
 os.register_at_fork(after_in_child=_pools.clear)  # a child has none of its parent's threads
 
@@ -34,7 +38,8 @@ def for_each(
     Raises:
         What `work` has raised, for the first of the ranges where it did; no range begins after that.
     """
-    num_threads = torch.get_num_threads()
+    cores = getattr(_shared, "cores", None)  # of a thread that has one of them itself
+    num_threads = cores or torch.get_num_threads()
     if device.type != "cpu" or num_threads == 1 or bounded:
         for start, stop in ranges:
             work(start, stop)
@@ -55,8 +60,12 @@ def for_each(
                 except BaseException as error:
                     failed.append((following[0], error))
 
-    running = [_pool(num_threads).submit(run) for _ in range(num_threads)]
+    running = [_pool(num_threads).submit(run) for _ in range(num_threads - (cores is not None))]
     try:
+        if cores is not None:
+            run()
+            # nothing is left for those that have not begun; they would wait for callers that wait for theirs
+            running = [each for each in running if not each.cancel()]
         for each in running:
             each.result()
     except BaseException as error:  # of this thread: Ctrl-C
@@ -66,6 +75,26 @@ def for_each(
         raise
     if failed:
         raise min(failed, key=lambda one: one[0])[1]
+
+
+def on_one_core(work: Callable[[], Result]) -> Result:
+    """What `work()` returns, called on a thread whose operations have one core each.
+
+    Its `for_each` shares ranges among as many threads as torch has here, so that nothing of it waits for several cores
+    within an operation. The caller's grad mode does not hold in it.
+    """
+    num_threads = torch.get_num_threads()
+    if num_threads == 1 or hasattr(_shared, "cores"):
+        return work()
+
+    def run() -> Result:
+        _shared.cores = num_threads
+        try:
+            return work()
+        finally:
+            del _shared.cores
+
+    return _pool(num_threads).submit(run).result()
 
 
 def _pool(num_threads: int) -> ThreadPoolExecutor:
