@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from qinco_lit.quantizers.chunks import chunks, trained_rows
-from qinco_lit.quantizers.workers import for_each
+from qinco_lit.quantizers.workers import for_each, results_of
 
 
 class StepTensors(NamedTuple):
@@ -58,8 +58,8 @@ def losses(
 ) -> tuple[Float[Tensor, " num_steps"], Float[Tensor, " preselectors"]]:
     """`QINCo.losses`, to which gradients flow once: from a start, or of a plain first codebook."""
     flat = [tensor for step in steps for tensor in step.flat()]
-    reconstruction, preselector = _Losses.apply(x, codes, start, len(steps), first_codebook, *flat)
-    return reconstruction, preselector
+    found: tuple[Tensor, Tensor] = _Losses.apply(x, codes, start, len(steps), first_codebook, *flat)  # type: ignore[no-untyped-call]
+    return found
 
 
 class _Pass:
@@ -159,23 +159,11 @@ class _Pass:
                     self._back_through_blocks(index, rows)
 
         for_each(work, chunks(len(x), trained_rows()), x.device)
-        wanted: list[Callable[[], Tensor] | None] = []
-        if self.first is None:
-            wanted.append(None)
-        else:
-            wanted.append(partial(_sum_by_code, by_first, self.first_codes, self.first))
-        of_preselectors = (scale * by_preselector).tolist()
-        for index in range(len(steps)):
-            wanted += self._gradients(index, of_preselectors[index] if of_preselectors else 0.0)
-        found: list[Tensor | None] = [None] * len(wanted)
-
-        def compute(begin: int, end: int) -> None:
-            for number in range(begin, end):
-                gradient = wanted[number]
-                found[number] = None if gradient is None else gradient()
-
-        for_each(compute, ((number, number + 1) for number in range(len(wanted))), x.device)
-        return found
+        of_preselectors = (scale * by_preselector).tolist() or [0.0] * len(steps)
+        wanted: list[Callable[[], Tensor | None]] = [partial(_sum_by_code, by_first, self.first_codes, self.first)]
+        for index, of_preselector in enumerate(of_preselectors):
+            wanted += self._gradients(index, of_preselector)
+        return results_of(wanted, x.device)
 
     def _back_through_blocks(self, index: int, rows: slice) -> Float[Tensor, "rows embed"]:
         """Gradient by what the stream was before the blocks."""
@@ -190,22 +178,24 @@ class _Pass:
             after = torch.addmm(after, by_hidden, step.up[block], out=by_stream[block][rows])
         return after
 
-    def _gradients(self, index: int, of_preselector: float) -> list[Callable[[], Tensor] | None]:
+    def _gradients(self, index: int, of_preselector: float) -> list[Callable[[], Tensor | None]]:
         """What computes the gradient of each tensor of a step."""
         step, codes, by_added = self.steps[index], self.codes[index], self.by_added[index]
-        stream, by_hidden, hidden = self.stream[index], self.by_hidden[index], self.hidden[index]
+        stream, hidden, by_hidden = self.stream[index], self.hidden[index], self.by_hidden[index]
         by_stream = self.by_stream[index] if step.out_proj is not None else [*self.by_stream[index], by_added]
 
-        def by_preselector(preselector: Tensor) -> Tensor:
-            left = preselector.index_select(0, codes).add_(self.error[index]).mul_(of_preselector)
-            return _sum_by_code(left, codes, preselector)
+        def by_preselector() -> Tensor | None:
+            if step.preselector is None:
+                return None
+            left = step.preselector.index_select(0, codes).add_(self.error[index]).mul_(of_preselector)
+            return _sum_by_code(left, codes, step.preselector)
 
         return [
             partial(_sum_by_code, by_stream[0], codes, step.stream),
             partial(_product, by_stream[0], self.x_hat[index]),
-            None if step.out_proj is None else partial(_product, by_added, stream[-1]),
-            None if step.codewords is None else partial(_sum_by_code, by_added, codes, step.codewords),
-            None if step.preselector is None else partial(by_preselector, step.preselector),
+            partial(_product, by_added, None if step.out_proj is None else stream[-1]),
+            partial(_sum_by_code, by_added, codes, step.codewords),
+            by_preselector,
             *(partial(_product, by, of) for by, of in zip(by_hidden, stream, strict=False)),
             *(partial(_product, by, of) for by, of in zip(by_stream[1:], hidden, strict=True)),
         ]
@@ -230,13 +220,18 @@ class _Losses(torch.autograd.Function):
         return (None, None, None, None, *through.backward(*by_losses))
 
 
-def _product(by_output: Float[Tensor, "rows out"], of_input: Float[Tensor, "rows width"]) -> Float[Tensor, "out width"]:
-    return by_output.T @ of_input
+def _product(
+    by_output: Float[Tensor, "rows out"], of_input: Float[Tensor, "rows width"] | None
+) -> Float[Tensor, "out width"] | None:
+    """The gradient of a matrix; None where there is none."""
+    return None if of_input is None else by_output.T @ of_input
 
 
 def _sum_by_code(
-    by_rows: Float[Tensor, "rows width"], codes: Int[Tensor, " rows"], like: Float[Tensor, "codebook width"]
-) -> Float[Tensor, "codebook width"]:
-    """The rows' sum for every code."""
+    by_rows: Float[Tensor, "rows width"], codes: Int[Tensor, " rows"], like: Float[Tensor, "codebook width"] | None
+) -> Float[Tensor, "codebook width"] | None:
+    """The gradient of a codebook: the rows' sum for every code; None where there is none."""
+    if like is None:
+        return None
     summed: Tensor = torch.ops.aten.embedding_dense_backward(by_rows, codes, len(like), -1, False)
     return summed

@@ -1,6 +1,7 @@
 """QINCo1 and QINCo2: neural residual quantization of normalised vectors with beam search."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from qinco_lit.quantizers.losses import losses
 from qinco_lit.quantizers.network import CodewordNetwork
 from qinco_lit.quantizers.precision import FLOAT32, Precision
 from qinco_lit.quantizers.step import ResidualStep, StepTables, evaluate
+from qinco_lit.quantizers.workers import results_of
 
 
 class QINCo(nn.Module):
@@ -141,7 +143,10 @@ class QINCo(nn.Module):
 
         Candidates are scored in `precision`.
         """
-        return [step.tables(precision) for step in self.residual_steps()]
+        steps = self.residual_steps()
+        return (
+            results_of([partial(step.tables, precision) for step in steps], steps[0].codebook.device) if steps else []
+        )
 
     @torch.no_grad()
     def encode(

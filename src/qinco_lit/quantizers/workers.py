@@ -7,7 +7,7 @@ depend on each other, so each is computed by one thread from its start to its en
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -75,6 +75,18 @@ def for_each(
         raise
     if failed:
         raise min(failed, key=lambda one: one[0])[1]
+
+
+def results_of(tasks: Sequence[Callable[[], Result]], device: torch.device) -> list[Result]:
+    """What each of the tasks returns; they are shared as ranges are, and their order must not matter."""
+    results: dict[int, Result] = {}
+
+    def work(start: int, stop: int) -> None:
+        for number in range(start, stop):
+            results[number] = tasks[number]()
+
+    for_each(work, [(number, number + 1) for number in range(len(tasks))], device)
+    return [results[number] for number in range(len(tasks))]
 
 
 def on_one_core(work: Callable[[], Result]) -> Result:

@@ -2,7 +2,6 @@
 
 import math
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from qinco_lit.quantizers.workers import on_one_core
 from qinco_lit.training.codeword_statistics import CodewordStatistics
 from qinco_lit.training.recipe import Recipe, cosine_factor
 from qinco_lit.training.start import Start, lists_of
+from qinco_lit.training.validation import squared_errors
 
 _SEARCH = ("num_candidates", "beam_size", "candidate_budget")  # of a model: may change when it is resumed
 
@@ -238,11 +238,9 @@ class QuantizerTraining(LightningModule):
             x = self.quantizer.normalize(batch)
             list_ids = lists_of(self.quantizer, batch, x, self._lists)
             codes = self.quantizer.encode(x, list_ids=list_ids, tables=self._validation_tables)
-            coarse = [] if list_ids is None else [self.quantizer.centroids_of(list_ids)]
-            reconstructions = chain(coarse, self.quantizer.reconstructions(codes, list_ids))
-            errors = [self.quantizer.raw_squared_error(x_hat, x) for x_hat in reconstructions]
+            errors = squared_errors(self.quantizer, x, codes, list_ids)
         rows = torch.ones((), device=x.device, dtype=torch.float64) * len(x)
-        self._validation += torch.cat([torch.stack(errors), rows[None]])
+        self._validation += torch.cat([errors, rows[None]])
         self._validation_usage += self.statistics.counts(codes)
 
     def on_validation_epoch_end(self) -> None:
