@@ -88,6 +88,7 @@ def kmeans(
     iterations: int,
     generator: torch.Generator,
     split_empty: bool,
+    advance: Callable[[], None] = lambda: None,
 ) -> Float[Tensor, "codebook dim"]:
     """Lloyd's algorithm from uniform noise with the data's mean and standard deviation per dimension.
 
@@ -98,6 +99,7 @@ def kmeans(
         generator: source of the noise, on the CPU so that every device draws the same.
         split_empty: after each iteration but the last, a centroid without vectors becomes a copy of the most
             populated one moved by a little noise. Without it such a centroid stays where it is, as in the papers.
+        advance: called after each iteration.
     """
     mean, std = x.mean(0), x.std(0, correction=0)
     noise = torch.rand((codebook_size, x.shape[1]), generator=generator).to(x.device)
@@ -111,6 +113,7 @@ def kmeans(
             for empty, parent in split_pairs(counts):
                 jitter = torch.randn(x.shape[1], generator=generator).to(x.device)
                 centroids[empty] = centroids[parent] + 1e-2 * std * jitter
+        advance()
     return centroids
 
 
@@ -136,10 +139,12 @@ def residual_kmeans(
     iterations: int,
     generator: torch.Generator,
     split_empty: bool,
+    advance: Callable[[], None] = lambda: None,
 ) -> Iterator[Float[Tensor, "codebook dim"]]:
     """Codebooks of a greedy residual quantizer, one after the other: each is the k-means of what is left of x."""
     residual = x.clone()
+    options: dict[str, Any] = {"iterations": iterations, "split_empty": split_empty, "advance": advance}
     for _ in range(num_steps):
-        codebook = kmeans(residual, codebook_size, iterations=iterations, generator=generator, split_empty=split_empty)
+        codebook = kmeans(residual, codebook_size, generator=generator, **options)
         residual -= codebook[nearest_codeword(residual, codebook)]
         yield codebook
