@@ -81,8 +81,10 @@ def searched_rows(
 def decoded_rows(workspace_bytes: int | None, device: torch.device, *, widths: tuple[int, int, int]) -> int:
     """How many vectors are decoded together; the arguments are those of `searched_rows`."""
     dim, embed_dim, hidden_dim = widths
-    rows = _fitting(workspace_bytes, 4 * (4 * dim + 3 * embed_dim + 2 * hidden_dim))
-    return min(rows, _DECODED_ROWS) if device.type == "cpu" else rows
+    row_bytes = 4 * (4 * dim + 3 * embed_dim + 2 * hidden_dim)
+    if device.type == "cpu":
+        return min(_fitting(workspace_bytes, row_bytes), _DECODED_ROWS)
+    return max(1, (workspace_bytes or _WORKSPACE_BYTES_GPU) // row_bytes)
 
 
 def trained_rows() -> int:
