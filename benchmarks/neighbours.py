@@ -2,7 +2,7 @@
 
 Each neighbour is a process that multiplies matrices on one core. By turns, so that one machine meets both: chunks one
 after the other, each operation on all threads ("within operations"), and chunks side by side, each on one thread
-("side by side", what `Codec.encode` and the search of a training step do). The codes are compared, too.
+("side by side", what `Codec.encode` and training steps do). The codes are compared, too.
 
     python benchmarks/neighbours.py [--rows 8192] [--repeats 3] [--threads 2]
 """
@@ -12,7 +12,7 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from unittest import mock
 
@@ -23,8 +23,9 @@ from benchmarks.measuring import machine, rounds
 from benchmarks.subjects import random_quantizer
 from qinco_lit import codec as codec_module
 from qinco_lit.codec import Codec
+from qinco_lit.planning import throughput
 from qinco_lit.planning.throughput import TrainingSteps
-from qinco_lit.quantizers import quantizer
+from qinco_lit.quantizers import losses, quantizer, workers
 from qinco_lit.training.presets import chosen_options
 from qinco_lit.training.recipe import Recipe
 from qinco_lit.training.trainer import quiet_lightning
@@ -62,7 +63,10 @@ def within_operations(run: Callable[[], object]) -> object:
         for start, stop in ranges:
             work(start, stop)
 
-    with mock.patch.object(codec_module, "for_each", one_by_one), mock.patch.object(quantizer, "for_each", one_by_one):
+    with ExitStack() as patches:
+        for module in (codec_module, quantizer, losses, workers):
+            patches.enter_context(mock.patch.object(module, "for_each", one_by_one))
+        patches.enter_context(mock.patch.object(throughput, "on_one_core", lambda work, _: work()))
         return run()
 
 

@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=9, help="that count")
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     options, options.overrides = parser.parse_known_args()
+    torch.set_num_threads(options.threads)
     here = Path(__file__).resolve().parents[1]
     with tempfile.TemporaryDirectory() as folder:
         roots = {"other": options.other.resolve(), "this": here}
@@ -104,7 +105,7 @@ def main() -> None:
         finally:
             for training in trainings.values():
                 training.end()
-    print(f"{machine(torch.device('cpu'))}{', no more than AVX2' if options.avx2 else ''}; {options.threads} threads")
+    print(f"{machine(torch.device('cpu'))}{', no more than AVX2' if options.avx2 else ''}")
     print(heading("revision", "vectors/s", "CPU seconds per 100k vectors", "times the speed", "of it, by CPU time"))
     vectors = options.batches * BATCH_SIZE
     for name, turns in took.items():

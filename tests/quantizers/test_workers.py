@@ -161,9 +161,9 @@ def test_a_thread_with_one_core_shares_its_ranges(three_threads: None) -> None:
 
     def work() -> tuple[int, int, int]:
         for_each(lambda *_: meeting.wait() and None, RANGES[:3], CPU)
-        return torch.get_num_threads(), threading.get_ident(), on_one_core(threading.get_ident)
+        return torch.get_num_threads(), threading.get_ident(), on_one_core(threading.get_ident, CPU)
 
-    threads, own, within = on_one_core(work)
+    threads, own, within = on_one_core(work, CPU)
     assert threads == 1
     assert own == within != threading.get_ident()
 
@@ -176,7 +176,7 @@ def test_many_threads_with_one_core_do_not_wait_for_each_other(three_threads: No
             counted.append(start)
 
     with ThreadPoolExecutor(8) as callers:
-        for each in [callers.submit(on_one_core, lambda: for_each(count, RANGES, CPU)) for _ in range(30)]:
+        for each in [callers.submit(on_one_core, lambda: for_each(count, RANGES, CPU), CPU) for _ in range(30)]:
             each.result(timeout=60)
     assert len(counted) == 30 * len(RANGES)
 
@@ -186,8 +186,8 @@ def test_what_fails_on_one_core_fails_here(num_threads: int) -> None:
         raise ValueError("of work")
 
     with pytest.raises(ValueError, match="^of work$"):
-        on_one_core(fail)
+        on_one_core(fail, CPU)
     with pytest.raises(ValueError, match="^of work$"):
-        on_one_core(lambda: for_each(lambda *_: fail(), RANGES, CPU))
-    assert on_one_core(torch.get_num_threads) == 1
+        on_one_core(lambda: for_each(lambda *_: fail(), RANGES, CPU), CPU)
+    assert on_one_core(torch.get_num_threads, CPU) == 1
     assert torch.get_num_threads() == num_threads

@@ -89,14 +89,14 @@ def results_of(tasks: Sequence[Callable[[], Result]], device: torch.device) -> l
     return [results[number] for number in range(len(tasks))]
 
 
-def on_one_core(work: Callable[[], Result]) -> Result:
-    """What `work()` returns, called on a thread whose operations have one core each.
+def on_one_core(work: Callable[[], Result], device: torch.device) -> Result:
+    """What `work()` returns; of a CPU, called on a thread whose operations have one core each.
 
     Its `for_each` shares ranges among as many threads as torch has here, so that nothing of it waits for several cores
     within an operation. The caller's grad mode does not hold in it.
     """
     num_threads = torch.get_num_threads()
-    if num_threads == 1 or hasattr(_shared, "cores"):
+    if device.type != "cpu" or num_threads == 1 or hasattr(_shared, "cores"):
         return work()
 
     def run() -> Result:

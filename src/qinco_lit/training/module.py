@@ -149,11 +149,7 @@ class QuantizerTraining(LightningModule):
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         """All of a step: forward, backward and update; on a CPU without sharing operations among cores."""
-        step = partial(super().optimizer_step, *arguments, **options)
-        if self.device.type == "cpu":
-            on_one_core(step)
-        else:
-            step()
+        on_one_core(partial(super().optimizer_step, *arguments, **options), self.device)
 
     def training_step(self, batch: Shaped[Tensor, "batch dim"], batch_idx: int) -> Tensor:
         """One batch of raw vectors: find codes, then the loss along them."""
