@@ -93,14 +93,10 @@ class QuantizerTraining(LightningModule):
     def configure_optimizers(self) -> Any:
         """The recipe's optimizer; its learning rate is set at every batch, or by epochs without gain (`plateau`)."""
         recipe = self.recipe
-        # one pass over the weights instead of a dozen; for mixed precision, Lightning would not clip with it
-        fused = self.device.type == "cpu" and self.trainer.precision == "32-true"
         if recipe.optimizer == "adam":
-            optimizer: Optimizer = torch.optim.Adam(self.parameters(), lr=recipe.lr, fused=fused or None)
+            optimizer: Optimizer = torch.optim.Adam(self.parameters(), lr=recipe.lr)
         else:
-            optimizer = torch.optim.AdamW(
-                self.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused or None
-            )
+            optimizer = torch.optim.AdamW(self.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
         if recipe.schedule == "plateau":  # stepped here, not by Lightning, which does it after checkpoints are written
             self._plateau = ReduceLROnPlateau(optimizer, factor=0.1, patience=recipe.plateau_epochs)
             if self._plateau_state is not None:
