@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from qinco_lit.progress import Progress
 from qinco_lit.quantizers import QINCo, build_quantizer
 from qinco_lit.quantizers.kmeans import kmeans, nearest_codeword, residual_kmeans, split_pairs
 from qinco_lit.training.dead_codewords import count_codes, redraw_dead, split_dead, target_statistics
@@ -173,7 +174,8 @@ def test_without_iterations_kmeans_is_noise_with_the_moments_of_what_is_left() -
     x = torch.from_numpy(clustered(2000))
     quantizer = build_quantizer(12, num_steps=3, codebook_size=256, num_candidates=2)
     residual = x.clone()
-    for codebook in kmeans_codebooks(quantizer.parts[0], x, _generator(), iterations=0, split_empty=True):
+    part, silent = quantizer.parts[0], Progress(show=False)
+    for codebook in kmeans_codebooks(part, x, _generator(), iterations=0, split_empty=True, progress=silent):
         torch.testing.assert_close(codebook.mean(0), residual.mean(0), rtol=0, atol=float(residual.std(0).max()) / 5)
         torch.testing.assert_close(codebook.std(0), residual.std(0, correction=0), rtol=0.2, atol=0)
         residual -= codebook[nearest_codeword(residual, codebook)]
