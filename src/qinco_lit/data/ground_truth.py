@@ -82,9 +82,9 @@ def exact_ground_truth(
     if queries.is_array or database.is_array:  # nothing tells one array from another
         return found_neighbours(queries, database, k, metric=metric)
     facts: list[Any] = [
-        _file_facts(queries.path),
+        _file_facts(queries),
         len(queries),
-        _file_facts(database.path),
+        _file_facts(database),
         first_row,
         len(database),
         k,
@@ -100,9 +100,9 @@ def exact_ground_truth(
     return read_ground_truth(str(cached), num_queries=len(queries), num_database=len(database))
 
 
-def _file_facts(path: str) -> tuple[str, int, int]:
-    file = Path(path)
-    if not file.exists():
-        file = Path(path.rpartition(":")[0])  # file.hdf5:dataset
-    stat = file.stat()
-    return str(Path(path).resolve()), stat.st_size, stat.st_mtime_ns
+def _file_facts(vectors: VectorFile) -> tuple[Any, ...]:
+    """Path, size and time of the file; of several, all of theirs."""
+    if len(vectors.files) > 1:
+        return tuple((file, (stat := Path(file).stat()).st_size, stat.st_mtime_ns) for file in vectors.files)
+    stat = Path(vectors.files[0]).stat()
+    return str(Path(vectors.path).resolve()), stat.st_size, stat.st_mtime_ns
