@@ -109,7 +109,7 @@ bench: $(installed) ## run the benchmarks but that of a GPU, one after the other
 	@for script in $$(grep -l __main__ benchmarks/*.py | grep -v /gpu.py); do echo "== $$script"; $(bin)/python "$$script"; done
 
 .PHONY: gpu
-gpu: $(installed) ## on a machine with a GPU: its tests, then its speeds and profiles (8 minutes; not run on any GPU yet)
+gpu: $(installed) ## on a machine with a GPU: its tests, then its speeds and profiles (8 minutes)
 	@$(bin)/python -c 'import torch; raise SystemExit(not torch.cuda.is_available())' || { echo "make gpu: torch sees no CUDA device here" >&2; exit 2; }
 	@status=0; $(bin)/pytest -q -m gpu tests/gpu || status=$$?; $(bin)/python benchmarks/gpu.py; exit $$status
 

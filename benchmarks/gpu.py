@@ -226,7 +226,7 @@ def profiled(run: Run, device: torch.device) -> list[dict[str, Any]]:
     """What takes the most time of a run, the most expensive first."""
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with profile(activities=activities) as profiler:
+    with profile(activities=activities, acc_events=True) as profiler:
         run()
         if on_gpu:
             torch.cuda.synchronize(device)

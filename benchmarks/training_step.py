@@ -34,6 +34,7 @@ from training_quality import BREADTHS, breadth_options, budget_options, quality
 from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.quantizers import Quantizer, build_quantizer
 from qinco_lit.quantizers.precision import PRECISIONS, precision_for
+from qinco_lit.quantizers.workers import on_one_core
 from qinco_lit.training.module import QuantizerTraining
 from qinco_lit.training.recipe import Recipe
 from qinco_lit.training.start import set_normalization
@@ -91,6 +92,9 @@ class Ours:
 
     def step(self) -> None:
         """One batch."""
+        on_one_core(self._step, self.device)
+
+    def _step(self) -> None:
         batch = next(self.source)
         with autocast(self.device):
             loss = self.module.training_step(batch, 0)
@@ -105,6 +109,9 @@ class Ours:
 
     def shares(self, steps: int) -> dict[str, float]:
         """What part of a step takes what share of its time."""
+        return on_one_core(partial(self._shares, steps), self.device)
+
+    def _shares(self, steps: int) -> dict[str, float]:
         spent = dict.fromkeys(PARTS, 0.0)
 
         def timed(part: str, run: Callable[..., Result]) -> Callable[..., Result]:

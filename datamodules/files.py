@@ -5,13 +5,13 @@ from qinco_lit.vectors.data_facts import DataSource
 
 def open_files(
     *,
-    train: str | None = None,
-    database: str | None = None,
-    queries: str | None = None,
+    train: str | list[str] | None = None,
+    database: str | list[str] | None = None,
+    queries: str | list[str] | None = None,
     ground_truth: str | None = None,
     name: str = "files",
 ) -> DataSource:
-    """Return where a user's own files are, in any format of `open_vectors`; only `train` is required.
+    """Return where a user's own vectors are, all that `open_vectors` opens; only `train` is required.
 
     Raises:
         ValueError: no training file, or a ground truth without the database or queries that it belongs to.

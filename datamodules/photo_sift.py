@@ -26,13 +26,13 @@ from datamodules.photo_views import (
     require_packages,
 )
 from qinco_lit.locks import locked
+from qinco_lit.progress import Progress
 from qinco_lit.vectors import exact_neighbours, open_vectors, write_vectors
 from qinco_lit.vectors.data_facts import DataSource
 from qinco_lit.vectors.neighbours import Metric
 
 FORMAT_VERSION = 1  # part of the folder name: raise it when the rows change for the same seed and sizes
 NUM_NEIGHBOURS = 100
-PROGRESS_INTERVAL_S = 10.0
 TEMPORARY_PREFIX = ".building-"
 
 _log = logging.getLogger(__name__)
@@ -136,7 +136,8 @@ def build_photo_sift(
         temporary = folder.parent / f"{TEMPORARY_PREFIX}{folder.name}-{uuid4().hex[:12]}"
         temporary.mkdir()  # mkdtemp would keep others out, whatever the user's umask says
         try:
-            _write_files(temporary, sizes, seed, num_workers)
+            with Progress("rows") as progress:
+                _write_files(temporary, sizes, seed, num_workers, progress)
             _publish(temporary, folder, sizes)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -151,7 +152,7 @@ def _is_complete(folder: Path, sizes: dict[str, int]) -> bool:
     return all((folder / name).is_file() and (folder / name).stat().st_size == size for name, size in expected.items())
 
 
-def _write_files(folder: Path, sizes: dict[str, int], seed: int, num_workers: int) -> None:
+def _write_files(folder: Path, sizes: dict[str, int], seed: int, num_workers: int, progress: Progress) -> None:
     total = sum(sizes.values())
     _log.info("photo_sift: building %d SIFT descriptors with %d threads", total, num_workers)
     start_s = time.perf_counter()
@@ -161,10 +162,13 @@ def _write_files(folder: Path, sizes: dict[str, int], seed: int, num_workers: in
         # Entropy is padded with zeros: (seed, split) would repeat view 0's numbers. Shuffles count on after the splits.
         shuffle_rng = np.random.default_rng(np.random.SeedSequence((seed, len(splits) + split_index)))
         with contextlib.closing(iter_rows(photographs, sizes[split], entropy, num_workers)) as rows:
-            write_shuffled(folder / f"{split}.bvecs", _logged(rows, split, sizes[split]), sizes[split], shuffle_rng)
+            progress.start(f"photo_sift: {split}", sizes[split])
+            write_shuffled(folder / f"{split}.bvecs", _counted(rows, progress), sizes[split], shuffle_rng)
     rate = total / (time.perf_counter() - start_s)
     database, queries = open_vectors(folder / "database.bvecs"), open_vectors(folder / "queries.bvecs")[:]
-    _, ids = exact_neighbours(queries, database, min(NUM_NEIGHBOURS, len(database)))
+    progress.start("photo_sift: true neighbours", len(database))
+    num_found = min(NUM_NEIGHBOURS, len(database))
+    _, ids = exact_neighbours(queries, database, num_found, advance=progress.advance)
     write_vectors(folder / "groundtruth.ivecs", ids.astype(np.int32))
     (folder / "facts.json").write_text(json.dumps(_facts(sizes, seed), indent=2) + "\n")
     elapsed_s = time.perf_counter() - start_s
@@ -190,17 +194,13 @@ def _facts(sizes: dict[str, int], seed: int) -> dict[str, object]:
     }
 
 
-def _logged(
-    batches: Iterator[UInt8[np.ndarray, "rows 128"]], split: str, num_rows: int
+def _counted(
+    batches: Iterator[UInt8[np.ndarray, "rows 128"]], progress: Progress
 ) -> Iterator[UInt8[np.ndarray, "rows 128"]]:
-    """Pass the batches on and log how far the split is, every ten seconds."""
-    done, logged_s = 0, time.perf_counter()
+    """Pass the batches on and count their rows."""
     for rows in batches:
         yield rows
-        done += len(rows)
-        if time.perf_counter() - logged_s >= PROGRESS_INTERVAL_S:
-            logged_s = time.perf_counter()
-            _log.info("photo_sift: %s %d of %d rows", split, done, num_rows)
+        progress.advance(len(rows))
 
 
 def _remove_leftovers(root: Path) -> None:

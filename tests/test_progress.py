@@ -73,7 +73,7 @@ def test_lines_come_at_most_every_so_often(caplog, monkeypatch):
             progress.advance()
     assert [message.partition(" rows (")[0] for message in caplog.messages] == [
         f"encoding: {done} of 480"
-        for done in (120, 240, 360)  # after 15, 30 and 45 of 60 s
+        for done in (80, 160, 240, 320, 400)  # after 10, 20, 30, 40 and 50 of 60 s
     ]
 
 
@@ -106,6 +106,38 @@ def test_what_is_done_may_be_named(caplog):
     assert [message.partition(" ·")[0] for message in caplog.messages] == [
         "part 1: 2 rows", "part 2: 7 rows", "part 2: 8 rows", "a note",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("counted", "line"), [(0, "solving: 0 s"), (3, "solving: 3 rows · ")])
+def test_work_that_counts_nothing_is_shown_all_the_same(counted, line, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(module, "_TICK_S", 0.01)
+    told = threading.Event()
+    monkeypatch.setattr(module, "_tell", lambda text: (module.log.info(text), told.set()))
+    with Progress(line_every_s=0.05) as progress:
+        progress.start("solving", None)
+        progress.advance(counted)
+        assert told.wait(60)
+        progress.stop()
+        said = list(caplog.messages)
+        assert said[0].startswith(line)
+        progress.advance()  # of work that has ended
+        assert caplog.messages == said
+        told.clear()
+        progress.start("other", None)
+        assert told.wait(60)
+    assert caplog.messages[-1].startswith("other: ")
+    for thread in threading.enumerate():  # none goes on when the work has ended
+        if thread.name == "progress":
+            thread.join(60)
+            assert not thread.is_alive()
+
+
+def test_the_unit_may_change_with_the_work():
+    progress = Progress("points", show=False)
+    progress.start("x", 10, unit="vectors")
+    progress.reach(5)
+    assert progress.line(1.0) == "5 of 10 vectors (50 %) · 5 vectors/s · 1 s left"
 
 
 @pytest.mark.parametrize("show", [True, False])

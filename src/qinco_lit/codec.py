@@ -17,6 +17,7 @@ from qinco_lit.quantizers import Quantizer, truncated
 from qinco_lit.quantizers.beam import checked_num_steps
 from qinco_lit.quantizers.chunks import BLOCK_ROWS, assigned_rows, chunks
 from qinco_lit.quantizers.precision import precision_for
+from qinco_lit.quantizers.step import StepTables
 from qinco_lit.quantizers.workers import for_each
 from qinco_lit.vectors.code_packing import packed_bits
 
@@ -65,6 +66,11 @@ class Codec:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._prepare()
+
+    @property
+    def tables(self) -> list[list[StepTables]]:
+        """What is known of the networks before a vector is seen, in their precision (`Quantizer.tables`)."""
+        return self._tables
 
     @property
     def dim(self) -> int:
@@ -235,8 +241,8 @@ class Codec:
         codes, list_ids = self._checked_codes(codes, list_ids)
         num_rows, as_torch = codes.shape[0], isinstance(codes, Tensor)
         out = torch.empty((num_rows, self.dim), device=self.device if as_torch else "cpu")
-        # all rows are checked first, so that nothing is decoded from bad codes (any byte is in range of 256)
-        if list_ids is not None or self.codebook_size < 256 or codes[0:0].dtype not in (np.uint8, torch.uint8):
+        # all rows are checked first, so that nothing is decoded from bad codes
+        if list_ids is not None or not self._takes_any(codes):
             for start, stop in chunks(num_rows, BLOCK_ROWS):
                 self._checked(codes, list_ids, start, stop)
 
@@ -290,8 +296,13 @@ class Codec:
     ) -> tuple[Int[Tensor, "rows codes"], Int[Tensor, " rows"] | None]:
         """Codes and list ids of a range of rows as int64 on the device."""
         own = as_int64(codes[start:stop], self.device, "codes", str(self.code_dtype))
-        check_range(own, self.codebook_size, word="code", option="codebook_size", first_row=start)
+        if not self._takes_any(codes):
+            check_range(own, self.codebook_size, word="code", option="codebook_size", first_row=start)
         return own, None if list_ids is None else self._checked_lists(list_ids, start, stop)
+
+    def _takes_any(self, codes: ArrayLike) -> bool:
+        """Whether no value of their dtype is out of range: any byte of 256. To look at them would wait for a GPU."""
+        return self.codebook_size >= 256 and codes[0:0].dtype in (np.uint8, torch.uint8)
 
     @checked
     def truncated(self, num_steps: int) -> "Codec":

@@ -1,10 +1,11 @@
-"""How far long work is: a bar on a terminal, a line every 15 seconds elsewhere."""
+"""How far long work is: a bar on a terminal, a line every 10 seconds elsewhere."""
 
 import contextlib
 import logging
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_LINE_EVERY_S, _BAR_EVERY_S = 15.0, 0.5
+_LINE_EVERY_S, _BAR_EVERY_S = 10.0, 0.5
+_TICK_S = 1.0  # between looks at work that says nothing itself, at least
 
 
 class Progress:
@@ -22,7 +24,8 @@ class Progress:
 
     A bar is drawn on a terminal; elsewhere a line is logged now and then, none for work that takes a few seconds; where
     nobody listens to the log, as in a notebook, it is written to standard error. The description holds what is done,
-    its rate in this run, and the time that is left at that rate.
+    its rate in this run, and the time that is left at that rate. Work that counts nothing for so long, or cannot, as
+    one call of faiss, is shown by a thread of its own, with the time that it has taken.
 
     Args:
         unit: what is counted (`vectors`, `codes`); `bytes` are shown as kB, MB or GB.
@@ -37,14 +40,22 @@ class Progress:
         self._bar: Bar | None = None
         self._task: TaskID | None = None
         self._lock = threading.Lock()
+        self._stopped: threading.Event | None = None  # of the thread that looks at silent work
 
-    def start(self, what: str, total: int | None, *, done: int = 0) -> None:
-        """Begin work of `total` units (None: not known), of which `done` were done before; ends what was shown."""
+    def start(self, what: str, total: int | None, *, done: int = 0, unit: str | None = None) -> None:
+        """Begin work of `total` units (None: not known), of which `done` were done before; ends what was shown.
+
+        `unit` is counted from now on in the place of what the constructor said.
+        """
         with self._lock:
             self._what, self._total, self._done, self._first = what, total or 0, done, done
+            self._unit = self._unit if unit is None else unit
             self._began = self._shown = time.monotonic()
             if not self._show:
                 return
+            if self._stopped is None:
+                self._stopped = threading.Event()
+                threading.Thread(target=self._look, args=(self._stopped,), name="progress", daemon=True).start()
             if self._bar is None:
                 self._bar = _started_bar()
             if self._bar is not None:
@@ -72,15 +83,33 @@ class Progress:
 
     def _reach(self, done: int, what: str | None) -> None:
         self._done, self._what = done, self._what if what is None else what
-        now = time.monotonic()
-        if not self._show or now - self._shown < (self._line_every_s if self._bar is None else _BAR_EVERY_S):
-            return
-        self._shown = now
-        line = f"{self._what}: {self.line(now - self._began)}"
+        if self._stopped is not None and self._shown + self._every_s <= time.monotonic():
+            self._show_line()
+
+    @property
+    def _every_s(self) -> float:
+        return self._line_every_s if self._bar is None else _BAR_EVERY_S
+
+    def _show_line(self) -> None:
+        self._shown = time.monotonic()
+        line = f"{self._what}: {self.line(self._shown - self._began)}"
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, description=line)
+            self._bar.update(self._task, completed=self._done, description=line)
         else:
             _tell(line)
+
+    def _look(self, stopped: threading.Event) -> None:
+        """Show work that has said nothing for so long."""
+        wait_s = _TICK_S
+        while not stopped.wait(wait_s):
+            with self._lock:
+                if stopped.is_set():
+                    return
+                silent_s = time.monotonic() - self._shown
+                if silent_s >= self._every_s:
+                    silent_s = 0.0
+                    self._show_line()
+                wait_s = max(_TICK_S, self._every_s - silent_s)
 
     def note(self, text: str) -> None:
         """Tell the user one line, above the bar where there is one."""
@@ -91,7 +120,12 @@ class Progress:
                 _tell(text)
 
     def line(self, seconds: float) -> str:
-        """Return how far it is after `seconds` of work: `1,000 of 4,000 rows (25 %) · 50 rows/s · 60 s left`."""
+        """Return how far it is after `seconds` of work: `1,000 of 4,000 rows (25 %) · 50 rows/s · 60 s left`.
+
+        Work of unknown size that has counted nothing: `20 s`.
+        """
+        if not self._total and self._done == 0:
+            return duration(seconds)
         amount = readable_bytes if self._unit == "bytes" else lambda units: f"{units:,.0f}"
         unit = "" if self._unit == "bytes" else f" {self._unit}"
         line = f"{amount(self._done)}{unit}"
@@ -105,8 +139,11 @@ class Progress:
         return f"{line} · {duration(max(0, self._total - self._done) / rate)} left" if self._total else line
 
     def stop(self) -> None:
-        """Leave the terminal as it was."""
+        """End what is shown, and leave the terminal as it was; `start` may begin other work."""
         with self._lock:
+            if self._stopped is not None:
+                self._stopped.set()
+                self._stopped = None
             if self._bar is not None:
                 self._bar.stop()
                 self._bar, self._task = None, None
@@ -118,6 +155,14 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+
+
+@contextlib.contextmanager
+def shown(what: str, *, show: bool = True) -> Iterator[None]:
+    """Show how long the work of the block has taken."""
+    with Progress(show=show) as progress:
+        progress.start(what, None)
+        yield
 
 
 def _started_bar() -> "Bar | None":

@@ -51,8 +51,10 @@ def test_losses(name: str, gpu: torch.device) -> None:
     here = random_member(name)
     there = _moved(here, gpu)
     x = here.normalize(_vectors())
-    codes = here.encode(x)
-    for expected, found in zip(here(x, codes), there(x.to(gpu), codes.to(gpu)), strict=True):
+    lists = None if here.num_lists is None else here.assign_lists(x)
+    codes = here.encode(x, list_ids=lists)
+    moved = None if lists is None else lists.to(gpu)
+    for expected, found in zip(here(x, codes, lists), there(x.to(gpu), codes.to(gpu), moved), strict=True):
         torch.testing.assert_close(found.cpu(), expected, rtol=1e-3, atol=0)
 
 

@@ -1,5 +1,6 @@
 """What tests/device says with a stand-in, said by CUDA itself: a step of training or validation waits for nothing."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,8 +14,10 @@ pytestmark = pytest.mark.gpu
 
 @contextmanager
 def _no_waits() -> Iterator[None]:
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        with warnings.catch_warnings():  # that the mode is a prototype
+            warnings.simplefilter("ignore", UserWarning)
+            torch.cuda.set_sync_debug_mode("error")
         yield
     finally:
         torch.cuda.set_sync_debug_mode("default")

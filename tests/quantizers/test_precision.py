@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from qinco_lit.quantizers import Quantizer
 from qinco_lit.quantizers.beam import Pairs
-from qinco_lit.quantizers.precision import has_fast_bfloat16, num_finalists, precision_for, recorded_precision
+from qinco_lit.quantizers.precision import FLOAT32, has_fast_bfloat16, num_finalists, precision_for, recorded_precision
 from qinco_lit.quantizers.step import ResidualStep, evaluate, smallest
 
 Make = Callable[..., Quantizer]
@@ -79,6 +79,22 @@ def test_squared_l2_is_as_precise_as_plain_torch(make_quantizer: Make, x: torch.
     assert ours.dtype == torch.float32
     error, plain_error = (ours[:, 0] - truth).square().mean().sqrt(), (plain - truth).square().mean().sqrt()
     assert 0 < error <= 2 * plain_error
+
+
+@pytest.mark.parametrize("parents", [None, torch.tensor([[2, 0, 2, 1, 1, 0], [0, 0, 1, 2, 2, 2]])])
+def test_bags_of_rows_are_sums_of_rows_to_the_bit(
+    make_quantizer: Make, x: torch.Tensor, parents: torch.Tensor | None
+) -> None:
+    quantizer = make_quantizer(16, **CONFIG, num_candidates=16, beam_size=8)
+    step = quantizer.parts[0].residual_steps()[1]
+    x_hat, target, codes = x[:6], x[6:8, None], torch.tensor([[5, 63, 0, 5, 7, 1], [9, 5, 62, 0, 1, 2]])
+    with torch.no_grad():
+        exact = step.tables(FLOAT32).exact
+        residual, pairs = target - x_hat.view(2, 3, 16), Pairs(parents, codes)
+        apart = evaluate(exact, exact.weights.hypothesis_terms(x_hat), residual, pairs)
+        bags = evaluate(exact, exact.context(x_hat), residual, pairs)
+    for one, other in zip(apart, bags, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 def test_auto_is_exact_and_fast_is_not_slower() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from qinco_lit.codec import Codec
-from qinco_lit.quantizers.workers import for_each
+from qinco_lit.quantizers.workers import for_each, on_one_core
 from tests.models import random_quantizer
 
 CPU = torch.device("cpu")
@@ -154,3 +154,40 @@ def test_a_forked_child_has_threads_of_its_own(three_threads: None) -> None:
     np.testing.assert_array_equal(results.get(timeout=60), expected)
     child.join(60)
     assert child.exitcode == 0
+
+
+def test_a_thread_with_one_core_shares_its_ranges(three_threads: None) -> None:
+    meeting = threading.Barrier(3, timeout=60)
+
+    def work() -> tuple[int, int, int]:
+        for_each(lambda *_: meeting.wait() and None, RANGES[:3], CPU)
+        return torch.get_num_threads(), threading.get_ident(), on_one_core(threading.get_ident, CPU)
+
+    threads, own, within = on_one_core(work, CPU)
+    assert threads == 1
+    assert own == within != threading.get_ident()
+
+
+def test_many_threads_with_one_core_do_not_wait_for_each_other(three_threads: None) -> None:
+    counted, lock = [], threading.Lock()
+
+    def count(start: int, stop: int) -> None:
+        with lock:
+            counted.append(start)
+
+    with ThreadPoolExecutor(8) as callers:
+        for each in [callers.submit(on_one_core, lambda: for_each(count, RANGES, CPU), CPU) for _ in range(30)]:
+            each.result(timeout=60)
+    assert len(counted) == 30 * len(RANGES)
+
+
+def test_what_fails_on_one_core_fails_here(num_threads: int) -> None:
+    def fail() -> None:
+        raise ValueError("of work")
+
+    with pytest.raises(ValueError, match="^of work$"):
+        on_one_core(fail, CPU)
+    with pytest.raises(ValueError, match="^of work$"):
+        on_one_core(lambda: for_each(lambda *_: fail(), RANGES, CPU), CPU)
+    assert on_one_core(torch.get_num_threads, CPU) == 1
+    assert torch.get_num_threads() == num_threads

@@ -11,6 +11,7 @@ from jaxtyping import Float32
 
 from qinco_lit.coarse.list_assigner import hnsw_index
 from qinco_lit.metrics import recall_at
+from qinco_lit.progress import Progress
 from qinco_lit.search.points import faiss_engine_cache, faiss_engines
 from qinco_lit.search.points.engines import SearchEngine, SearcherEngine, check_ids, default_grid
 from qinco_lit.search.points.faiss_engine_cache import EngineBuilder
@@ -201,7 +202,7 @@ def builder(tmp_path: Path) -> Callable[..., EngineBuilder]:
 def test_a_cached_engine_finds_the_same_without_training(
     method: str, builder: Callable[..., EngineBuilder], monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
-    grid = {"nprobe": [2], "ef_search": [8]}
+    grid: dict[str, Any] = {"nprobe": [2], "ef_search": [8], "progress": Progress(show=False)}
     first = builder().engine(method, **grid)
     monkeypatch.setattr(faiss_engine_cache, "built_index", None)  # building again would fail
     second = builder().engine(method, **grid)
@@ -220,7 +221,7 @@ def test_the_cache_tells_apart_what_an_index_depends_on(
     builder: Callable[..., EngineBuilder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(faiss_engine_cache, "built_index", lambda *_, **__: faiss.IndexFlatL2(4))
-    grid: dict[str, Any] = {"nprobe": [1], "ef_search": [1]}
+    grid: dict[str, Any] = {"nprobe": [1], "ef_search": [1], "progress": Progress(show=False)}
     other = Problem()
     other.x[5, 3] += 1
     changes: list[dict[str, Any]] = [

@@ -1,12 +1,15 @@
 """k-means, initial codebooks, and what becomes of dead codewords."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
+from qinco_lit.progress import Progress
 from qinco_lit.quantizers import QINCo, build_quantizer
+from qinco_lit.quantizers import kmeans as kmeans_module
 from qinco_lit.quantizers.kmeans import kmeans, nearest_codeword, residual_kmeans, split_pairs
 from qinco_lit.training.dead_codewords import count_codes, redraw_dead, split_dead, target_statistics
 from qinco_lit.training.start import init_networks, kmeans_codebooks, set_codebooks, set_normalization
@@ -27,6 +30,29 @@ def test_nearest_codeword_is_the_nearest() -> None:
     codebook = x[:37]
     expected = ((x[:, None] - codebook[None]) ** 2).sum(-1).argmin(1)
     assert (nearest_codeword(x, codebook) == expected).all()
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_the_nearest_of_many_codewords_in_many_chunks_does_not_depend_on_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x = torch.from_numpy(clustered(3000))
+    codebook = torch.cat([x[:900], x[:900]])  # of equal codewords in two tiles the first counts
+    monkeypatch.setattr(kmeans_module, "_TILE_CODEWORDS", {"cpu": 256})
+    monkeypatch.setattr(kmeans_module, "_TILE_ROWS", {"cpu": 100})
+    side_by_side = nearest_codeword(x, codebook)
+    torch.set_num_threads(1)
+    assert torch.equal(nearest_codeword(x, codebook), side_by_side)
+    assert torch.equal(side_by_side[:900], torch.arange(900))
+    assert torch.equal(side_by_side, ((x[:, None] - x[None, :900]) ** 2).sum(-1).argmin(1))
 
 
 @pytest.mark.parametrize("split_empty", [False, True])
@@ -173,7 +199,8 @@ def test_without_iterations_kmeans_is_noise_with_the_moments_of_what_is_left() -
     x = torch.from_numpy(clustered(2000))
     quantizer = build_quantizer(12, num_steps=3, codebook_size=256, num_candidates=2)
     residual = x.clone()
-    for codebook in kmeans_codebooks(quantizer.parts[0], x, _generator(), iterations=0, split_empty=True):
+    part, silent = quantizer.parts[0], Progress(show=False)
+    for codebook in kmeans_codebooks(part, x, _generator(), iterations=0, split_empty=True, progress=silent):
         torch.testing.assert_close(codebook.mean(0), residual.mean(0), rtol=0, atol=float(residual.std(0).max()) / 5)
         torch.testing.assert_close(codebook.std(0), residual.std(0, correction=0), rtol=0.2, atol=0)
         residual -= codebook[nearest_codeword(residual, codebook)]

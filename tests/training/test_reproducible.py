@@ -73,13 +73,15 @@ def _same(*run_dirs: Path) -> bool:
 )
 def test_the_seed_decides_and_nothing_else(train: Train, centroids_path: Path, options: list[str]) -> None:
     given = [*options, f"coarse.centroids={centroids_path}"] if "coarse=ivf" in options else options
-    runs = []
-    for state, seed in enumerate((0, 0, 1)):
-        # no generator that all share has a part in it
+    runs, before = [], torch.get_num_threads()
+    for state, (seed, num_threads) in enumerate(((0, 1), (0, 3), (1, 1))):
+        # no generator that all share has a part in it, nor has the number of threads
         torch.manual_seed(state)
         np.random.seed(state)
         random.seed(state)
-        runs.append(train(f"{state}", *given, f"seed={seed}"))
+        torch.set_num_threads(num_threads)
+        runs.append(train(f"{state}", *given, "recipe.batch_size=256", f"seed={seed}"))
+    torch.set_num_threads(before)
     assert _same(*runs[:2])
     assert _codec(runs[0])["weights.safetensors"] != _codec(runs[2])["weights.safetensors"]
     assert _metrics(runs[0])[0]["train/mse"] != _metrics(runs[2])[0]["train/mse"]  # from the first report on

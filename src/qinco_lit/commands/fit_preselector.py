@@ -23,12 +23,14 @@ def run(options: argparse.Namespace) -> None:
         ValueError: vectors of another dimension, with NaN, or none; the output exists and is no codec.
     """
     from qinco_lit.codec import Codec
+    from qinco_lit.progress import shown
     from qinco_lit.vectors import open_vectors
 
     if options.rows < 1:
         raise ValueError(f"--rows {options.rows}: give at least 1")
     codec = Codec.load(options.codec)
     vectors = open_vectors(options.vectors)
-    codec.fit_preselector(vectors[: options.rows])
+    with shown("fitting the pre-selectors"):
+        codec.fit_preselector(vectors[: options.rows])
     codec.save(options.output)
     log.info("%s: pre-selectors fitted on %d vectors", options.output, min(options.rows, len(vectors)))

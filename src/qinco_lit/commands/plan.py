@@ -10,7 +10,7 @@ from rich.console import Console
 from qinco_lit.atomic import write_atomically
 from qinco_lit.options import Count, Range
 from qinco_lit.planning import plan as planning
-from qinco_lit.reports.plan import markdown_report, notes, rich_tables
+from qinco_lit.reports.plan import markdown_report, notes, rich_tables, variation_warning
 from qinco_lit.training.recipe import Recipe
 from qinco_lit.vectors.data_facts import DataFacts
 
@@ -73,6 +73,8 @@ def plan(
     console = Console()
     for table in rich_tables(record):
         console.print(table)
+    if (warning := variation_warning(record)) is not None:
+        console.print(warning, style="yellow", soft_wrap=True)
     console.print(notes(record), style="dim")
     console.print(f"results: {output_dir}", soft_wrap=True)
     return record

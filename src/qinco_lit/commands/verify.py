@@ -17,19 +17,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Read the whole store once. Raises FileNotFoundError or ValueError for a missing or damaged shard."""
     from qinco_lit.encoding.shards import ShardFolder
+    from qinco_lit.progress import Progress
     from qinco_lit.vectors import open_codes
 
     folder = None if options.store.exists() else ShardFolder.open(options.store)
     if folder is not None:
-        for shard in sorted(folder.finished()):
-            folder.verify(shard)
+        with Progress("shards") as progress:
+            finished = sorted(folder.finished())
+            progress.start("verifying", len(finished))
+            for shard in finished:
+                folder.verify(shard)
+                progress.advance()
         folder.records()
         raise ValueError(
             f"{options.store} is not complete: its shards are not joined; run the same `{folder.command}` again"
         )
     store = open_codes(options.store)
-    for shard in range(store.info.num_shards):
-        store.verify_shard(shard)
+    with Progress("shards") as progress:
+        progress.start("verifying", store.info.num_shards)
+        for shard in range(store.info.num_shards):
+            store.verify_shard(shard)
+            progress.advance()
     _log.info(
         "%s: complete and undamaged, %s rows in %d shards, %d bytes each",
         store.path, f"{len(store):,}", store.info.num_shards, store.info.bytes_per_vector,

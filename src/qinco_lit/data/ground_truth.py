@@ -9,12 +9,22 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
+from qinco_lit.progress import Progress
 from qinco_lit.vectors import VectorFile, exact_neighbours, open_vectors, write_vectors
 from qinco_lit.vectors.neighbours import Metric, comparison
 
 NUM_NEIGHBOURS = 100
 
 _log = logging.getLogger(__name__)
+
+
+def found_neighbours(
+    queries: Any, database: Any, k: int, *, metric: Metric, show: bool = True
+) -> Int64[np.ndarray, "num_queries k"]:
+    """Ids of the k nearest database rows of each query (`exact_neighbours`); how far it is, is shown."""
+    with Progress("rows", show=show) as progress:
+        progress.start("true neighbours", len(database))
+        return exact_neighbours(queries, database, k, metric=comparison(metric), advance=progress.advance)[1]
 
 
 def read_ground_truth(path: str, *, num_queries: int, num_database: int) -> Int64[np.ndarray, "num_queries k"]:
@@ -70,11 +80,11 @@ def exact_ground_truth(
     """
     k = min(NUM_NEIGHBOURS, len(database))
     if queries.is_array or database.is_array:  # nothing tells one array from another
-        return exact_neighbours(queries, database, k, metric=comparison(metric))[1]
+        return found_neighbours(queries, database, k, metric=metric)
     facts: list[Any] = [
-        _file_facts(queries.path),
+        _file_facts(queries),
         len(queries),
-        _file_facts(database.path),
+        _file_facts(database),
         first_row,
         len(database),
         k,
@@ -86,13 +96,13 @@ def exact_ground_truth(
     if not cached.exists():
         _log.info("computing the %d nearest of %d rows for %d queries, once", k, len(database), len(queries))
         cached.parent.mkdir(parents=True, exist_ok=True)
-        write_vectors(cached, exact_neighbours(queries, database, k, metric=comparison(metric))[1])
+        write_vectors(cached, found_neighbours(queries, database, k, metric=metric))
     return read_ground_truth(str(cached), num_queries=len(queries), num_database=len(database))
 
 
-def _file_facts(path: str) -> tuple[str, int, int]:
-    file = Path(path)
-    if not file.exists():
-        file = Path(path.rpartition(":")[0])  # file.hdf5:dataset
-    stat = file.stat()
-    return str(Path(path).resolve()), stat.st_size, stat.st_mtime_ns
+def _file_facts(vectors: VectorFile) -> tuple[Any, ...]:
+    """Path, size and time of the file; of several, all of theirs."""
+    if len(vectors.files) > 1:
+        return tuple((file, (stat := Path(file).stat()).st_size, stat.st_mtime_ns) for file in vectors.files)
+    stat = Path(vectors.files[0]).stat()
+    return str(Path(vectors.path).resolve()), stat.st_size, stat.st_mtime_ns

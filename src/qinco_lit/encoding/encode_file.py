@@ -24,7 +24,7 @@ from qinco_lit.encoding.writer import RowsDone, WriteShards
 from qinco_lit.environment import environment
 from qinco_lit.locks import only_writer
 from qinco_lit.options import Count, checked, in_range
-from qinco_lit.progress import Progress, duration
+from qinco_lit.progress import Progress, duration, shown
 from qinco_lit.training.trainer import quiet_lightning, settings_kept, signals_given_back
 from qinco_lit.vectors import CodeStore, VectorFile, as_vectors_file, open_codes
 from qinco_lit.vectors.code_info import CodeInfo, input_facts
@@ -164,7 +164,10 @@ def encode(
             if fitter.is_global_zero:
                 folder.forget_failure(before=began)
             with _heard(folder, fitter):
-                centroids = codec.coarse_centroids
+                assign_lists, centroids = None, codec.coarse_centroids
+                if centroids is not None:
+                    with shown("graph over the centroids", show=progress is not False and fitter.is_global_zero):
+                        assign_lists = list_assigner(centroids, vectors, codec.device)
                 module = Encoding(
                     codec,
                     vectors,
@@ -172,7 +175,7 @@ def encode(
                     search={**search, "num_steps": steps},
                     batch_size=batch_size,
                     num_threads=num_threads,
-                    assign_lists=None if centroids is None else list_assigner(centroids, vectors, codec.device),
+                    assign_lists=assign_lists,
                 )
                 _run(fitter, module, folder, merge=merge, show=progress is not False)
 
@@ -234,14 +237,15 @@ def _heard(folder: ShardFolder, fitter: Trainer) -> Iterator[None]:
 
 def _run(fitter: Trainer, module: Encoding, folder: ShardFolder, *, merge: bool, show: bool) -> None:
     began, rows_before = time.monotonic(), folder.num_rows(folder.finished())
-    with Progress(show=show) as shown:
-        progress = RowsDone(folder, shown)
+    with Progress(show=show) as told:
+        progress = RowsDone(folder, told)
         fitter.callbacks.append(WriteShards(folder, progress))  # type: ignore[attr-defined]
         fitter.predict(module, return_predictions=False)
         if fitter.is_global_zero:
             _wait(folder, progress)
     if fitter.is_global_zero:
-        folder.merge() if merge else folder.join()
+        with shown("joining the shards", show=show):
+            folder.merge() if merge else folder.join()
         rows, taken = folder.info.num_rows, time.monotonic() - began
         size = rows * folder.info.bytes_per_vector / 1e6
         if rows > rows_before:  # else it was only merged

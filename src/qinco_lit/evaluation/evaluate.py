@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from qinco_lit.codec import Codec
-from qinco_lit.data.ground_truth import NUM_NEIGHBOURS, checked_ground_truth, read_ground_truth
+from qinco_lit.data.ground_truth import NUM_NEIGHBOURS, checked_ground_truth, found_neighbours, read_ground_truth
 from qinco_lit.devices import default_torch, num_threads_in_use, threads
 from qinco_lit.encoding.decode_file import as_codec
 from qinco_lit.environment import environment
@@ -20,8 +20,8 @@ from qinco_lit.evaluation.measure import TestSet, measure
 from qinco_lit.evaluation.rate_curve import Rate, check_rate, chosen_rates, load_dedicated, measure_rate_curve
 from qinco_lit.options import Count, checked, in_range, unknown
 from qinco_lit.progress import Progress
-from qinco_lit.vectors import VectorFile, as_vectors_file, exact_neighbours
-from qinco_lit.vectors.neighbours import METRICS, Metric, comparison
+from qinco_lit.vectors import VectorFile, as_vectors_file
+from qinco_lit.vectors.neighbours import METRICS, Metric
 from qinco_lit.vectors.rows import Matrix, fingerprint
 
 SCHEMA_VERSION = 4
@@ -126,14 +126,16 @@ def evaluate(
         asked = opened(queries, "queries")[:]
         if not (finite := np.isfinite(asked).all(axis=1)).all():
             raise ValueError(f"queries: vector {int(finite.argmin())} holds NaN or infinity")
-        truth = _ground_truth(ground_truth, asked, base, known_metric)
+        truth = _ground_truth(ground_truth, asked, base, known_metric, show=progress is not False)
     test_set = TestSet(base, asked, truth, known_metric)
     return evaluation.record(test_set, training, name=name or base.path, progress=progress)
 
 
-def _ground_truth(given: Any, queries: np.ndarray, database: VectorFile, metric: Metric) -> Int64[np.ndarray, "nq k"]:
+def _ground_truth(
+    given: Any, queries: np.ndarray, database: VectorFile, metric: Metric, *, show: bool
+) -> Int64[np.ndarray, "nq k"]:
     if given is None:
-        return exact_neighbours(queries, database, min(NUM_NEIGHBOURS, len(database)), metric=comparison(metric))[1]
+        return found_neighbours(queries, database, min(NUM_NEIGHBOURS, len(database)), metric=metric, show=show)
     if isinstance(given, str | os.PathLike):
         return read_ground_truth(os.fspath(given), num_queries=len(queries), num_database=len(database))
     ids = np.asarray(given)
@@ -197,8 +199,9 @@ class Evaluation:
             methods = {"codec": {**self._quantizer.rate(), **figures}}
             if self._baselines:
                 assert train is not None
-                circumstances = {} if self._cache_dir is None else self._circumstances(test_set)  # reads all vectors
                 with Progress("vectors", show=show) as shown:
+                    shown.start("reading the database", None)
+                    circumstances = {} if self._cache_dir is None else self._circumstances(test_set)
                     for method in self._baselines:
                         methods[method] = self._baseline(method, train, test_set, circumstances, shown)
             return {

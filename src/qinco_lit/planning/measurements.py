@@ -59,6 +59,12 @@ class Measurements:
     read: float | None
     peak_bytes: int
 
+    @property
+    def variation(self) -> dict[str, float]:
+        """Of each work, by which share its slow calls are below its fast ones."""
+        works = {"encode": self.encode.plain, "decode": self.decode, "training": self.training.plain}
+        return {name: throughput.variation for name, throughput in works.items()}
+
     def record(self) -> dict[str, Any]:
         """Plain values for `plan.json`: seconds, vectors per second."""
         steps = {"batch_size": self.batch_size, "fixed_s": self.fixed_s}

@@ -17,6 +17,7 @@ from qinco_lit.encoding.decode_file import as_codec
 from qinco_lit.environment import environment
 from qinco_lit.options import Count, Range, in_range
 from qinco_lit.planning.figures import doublings, memory_of_a_process, shards, sizes_on_disk, times
+from qinco_lit.planning.load import OtherLoad
 from qinco_lit.planning.measurements import measure
 from qinco_lit.progress import Progress
 from qinco_lit.quantizers import build_quantizer
@@ -28,7 +29,7 @@ from qinco_lit.vectors import VectorFile
 from qinco_lit.vectors.data_facts import DataFacts
 from qinco_lit.vectors.layout import check_vector_dtype
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _EPOCH_SIZE = 10_000_000  # of a file without a training configuration: that of conf/data
 
 
@@ -115,7 +116,8 @@ def _record(
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     chosen, num_devices = codec.quantizer.search_for(**search), settings["num_devices"]
-    measured = measure(codec, recipe, data, rows, chosen, settings["seconds"], progress)
+    with OtherLoad() as load:
+        measured = measure(codec, recipe, data, rows, chosen, settings["seconds"], progress)
     planned = times(
         measured,
         num_rows=num_rows,
@@ -145,11 +147,16 @@ def _record(
         "settings": {
             "device": _device_name(codec.device),
             "num_threads": torch.get_num_threads(),
-            "load_average": load_average,
             "precision": codec.precision,
             "search": chosen.record(),
             "training_search": codec.quantizer.default_search.record(),
             **settings,
+        },
+        "load": {
+            "average": load_average,
+            "num_cores": load.num_cores,
+            "other_cores": load.other_cores,
+            "variation": measured.variation,
         },
         "measured": measured.record(),
         "times": planned,

@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from qinco_lit.codec import Codec
 from qinco_lit.quantizers import Quantizer
 from qinco_lit.quantizers.beam import Search
 from qinco_lit.quantizers.precision import precision_for
+from qinco_lit.quantizers.workers import on_one_core
 from qinco_lit.training.module import QuantizerTraining
 from qinco_lit.training.recipe import Recipe
 from qinco_lit.training.trainer import trains_in_bfloat16
@@ -61,6 +63,16 @@ class Throughput:
     def spread(self) -> tuple[float, float]:
         """Vectors per second of the slowest call and of the fastest."""
         return 1 / max(self.row_s), 1 / min(self.row_s)
+
+    @property
+    def variation(self) -> float:
+        """By which share the rate of the slowest call is below the fastest one's, without a tenth of them at each end.
+
+        One call in ten is disturbed on a quiet machine, too.
+        """
+        ends = len(self.row_s) // 10
+        ordered = sorted(self.row_s)[ends : len(self.row_s) - ends]
+        return 1 - ordered[0] / ordered[-1]
 
     def ratio(self, other: "Throughput") -> float:
         """Time of a row against the other's: the median over the turns, which both took side by side."""
@@ -172,7 +184,7 @@ class TrainingSteps:
     def by(self, search: Search) -> Work:
         """Steps that find their codes by a search."""
 
-        def run(num_rows: int) -> None:
+        def step(num_rows: int) -> None:
             self._quantizer.default_search = search
             self._optimizer.zero_grad()
             batch = self._rows[:num_rows].to(self._device)
@@ -182,16 +194,22 @@ class TrainingSteps:
             torch.autograd.backward(loss)
             self._update()
 
+        def run(num_rows: int) -> None:
+            on_one_core(partial(step, num_rows), self._device)
+
         chunk = self._quantizer.searched_rows(search, None)
         return Work(run, min(chunk, self._recipe.batch_size), self._recipe.batch_size)
 
     def fixed_s(self) -> float:
         """Seconds of a step that do not depend on its rows: the tables of the new weights, and their update."""
 
-        def run(_: int) -> None:
+        def step() -> None:
             with torch.no_grad():
                 self._quantizer.tables(precision_for(self._recipe.search_precision, self._device))
             self._update()
+
+        def run(_: int) -> None:
+            on_one_core(step, self._device)
 
         work = Work(run, 1, 1)
         return statistics.median(_seconds(work, 1, self._device) for _ in range(MIN_REPEATS))

@@ -8,16 +8,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_ROWS_PER_CHUNK = 16_384
-_CODEWORDS_PER_TILE = 16_384
-_SCORES_BYTES = 64 << 20
+from qinco_lit.quantizers.chunks import chunks
+from qinco_lit.quantizers.workers import for_each
+
+# Scores that are held at once: of a chunk of rows and a tile of codewords. On a CPU they should stay in the cache of a
+# core, and small chunks give every core work.
+_TILE_ROWS, _TILE_CODEWORDS = {"cpu": 4_096, "cuda": 16_384}, {"cpu": 4_096, "cuda": 16_384}
+_TILE_SCORES = {"cpu": 1 << 20, "cuda": 1 << 24}
+_ROWS_PER_SUM = 16_384  # of squares
 
 _Value = TypeVar("_Value")
 
 
 def half_squared_norms(codebook: Float[Tensor, "codebook dim"]) -> Float[Tensor, " codebook"]:
     """0.5 |c|^2 of every codeword, of some at a time."""
-    return torch.cat([0.5 * tile.square().sum(-1) for tile in torch.split(codebook, _CODEWORDS_PER_TILE)])
+    return torch.cat([0.5 * tile.square().sum(-1) for tile in torch.split(codebook, _ROWS_PER_SUM)])
 
 
 def nearest_codeword(
@@ -27,8 +32,8 @@ def nearest_codeword(
 ) -> Int[Tensor, " rows"]:
     """Index of the codeword with the smallest squared L2 to each row; of equal ones the first, where a tile has one.
 
-    A million codewords (coarse centroids) are compared tile by tile: at most 64 MB of scores at a time. Vectors should
-    be near the origin, for the rounding of the product.
+    A million codewords (coarse centroids) are compared tile by tile. On a CPU chunks of rows are compared side by side,
+    one core each. Vectors should be near the origin, for the rounding of the product.
 
     Args:
         x: the rows.
@@ -36,18 +41,33 @@ def nearest_codeword(
         half_norms: `half_squared_norms` of it, where they are known already.
     """
     norms = half_squared_norms(codebook) if half_norms is None else half_norms
-    tiles = torch.split(codebook, _CODEWORDS_PER_TILE)
-    rows = max(1, min(_ROWS_PER_CHUNK, _SCORES_BYTES // (4 * len(tiles[0]))))
+    kind = "cpu" if x.device.type == "cpu" else "cuda"
+    size = _TILE_CODEWORDS[kind]
+    tiles = list(zip(torch.split(codebook, size), torch.split(norms, size), strict=True))
+    rows = max(1, min(_TILE_ROWS[kind], _TILE_SCORES[kind] // len(tiles[0][0])))
     nearest = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    lowest = torch.full((len(x),), torch.inf, device=x.device)
-    for number, (tile, own) in enumerate(zip(tiles, torch.split(norms, _CODEWORDS_PER_TILE), strict=True)):
-        for start in range(0, len(x), rows):
-            chunk = slice(start, start + rows)
-            score, index = torch.addmm(own, x[chunk], tile.T, alpha=-1).min(1)
-            closer = score < lowest[chunk]
-            nearest[chunk] = torch.where(closer, index + number * _CODEWORDS_PER_TILE, nearest[chunk])
-            lowest[chunk] = torch.where(closer, score, lowest[chunk])
+
+    def compare(start: int, stop: int) -> None:
+        chunk, lowest = x[start:stop], None
+        for number, (tile, own) in enumerate(tiles):
+            index, score = _smallest(torch.addmm(own, chunk, tile.T, alpha=-1))
+            if lowest is not None:
+                closer = score < lowest
+                index = torch.where(closer, index + number * size, nearest[start:stop])
+                score = torch.where(closer, score, lowest)
+            nearest[start:stop], lowest = index, score
+
+    for_each(compare, chunks(len(x), rows), x.device)
     return nearest
+
+
+def _smallest(scores: Float[Tensor, "rows codewords"]) -> tuple[Int[Tensor, " rows"], Float[Tensor, " rows"]]:
+    """Place and value of the smallest score of each row, of equal ones the first."""
+    if scores.device.type != "cpu":
+        smallest = scores.min(1)
+        return smallest.indices, smallest.values
+    places = torch.from_numpy(scores.numpy().argmin(1))  # numpy takes half of torch's time
+    return places, scores.gather(1, places[:, None])[:, 0]
 
 
 class Kept(Generic[_Value]):
@@ -88,6 +108,7 @@ def kmeans(
     iterations: int,
     generator: torch.Generator,
     split_empty: bool,
+    advance: Callable[[], None] = lambda: None,
 ) -> Float[Tensor, "codebook dim"]:
     """Lloyd's algorithm from uniform noise with the data's mean and standard deviation per dimension.
 
@@ -98,6 +119,7 @@ def kmeans(
         generator: source of the noise, on the CPU so that every device draws the same.
         split_empty: after each iteration but the last, a centroid without vectors becomes a copy of the most
             populated one moved by a little noise. Without it such a centroid stays where it is, as in the papers.
+        advance: called after each iteration.
     """
     mean, std = x.mean(0), x.std(0, correction=0)
     noise = torch.rand((codebook_size, x.shape[1]), generator=generator).to(x.device)
@@ -111,6 +133,7 @@ def kmeans(
             for empty, parent in split_pairs(counts):
                 jitter = torch.randn(x.shape[1], generator=generator).to(x.device)
                 centroids[empty] = centroids[parent] + 1e-2 * std * jitter
+        advance()
     return centroids
 
 
@@ -136,10 +159,12 @@ def residual_kmeans(
     iterations: int,
     generator: torch.Generator,
     split_empty: bool,
+    advance: Callable[[], None] = lambda: None,
 ) -> Iterator[Float[Tensor, "codebook dim"]]:
     """Codebooks of a greedy residual quantizer, one after the other: each is the k-means of what is left of x."""
     residual = x.clone()
+    options: dict[str, Any] = {"iterations": iterations, "split_empty": split_empty, "advance": advance}
     for _ in range(num_steps):
-        codebook = kmeans(residual, codebook_size, iterations=iterations, generator=generator, split_empty=split_empty)
+        codebook = kmeans(residual, codebook_size, generator=generator, **options)
         residual -= codebook[nearest_codeword(residual, codebook)]
         yield codebook

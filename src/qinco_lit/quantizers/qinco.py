@@ -1,6 +1,7 @@
 """QINCo1 and QINCo2: neural residual quantization of normalised vectors with beam search."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,9 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qinco_lit.quantizers.beam import Beam, Pairs, Search
+from qinco_lit.quantizers.losses import losses
 from qinco_lit.quantizers.network import CodewordNetwork
 from qinco_lit.quantizers.precision import FLOAT32, Precision
 from qinco_lit.quantizers.step import ResidualStep, StepTables, evaluate
+from qinco_lit.quantizers.workers import results_of
 
 
 class QINCo(nn.Module):
@@ -140,7 +143,10 @@ class QINCo(nn.Module):
 
         Candidates are scored in `precision`.
         """
-        return [step.tables(precision) for step in self.residual_steps()]
+        steps = self.residual_steps()
+        return (
+            results_of([partial(step.tables, precision) for step in steps], steps[0].codebook.device) if steps else []
+        )
 
     @torch.no_grad()
     def encode(
@@ -218,6 +224,9 @@ class QINCo(nn.Module):
         Reconstruction: mean((x_hat_m - x)^2) for every step. Pre-selector, m >= 1:
         mean((stopgrad(x_hat_{m-1}) + S_m[i_m] - x)^2). Inside the network x_hat_{m-1} keeps its gradient.
         """
+        if x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+            steps = [step.trained_tensors() for step in self.residual_steps()]
+            return losses(x, codes, start, self.first_codebook, steps)
         reconstruction, preselector, previous = [], [], start
         for index, x_hat in enumerate(self.reconstructions(codes, start)):
             reconstruction.append((x_hat - x).square().mean())
@@ -227,8 +236,8 @@ class QINCo(nn.Module):
                 target = x - previous.detach()
                 preselector.append((F.embedding(codes[:, index], step.preselector) - target).square().mean())
             previous = x_hat
-        steps = torch.stack(reconstruction)
-        return steps, torch.stack(preselector) if preselector else steps.new_zeros(0)
+        of_steps = torch.stack(reconstruction)
+        return of_steps, torch.stack(preselector) if preselector else of_steps.new_zeros(0)
 
     @torch.no_grad()
     def fit_preselectors(

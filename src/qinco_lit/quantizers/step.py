@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qinco_lit.quantizers.beam import Beam, Pairs, Search
+from qinco_lit.quantizers.losses import StepTensors
 from qinco_lit.quantizers.network import CodewordNetwork, Terms, Weights, add_product
 from qinco_lit.quantizers.precision import Precision, num_finalists
 
@@ -25,6 +26,15 @@ class Evaluator(NamedTuple):
         """In another precision."""
         codewords = None if self.codewords is None else self.codewords.to(dtype)
         return Evaluator(self.weights.to(dtype), self.terms.to(dtype), codewords)
+
+    def context(self, x_hat: Float[Tensor, "rows dim"]) -> Terms:
+        """The terms of all codewords and, in the rows after them, those of hypotheses."""
+        size = len(self.terms.stream)
+        stream, hidden = (x_hat.new_empty((size + len(x_hat), part.shape[1])) for part in self.terms)
+        stream[:size], hidden[:size] = self.terms
+        torch.mm(x_hat, self.weights.context.T, out=stream[size:])
+        torch.mm(stream[size:], self.weights.up[0].T, out=hidden[size:])
+        return Terms(stream, hidden)
 
 
 class StepTables(NamedTuple):
@@ -89,6 +99,14 @@ class ResidualStep(nn.Module):
         both = Terms(stream, F.linear(stream, weights.up[0]))
         return x_hat + weights.adapt(both, None if codewords is None else F.embedding(codes, codewords))
 
+    def trained_tensors(self) -> StepTensors:
+        """What `losses` decodes with; gradients flow."""
+        weights = self.network.weights()
+        return StepTensors(
+            weights.codeword_stream(self.codebook), weights.context, weights.up, weights.down, weights.out_proj,
+            self._skipped(), self.preselector,
+        )  # fmt: skip
+
     def _skipped(self) -> Float[Tensor, "codebook dim"] | None:
         return self.codebook if self.network.outer_skip else None
 
@@ -130,7 +148,7 @@ class ResidualStep(nn.Module):
         batch, width, dim = beam.x_hat.shape
         residual = x[:, None] - beam.x_hat
         pairs = self.candidates(residual, search, tables)
-        context = tables.exact.weights.hypothesis_terms(beam.x_hat.view(-1, dim))
+        context = _context(tables, beam.x_hat.view(-1, dim), pairs)
         finalists = num_finalists(keep)
         if tables.rescore and 2 * finalists < pairs.codes.shape[1]:  # with fewer, a first round would cost more
             low = context.to(tables.scoring.terms.stream.dtype)
@@ -155,30 +173,51 @@ def evaluate(
 
     Args:
         evaluator: the network, in the precision wanted.
-        context: the hypotheses' terms, batch x beam rows, in the same precision.
+        context: the hypotheses' terms, batch x beam rows, in the same precision; in float32 on a CPU they may come
+            after those of all codewords (`Evaluator.context`), so that a sum of two is a bag of two rows of one table.
         residual: x - x_hat, float32.
         pairs: what is evaluated.
     """
     batch, width, dim = residual.shape
     weights, terms, codewords = evaluator
-    codeword = pairs.codes.flatten()
-    stream, hidden = terms.stream.index_select(0, codeword), terms.hidden.index_select(0, codeword)
+    codeword, parents = pairs.codes.flatten(), pairs.parents
     chosen = None if codewords is None else codewords.index_select(0, codeword)
     residual = residual.reshape(-1, dim)
-    if pairs.parents is None:  # the same number for every hypothesis, in order: no need to copy its row for each
+    num_codewords = len(context.stream) - len(residual)  # that come before the hypotheses
+    if parents is None and num_codewords == 0:
+        # the same number for every hypothesis, in order: no need to copy its row for each
+        stream, hidden = terms.stream.index_select(0, codeword), terms.hidden.index_select(0, codeword)
         per_hypothesis = (batch * width, -1)
         stream.view(*per_hypothesis, stream.shape[1]).add_(context.stream[:, None])
         hidden.view(*per_hypothesis, hidden.shape[1]).add_(context.hidden[:, None])
         added = weights.adapt(Terms(stream, hidden), chosen)
         error = residual[:, None] - added.view(*per_hypothesis, dim)
+        return added, error.square_().sum(-1).view(batch, -1)
+    if parents is None:
+        number = pairs.codes.shape[1]
+        parents = torch.arange(number, device=residual.device) // (number // width)
+    hypothesis = (parents + width * torch.arange(batch, device=residual.device)[:, None]).flatten()
+    if num_codewords == 0:
+        stream = terms.stream.index_select(0, codeword).add_(context.stream.index_select(0, hypothesis))
+        hidden = terms.hidden.index_select(0, codeword).add_(context.hidden.index_select(0, hypothesis))
     else:
-        first_row = width * torch.arange(batch, device=residual.device)[:, None]
-        hypothesis = (pairs.parents + first_row).flatten()
-        stream += context.stream.index_select(0, hypothesis)
-        hidden += context.hidden.index_select(0, hypothesis)
-        added = weights.adapt(Terms(stream, hidden), chosen)
-        error = residual.index_select(0, hypothesis).sub_(added)
+        rows = torch.stack([codeword, num_codewords + hypothesis], dim=1)
+        stream, hidden = (F.embedding_bag(rows, table, mode="sum") for table in context)
+    added = weights.adapt(Terms(stream, hidden), chosen)
+    error = residual.index_select(0, hypothesis).sub_(added)
     return added, error.square_().sum(-1).view(batch, -1)
+
+
+def _context(tables: StepTables, x_hat: Float[Tensor, "rows dim"], pairs: Pairs) -> Terms:
+    """What `evaluate` needs of hypotheses to try pairs on them.
+
+    A bag is one pass over memory, two gathers and an addition are four; but bags round half precision by other rules,
+    and the codewords' terms are copied for them, which few pairs are not worth.
+    """
+    terms = tables.exact.terms.stream
+    if tables.rescore or terms.dtype != torch.float32 or terms.device.type != "cpu" or len(terms) > pairs.codes.numel():
+        return tables.exact.weights.hypothesis_terms(x_hat)
+    return tables.exact.context(x_hat)
 
 
 def smallest(scores: Float[Tensor, "rows columns"], number: int) -> Int[Tensor, "rows chosen"]:

@@ -8,6 +8,7 @@ from rich.table import Table
 from qinco_lit.reports.kit.tables import Grid
 from qinco_lit.reports.kit.texts import count_text, range_text, search_text, size_text, three_digits, time_text
 
+MAX_VARIATION = 0.2  # of repeated calls
 _WORK = {"encode": "encode", "decode": "decode", "epoch": "train, 1 epoch", "training": "train, {} epochs"}
 
 
@@ -91,7 +92,9 @@ def rich_tables(record: Mapping[str, Any]) -> Iterator[Table]:
 def markdown_report(record: Mapping[str, Any]) -> str:
     """Return the tables and notes as Markdown text."""
     parts = [f"## {grid.title}\n\n{grid.markdown()}" for grid in grids(record)]
-    return "# Plan, extrapolated from short measurements\n\n" + "\n\n".join([*parts, notes(record)]) + "\n"
+    warning = variation_warning(record)
+    parts += [notes(record)] if warning is None else [f"**{warning}**", notes(record)]
+    return "# Plan, extrapolated from short measurements\n\n" + "\n\n".join(parts) + "\n"
 
 
 def notes(record: Mapping[str, Any]) -> str:
@@ -107,9 +110,9 @@ def notes(record: Mapping[str, Any]) -> str:
     sentences = [
         "An extrapolation, no promise: by the median of repeated calls; range: by the fastest and the slowest of them. "
         "vectors/s: of one device. What else the machine does counts in.",
-        f"Measured on {rows}, with {weights}; device {settings['device']}, {settings['num_threads']} threads, load "
-        f"average {settings['load_average']:.1f} before, precision {settings['precision']}; encoding with "
-        f"{search_text(settings['search'])}.",
+        _load_note(record["load"]),
+        f"Measured on {rows}, with {weights}; device {settings['device']}, {settings['num_threads']} threads, "
+        f"precision {settings['precision']}; encoding with {search_text(settings['search'])}.",
     ]
     sentences += _training_notes(record)
     sentences += [
@@ -119,6 +122,26 @@ def notes(record: Mapping[str, Any]) -> str:
         "Memory by arithmetic is at most; it does not grow with the number of vectors.",
     ]
     return "\n".join(sentences)
+
+
+def _load_note(load: Mapping[str, Any]) -> str:
+    before = f"The load average before was {load['average']:.1f}"
+    if load["other_cores"] is None:
+        return f"{before}; what other processes did meanwhile is not known here."
+    cores = f"{load['num_cores']} cores" if load["num_cores"] > 1 else "1 core"
+    return f"{before}; while it was measured, other processes kept {load['other_cores']:.1f} of {cores} busy."
+
+
+def variation_warning(record: Mapping[str, Any]) -> str | None:
+    """Return one line where repeated calls differ by more than a plan can be trusted with; None: they do not."""
+    varied = {work: share for work, share in record["load"]["variation"].items() if share > MAX_VARIATION}
+    if not varied:
+        return None
+    shares = ", ".join(f"{work} by {100 * share:.0f} %" for work, share in varied.items())
+    return (
+        f"Repeated calls vary by over {100 * MAX_VARIATION:.0f} % ({shares}): the times above hold for a machine as "
+        "busy as now; plan again when it is quiet, or with more seconds=."
+    )
 
 
 def _training_notes(record: Mapping[str, Any]) -> list[str]:

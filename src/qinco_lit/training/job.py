@@ -21,6 +21,7 @@ from qinco_lit.coarse.centroids import check_num_rows, train_centroids
 from qinco_lit.codec import Codec
 from qinco_lit.mistakes import in_one_line
 from qinco_lit.options import Count, Range, in_range
+from qinco_lit.progress import shown
 from qinco_lit.published import read_centroids
 from qinco_lit.quantizers import Quantizer, build_quantizer
 from qinco_lit.training.checkpoints import BestModel, LastCheckpoint, TrainingInterruptedError
@@ -126,7 +127,8 @@ def train_in_folder(
                 )  # fmt: skip
         lists = None
         if centroids is not None:
-            lists = FrozenLists(centroids, list_assigner(centroids, rows, device), device)
+            with shown("graph over the centroids", show=is_shown and fitter.is_global_zero):
+                lists = FrozenLists(centroids, list_assigner(centroids, rows, device), device)
         start = partial(initialize, recipe=typed_recipe, seed=seed, lists=lists, show_progress=is_shown)
         return QuantizerTraining(quantizer, typed_recipe, start=start, seed=seed, lists=lists)
 
@@ -135,7 +137,7 @@ def train_in_folder(
     facts: dict[str, Any] = {"seed": seed, "parameters": _num_parameters(quantizer), "reason": None}
     # everything before may be refused
     with only_trainer(run_dir, resume=resume, overwrite=overwrite), signals_given_back():
-        job = _Job(fitter, prepared(run_dir / "coarse" / "centroids.npy"), data, best, kept)
+        job = _Job(fitter, prepared(run_dir / "coarse" / "centroids.npy"), data, best, kept, is_shown)
         codec_artifact = False
         if logger is not None and fitter.is_global_zero:
             options = {name: value for name, value in logger.items() if name != "log_codec"}
@@ -172,6 +174,7 @@ class _Job:
     data: LightningDataModule
     best: BestModel
     kept: LastCheckpoint
+    is_shown: bool
 
     def fit(self, checkpoint: Path | None) -> None:
         """Train, from the beginning or from a checkpoint on; the weights at the end have been validated."""
@@ -203,7 +206,8 @@ def _fit(
         if fitter.is_global_zero:
             some = job.data.train_vectors[:_PRESELECTOR_ROWS]  # type: ignore[attr-defined]
             best = None if job.best.mse is None else run_dir / "checkpoints" / "best.ckpt"
-            _write_codec(job.module.quantizer, best, some, run_dir / "codec")
+            with shown("writing the codec", show=job.is_shown):
+                _write_codec(job.module.quantizer, best, some, run_dir / "codec")
         if codec_artifact:
             metadata = {"best_val_mse": job.best.mse, **job.module.quantizer.config}
             log_codec(fitter.loggers, run_dir / "codec", metadata)

@@ -1,7 +1,7 @@
 """The training of a quantizer as a LightningModule."""
 
 import math
-from itertools import chain
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,9 +15,11 @@ from qinco_lit.coarse.assignment import FrozenLists
 from qinco_lit.metrics import entropy_bits
 from qinco_lit.quantizers import Quantizer
 from qinco_lit.quantizers.precision import precision_for
+from qinco_lit.quantizers.workers import on_one_core
 from qinco_lit.training.codeword_statistics import CodewordStatistics
 from qinco_lit.training.recipe import Recipe, cosine_factor
 from qinco_lit.training.start import Start, lists_of
+from qinco_lit.training.validation import squared_errors
 
 _SEARCH = ("num_candidates", "beam_size", "candidate_budget")  # of a model: may change when it is resumed
 
@@ -141,6 +143,10 @@ class QuantizerTraining(LightningModule):
         if batch_idx == 0:
             self.statistics.usage_in_epoch.zero_()
 
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        """All of a step: forward, backward and update; on a CPU without sharing operations among cores."""
+        on_one_core(partial(super().optimizer_step, *arguments, **options), self.device)
+
     def training_step(self, batch: Shaped[Tensor, "batch dim"], batch_idx: int) -> Tensor:
         """One batch of raw vectors: find codes, then the loss along them."""
         x = self.quantizer.normalize(batch)
@@ -224,11 +230,9 @@ class QuantizerTraining(LightningModule):
             x = self.quantizer.normalize(batch)
             list_ids = lists_of(self.quantizer, batch, x, self._lists)
             codes = self.quantizer.encode(x, list_ids=list_ids, tables=self._validation_tables)
-            coarse = [] if list_ids is None else [self.quantizer.centroids_of(list_ids)]
-            reconstructions = chain(coarse, self.quantizer.reconstructions(codes, list_ids))
-            errors = [self.quantizer.raw_squared_error(x_hat, x) for x_hat in reconstructions]
+            errors = squared_errors(self.quantizer, x, codes, list_ids)
         rows = torch.ones((), device=x.device, dtype=torch.float64) * len(x)
-        self._validation += torch.cat([torch.stack(errors), rows[None]])
+        self._validation += torch.cat([errors, rows[None]])
         self._validation_usage += self.statistics.counts(codes)
 
     def on_validation_epoch_end(self) -> None:

@@ -16,7 +16,7 @@ class Reporter(Callback):
     so does the end of an epoch. 0 steps: nothing but that.
     """
 
-    def __init__(self, *, show: bool, line_every_s: float = 15.0) -> None:
+    def __init__(self, *, show: bool, line_every_s: float = 10.0) -> None:
         self._show = show
         self._line_every_s = line_every_s
         self._progress = Progress("steps", show=show)
@@ -77,6 +77,13 @@ class Reporter(Callback):
         seconds = max(time.monotonic() - self._since, 1e-9)
         metrics = pl_module.train_report()
         return metrics | {"vectors_per_s": vectors / seconds, "epochs_seen": pl_module.epochs_seen}
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Say so: a line that comes now is not of the training's last batch."""
+        if trainer.state.fn == "validate":  # of a training that ended between two
+            self._progress.start("validation", None)
+        else:
+            self._progress.reach(trainer.global_step, what="validation")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the epoch's validation error; validation time does not count as training speed."""

@@ -1,7 +1,7 @@
 """The start of a training: rotation, normalisation, networks and codebooks, from the training vectors."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -45,13 +45,27 @@ def initialize(
         recipe: says how.
         seed: of what is drawn.
         lists: of an IVF model; None: it has none, or its centroids already.
-        show_progress: of k-means.
+        show_progress: of rotation, lists and k-means.
 
     Raises:
         ValueError: NaN or infinity, or vectors that are all the same, in a part or as a whole.
     """
+    with Progress("iterations", show=show_progress) as progress:
+        _initialize(quantizer, rows, device, recipe, seed, lists, progress)
+
+
+def _initialize(
+    quantizer: Quantizer,
+    rows: Any,
+    device: torch.device,
+    recipe: Recipe,
+    seed: int,
+    lists: FrozenLists | None,
+    progress: Progress,
+) -> None:
     first = check_rows(torch.from_numpy(rows[: recipe.normalization_rows]).float())
     if quantizer.rotation is not None:
+        progress.start("OPQ", None)
         part_dims, some = [part.dim for part in quantizer.parts], torch.from_numpy(rows[: recipe.kmeans_rows])
         quantizer.rotation.copy_(train_rotation(some, part_dims, seed=seed, lists=lists))
     generators = [torch.Generator().manual_seed(seed + number) for number in range(len(quantizer.parts))]
@@ -63,6 +77,8 @@ def initialize(
     quantizer.to(device)
     batch = torch.from_numpy(rows[: recipe.kmeans_rows]).to(device)
     x = quantizer.normalize(batch)
+    if quantizer.num_lists is not None:
+        progress.start("lists of the training vectors", None)
     starts = quantizer.starts(lists_of(quantizer, batch, x, lists))
     for part, rows_of_part, start, generator in zip(
         quantizer.parts, quantizer.sliced(x), starts, generators, strict=True
@@ -72,7 +88,7 @@ def initialize(
             targets -= start
         set_codebooks(
             part,
-            _initial_codebooks(part, targets, generator, recipe, show_progress=show_progress),
+            _initial_codebooks(part, targets, generator, recipe, progress),
             noise=recipe.codebook_noise,
             exact=recipe.network_init == "exact",
             generator=generator,
@@ -106,12 +122,13 @@ def train_rotation(
 
 
 def _initial_codebooks(
-    part: QINCo, x: Float[Tensor, "rows dim"], generator: torch.Generator, recipe: Recipe, *, show_progress: bool
+    part: QINCo, x: Float[Tensor, "rows dim"], generator: torch.Generator, recipe: Recipe, progress: Progress
 ) -> Iterable[Float[Tensor, "codebook dim"]]:
     """One codebook per step, of what the steps have to code: `x` is in normalised space and on the device."""
     if recipe.initial_codebooks == "faiss_rq":
         from qinco_lit.training.faiss_start import residual_codebooks
 
+        progress.start("codebooks by faiss", None)
         seed = int(torch.randint(1 << 31, (), generator=generator))
         codebooks = residual_codebooks(x.cpu().numpy(), part.num_steps, part.codebook_size, seed=seed)
         return torch.from_numpy(codebooks).to(x.device)
@@ -121,7 +138,7 @@ def _initial_codebooks(
         generator,
         iterations=recipe.kmeans_iterations,
         split_empty=recipe.kmeans_split_empty,
-        show_progress=show_progress,
+        progress=progress,
     )
 
 
@@ -132,17 +149,15 @@ def kmeans_codebooks(
     *,
     iterations: int,
     split_empty: bool,
-    show_progress: bool = True,
-) -> Iterator[Float[Tensor, "codebook dim"]]:
+    progress: Progress,
+) -> Iterable[Float[Tensor, "codebook dim"]]:
     """Greedy residual k-means, one codebook per step, of what the steps have to code: `x` is in normalised space."""
     log.info("residual k-means: %d codebooks on %d vectors", quantizer.num_steps, len(x))
     sizes = (quantizer.num_steps, quantizer.codebook_size)
-    codebooks = residual_kmeans(x, *sizes, iterations=iterations, split_empty=split_empty, generator=generator)
-    with Progress("codebooks", show=show_progress) as progress:
-        progress.start("residual k-means", quantizer.num_steps)
-        for codebook in codebooks:
-            progress.advance()
-            yield codebook
+    progress.start("residual k-means", quantizer.num_steps * iterations)
+    return residual_kmeans(
+        x, *sizes, iterations=iterations, split_empty=split_empty, generator=generator, advance=progress.advance
+    )
 
 
 def check_rows(

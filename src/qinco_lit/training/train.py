@@ -103,7 +103,7 @@ def train(
     _check_rows(rows, len(rows) - num_val, of_model["codebook_size"], of_recipe["batch_size"], num_lists)
     for name, vectors in {"x": rows, "val": held_out}.items():
         _check_finite(vectors, name)
-    source = DataSource(name="array" if rows.is_array else Path(rows.path).name, train=rows, val=held_out)
+    source = DataSource(name="array" if rows.is_array else rows.name, train=rows, val=held_out)
     data = VectorDataModule(source, batch_size=of_recipe["batch_size"], num_val=max(1, num_val), seed=seed)
     config = {
         "data": {"name": source.name, **_facts(rows), "num_val": num_val, "val": held_out and _facts(held_out)},

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Integer, Shaped
 
 from qinco_lit.vectors.code_packing import pack_codes, packed_bytes, unpack_codes
-from qinco_lit.vectors.vector_file import VectorFile, open_vectors
+from qinco_lit.vectors.vector_file import VectorFile
 
 FORMAT = "qinco_lit codes"
 VERSION = 1
@@ -201,7 +201,7 @@ def read_as_unit(facts: Mapping[str, Any], vectors: Any) -> bool | None:
         return False
     if not isinstance(vectors, VectorFile):
         return None
-    raw = open_vectors(vectors.path).view(0, len(vectors))
+    raw = vectors.as_stored().view(0, len(vectors))
     return next(
         (some.is_unit for some in (raw, raw.unit()) if _sample_sha256(some) == facts["input_sample_sha256"]), None
     )
@@ -211,7 +211,7 @@ def starts_file(facts: Mapping[str, Any], vectors: Any) -> bool:
     """Whether the rows of `input_facts` are the first ones of the file of `vectors`, read as those are."""
     if not isinstance(vectors, VectorFile):
         return False
-    whole = open_vectors(vectors.path)
+    whole = vectors.as_stored()
     if facts["num_rows"] > len(whole):
         return False
     first = whole.view(0, facts["num_rows"])

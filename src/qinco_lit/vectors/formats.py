@@ -27,12 +27,10 @@ _NUM_SAMPLED_RECORDS = 16
 def read_layout(path: str | os.PathLike[str]) -> Layout:
     """Read the header of a file of vectors and check it against the file's size.
 
-    Raises FileNotFoundError for a missing file and ValueError, one line each, for a directory, an unknown suffix,
-    an empty or truncated file, disagreeing dimensions, and contents that are not a matrix of numbers.
+    Raises FileNotFoundError for a missing file and ValueError, one line each, for an unknown suffix, an empty or
+    truncated file, disagreeing dimensions, and contents that are not a matrix of numbers.
     """
     target = split_path(path)
-    if target.file.is_dir():
-        raise ValueError(f"{target.path}: is a directory, not a file of vectors")
     if not target.file.is_file():
         raise FileNotFoundError(f"{target.path}: no such file")
     file_bytes = target.file.stat().st_size

@@ -16,6 +16,7 @@ BIN_DTYPES: dict[str, np.dtype] = {
     ".ibin": np.dtype("<i4"),
 }
 HDF5_SUFFIXES = (".hdf5", ".h5")
+FILE_SUFFIXES = (*RECORD_DTYPES, *BIN_DTYPES, ".npy", *HDF5_SUFFIXES)
 KNOWN_SUFFIXES = (*RECORD_DTYPES, *BIN_DTYPES, ".npy", *(f"{suffix}:DATASET" for suffix in HDF5_SUFFIXES))
 
 # Dtypes of vectors, as numpy and torch call them. Wider integers are ids or codes; float32 would not hold all of them.
@@ -59,13 +60,19 @@ class Target:
 def split_path(path: str | os.PathLike[str]) -> Target:
     """Split `file.hdf5:name` or a plain path; ValueError for a suffix that no format has."""
     text = os.fspath(path)
-    match = _HDF5_PATH.match(text)
-    file = Path(match["file"] if match else text)
-    if match:
-        return Target(text, file, file.suffix, match["dataset"].strip("/") or None)
-    if file.suffix not in (*RECORD_DTYPES, *BIN_DTYPES, ".npy", *HDF5_SUFFIXES):
+    name, dataset = split_dataset(text)
+    file = Path(name)
+    if dataset is not None:
+        return Target(text, file, file.suffix, dataset.strip("/") or None)
+    if file.suffix not in FILE_SUFFIXES:
         raise ValueError(f"{text}: unknown suffix {file.suffix!r}; known: {' '.join(KNOWN_SUFFIXES)}")
     return Target(text, file, file.suffix)
+
+
+def split_dataset(text: str) -> tuple[str, str | None]:
+    """The file and the dataset of `file.hdf5:dataset`; None for other paths."""
+    match = _HDF5_PATH.match(text)
+    return (match["file"], match["dataset"]) if match else (text, None)
 
 
 def numeric_dtype(path: str, dtype: np.dtype) -> np.dtype:

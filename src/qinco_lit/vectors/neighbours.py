@@ -1,6 +1,6 @@
 """How vectors are compared; exact nearest neighbours by brute force, in bounded memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal, get_args
 
 import numpy as np
@@ -31,6 +31,7 @@ def exact_neighbours(
     *,
     metric: str = "l2",
     batch_rows: int = 16384,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[Float32[np.ndarray, "nq k"], Int64[np.ndarray, "nq k"]]:
     """Return the squared L2, or the inner products, and the row ids of the k database vectors nearest to each query.
 
@@ -38,6 +39,7 @@ def exact_neighbours(
     `database` (n, dim) hold integers or floats; the database is streamed once, `batch_rows` rows at a time. Squared L2
     are summed in float64 from differences, inner products in float64, and equal ones are ordered by smaller id. The
     float32 matrix product only rules rows out, by more than its rounding error, so that the result is exact.
+    `advance` is told the number of database rows after each block.
     ValueError for k not in 1..n, another dimension, another metric, NaN or infinity.
     """
     query_rows = np.asarray(queries[:])
@@ -53,6 +55,7 @@ def exact_neighbours(
             part = slice(first, first + _QUERY_ROWS)
             moved_queries = _Moved(query_rows[part], origin)
             _search_block(ranking, query_rows[part], moved_queries, block, rows, start, best.part(part))
+        advance(len(block))
     with np.errstate(over="ignore"):
         return (ranking.sign * best.costs).astype(np.float32), best.ids
 

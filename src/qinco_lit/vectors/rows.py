@@ -41,15 +41,15 @@ class UnitRows:
     """Rows of a source in float32, each divided by its L2 norm; holds no rows."""
 
     def __init__(self, source: RowSource) -> None:
-        self._source = source
+        self.source = source
 
     def block(self, start: int, stop: int) -> Float32[np.ndarray, "n dim"]:
         """Rows start..stop, 0 <= start <= stop <= num_rows, as a fresh array (n, dim)."""
-        return unit_rows(self._source.block(start, stop))
+        return unit_rows(self.source.block(start, stop))
 
     def gather(self, ids: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n dim"]:
         """Rows `ids`, all in 0..num_rows - 1, as a fresh array (n, dim)."""
-        return unit_rows(self._source.gather(ids))
+        return unit_rows(self.source.gather(ids))
 
 
 def unit_rows(rows: Shaped[np.ndarray, "n dim"]) -> Float32[np.ndarray, "n dim"]:

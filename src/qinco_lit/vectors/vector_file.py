@@ -2,10 +2,10 @@
 
 import operator
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 from jaxtyping import Int64, Shaped
@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike
 from qinco_lit.vectors.formats import read_layout
 from qinco_lit.vectors.hdf5 import ChunkedRows
 from qinco_lit.vectors.layout import Layout, check_vector_dtype
+from qinco_lit.vectors.many import ManyRows, joined_layout, named_files
 from qinco_lit.vectors.mapped import MappedRows
 from qinco_lit.vectors.rows import ArrayRows, RowSource, UnitRows
 
@@ -22,11 +23,12 @@ Result = TypeVar("Result")
 
 
 class VectorFile:
-    """Rows of a file of vectors, array-like: `shape`, `dtype`, `len`, and indexing that reads from disk.
+    """Rows of a file of vectors, or of many, array-like: `shape`, `dtype`, `len`, and indexing that reads from disk.
 
     `vectors[i]` is one row (dim,); `vectors[a:b:c]` and `vectors[ids]` are (n, dim). Each is a fresh, writable,
     C-contiguous array in the stored dtype (native byte order), with numpy's meaning of negative indices and steps.
-    Memory is O(1) in the file's size, a pickle is below 1 KB, and every process maps the file by itself.
+    Memory is O(1) in the file's size, a pickle is below 1 KB (of many files some 20 bytes each more), and every process
+    maps the file by itself.
     """
 
     ndim = 2
@@ -36,12 +38,27 @@ class VectorFile:
 
     @property
     def path(self) -> str:
-        """The path as it was opened, `file.hdf5:dataset` included."""
+        """The path as it was opened, `file.hdf5:dataset` or a glob included; those of a list, joined by commas."""
         return self._layout.path
 
     @property
+    def name(self) -> str:
+        """What runs and reports call these vectors: the name of the file, or of the folder of many files."""
+        if len(self.files) == 1:
+            return Path(self.path).name
+        return Path(os.path.commonpath([Path(file).parent for file in self.files])).name or "files"
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files of the rows, by absolute path; none of an array in memory."""
+        rows = self._stored_rows
+        if isinstance(rows, ManyRows):
+            return tuple(layout.file for layout in rows.layouts)
+        return (self._layout.file,) if self._layout.file else ()
+
+    @property
     def file_bytes(self) -> int:
-        """Size of the file when it was opened; of an array in memory, its own."""
+        """Size of the file, or of all files, when it was opened; of an array in memory, its own."""
         return self._layout.file_bytes
 
     @property
@@ -62,7 +79,7 @@ class VectorFile:
     @property
     def dtype(self) -> np.dtype:
         """Dtype of the rows, in native byte order."""
-        return self._layout.dtype.newbyteorder("=")
+        return np.dtype(np.float32) if self.is_unit else self._layout.dtype.newbyteorder("=")
 
     def __len__(self) -> int:
         return self._stop - self._start
@@ -97,10 +114,15 @@ class VectorFile:
 
     def unit(self) -> "VectorFile":
         """The same rows in float32, each divided by its L2 norm when it is read; rows of zeros stay zero."""
-        if self.is_unit:
-            return self
-        layout = replace(self._layout, dtype=np.dtype(np.float32))
-        return VectorFile(layout, UnitRows(self._rows), self._start, self._stop)
+        return self if self.is_unit else VectorFile(self._layout, UnitRows(self._rows), self._start, self._stop)
+
+    def as_stored(self) -> "VectorFile":
+        """All rows of the file, or the files, as they are stored."""
+        return VectorFile(self._layout, self._stored_rows, 0, self._layout.num_rows)
+
+    @property
+    def _stored_rows(self) -> RowSource:
+        return self._rows.source if isinstance(self._rows, UnitRows) else self._rows
 
     def iter_batches(self, batch_size: int) -> Iterator[Shaped[np.ndarray, "batch dim"]]:
         """Yield all rows in order as fresh arrays (batch_size, dim), the last one possibly shorter; flat memory."""
@@ -129,21 +151,40 @@ class VectorFile:
         return np.where(ids < 0, ids + len(self), ids) + self._start
 
 
-def open_vectors(path: str | os.PathLike[str]) -> VectorFile:
-    """Open a file of vectors without reading it: fvecs, bvecs, ivecs, fbin, u8bin, i8bin, ibin, npy, file.hdf5:dataset.
+def open_vectors(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> VectorFile:
+    """Open vectors without reading them: fvecs, bvecs, ivecs, fbin, u8bin, i8bin, ibin, npy, file.hdf5:dataset.
+
+    Many files of one dimension and dtype are opened as one: a glob (`emb/part-*.npy`, in natural order: part-2 before
+    part-10), a folder of files of one format, or a list of files, of which each may be a glob.
 
     `.ibin` may be big-ann ground truth (ids, then distances): the ids are what is opened. Errors: FileNotFoundError
     for a missing file, ValueError for anything that is not a well-formed file of vectors, each one line with numbers.
     """
-    if not isinstance(path, str | os.PathLike):
+    if _are_paths(path):
+        names, text = list(path), ",".join(os.fspath(each) for each in path)
+        files = [file for name in names for file in named_files(name) or [os.fspath(name)]]
+    elif isinstance(path, str | os.PathLike):
+        files, text = named_files(path) or [os.fspath(path)], os.fspath(path)
+    else:
         raise ValueError(f"path is of type {type(path).__name__}: give the path of a file of vectors")
-    layout = read_layout(path)
-    rows: RowSource = ChunkedRows(layout) if layout.offset is None else MappedRows(layout)
-    return VectorFile(layout, rows, 0, layout.num_rows)
+    layouts = [read_layout(file) for file in files]
+    if files == [text]:
+        return VectorFile(layouts[0], _rows_of(layouts[0]), 0, layouts[0].num_rows)
+    layout = joined_layout(text, layouts)
+    return VectorFile(layout, ManyRows(layouts, _rows_of), 0, layout.num_rows)
+
+
+def _are_paths(x: Any) -> TypeGuard[Sequence[str | os.PathLike[str]]]:
+    return isinstance(x, list | tuple) and len(x) > 0 and all(isinstance(each, str | os.PathLike) for each in x)
+
+
+def _rows_of(layout: Layout) -> RowSource:
+    """Of one file."""
+    return ChunkedRows(layout) if layout.offset is None else MappedRows(layout)
 
 
 def as_vectors_file(x: Any, name: str = "x") -> VectorFile:
-    """What the user gives as vectors, as rows that are streamed: a `VectorFile`, a path, or an array in memory.
+    """What the user gives as vectors, as rows that are streamed: a `VectorFile`, paths, or an array in memory.
 
     Args:
         x: a VectorFile, what `open_vectors` opens, or (n, dim) numbers: numpy, a torch tensor, or lists.
@@ -156,7 +197,7 @@ def as_vectors_file(x: Any, name: str = "x") -> VectorFile:
     """
     if isinstance(x, VectorFile):
         return x
-    if isinstance(x, str | os.PathLike):
+    if isinstance(x, str | os.PathLike) or _are_paths(x):
         return open_vectors(x)
     try:
         array = np.asarray(_without_gradient(x))

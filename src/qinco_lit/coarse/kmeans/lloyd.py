@@ -152,8 +152,8 @@ class _Training:
         """Assign all rows; return what was measured when these are the centroids, otherwise the next ones."""
         began = time.perf_counter()
         options, done = self._options, len(standing.passes)
+        self._progress.start(f"pass {done + 1}", self._rows.num_rows, unit="rows")
         nearest, probes = self._nearest(standing.centroids)
-        self._progress.start(f"pass {done + 1}", self._rows.num_rows)
         sums = ListSums(options.num_lists, self._rows.dim)
         for x, lists in self._workers.in_order(nearest, self._rows.blocks()):
             sums.add(x, lists)

@@ -94,11 +94,11 @@ class GroupedStart:
     def __init__(self, rows: CentredRows, num_lists: int, workers: Workers, seed: int, progress: Progress) -> None:
         self._rows, self._workers, self._seed, self._progress = rows, workers, seed, progress
         count = num_groups(num_lists)
+        progress.start("groups", rows.num_rows, unit="rows")
         sample = rows.spread(count * GROUP_ROWS_PER_LIST)
         centres = group_centres(sample, count, workers.device, np.random.default_rng((seed, 1)))
         self._nearest = ExactNearest(centres, workers.device)
         populations = np.zeros(count, np.int64)
-        progress.start("groups", rows.num_rows)
         for x, groups in workers.in_order(self._nearest, rows.blocks()):
             populations += np.bincount(groups, minlength=count)
             progress.advance(len(x))
@@ -110,8 +110,11 @@ class GroupedStart:
         while first_group < len(self._quotas):
             held = np.cumsum(np.minimum(self._populations[first_group:], limit))
             stop = first_group + max(1, int(np.searchsorted(held, limit, side="right")))
-            found = self._workers.in_order(self._cluster, self._collect(first_group, stop, limit))
-            yield stop, np.concatenate([np.empty((0, self._rows.dim), np.float32), *(part for _, part in found)])
+            parts = [np.empty((0, self._rows.dim), np.float32)]
+            for _, part in self._workers.in_order(self._cluster, self._collect(first_group, stop, limit)):
+                parts.append(part)
+                self._progress.advance()
+            yield stop, np.concatenate(parts)
             first_group = stop
 
     def _cluster(self, group: tuple[int, np.ndarray]) -> Float32[np.ndarray, "lists dim"]:
@@ -125,7 +128,8 @@ class GroupedStart:
         strides = np.where(self._populations // strides.clip(1) < self._quotas, 1, strides.clip(1))
         kept: list[list[np.ndarray]] = [[] for _ in range(first, stop)]
         seen = np.zeros(stop - first, np.int64)
-        self._progress.start(f"rows of groups {first:,} to {stop - 1:,} of {len(self._quotas):,}", self._rows.num_rows)
+        which = f"groups {first:,} to {stop - 1:,} of {len(self._quotas):,}"
+        self._progress.start(f"rows of {which}", self._rows.num_rows, unit="rows")
         for x, groups in self._workers.in_order(self._nearest, self._rows.blocks()):
             self._progress.advance(len(x))
             order = np.argsort(groups, kind="stable")
@@ -135,9 +139,11 @@ class GroupedStart:
                 chosen = (seen[place] + np.arange(len(members))) % strides[first + place] == 0
                 seen[place] += len(members)
                 kept[place].append(x[members[chosen]])
+        quotas = self._quotas[first:stop]
+        self._progress.start(f"centroids of {which}", int(np.count_nonzero(quotas)), unit="groups")
         for place in range(stop - first):
             parts, kept[place] = kept[place], []
-            if self._quotas[first + place]:
+            if quotas[place]:
                 yield first + place, np.concatenate(parts)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, Integer
 
 from qinco_lit.codec import Codec
+from qinco_lit.progress import Progress
 from qinco_lit.search.build.coded_rows import CodedRows, FirstCodes
 from qinco_lit.search.build.work import Fit
 from qinco_lit.search.decoders.additive import AdditiveDecoder, AdditiveFit
@@ -36,6 +37,7 @@ def fit_decoders(
     num_available: int,
     first: Fit | None,
     keep: Callable[[Fit], None],
+    progress: Progress,
 ) -> Fit:
     """Fit the decoders of an index and measure them on validation vectors.
 
@@ -49,11 +51,12 @@ def fit_decoders(
         num_available: training vectors that `num_training` may ask for.
         first: what an earlier call gave to `keep`.
         keep: takes what there is before the pairwise decoder is fitted, where one is.
+        progress: is told what is fitted.
     """
     if first is None:
         if advice := more_vectors(len(training), codec.num_steps * codec.codebook_size, num_available):
             log.info("additive decoder: %s", advice)
-        first = _first_fit(training, codec, centroids, metric)
+        first = _first_fit(training, codec, centroids, metric, progress)
         if pairwise is not None:
             keep(first)
     index, additive, seconds = first.index, first.additive, dict(first.report["seconds"])
@@ -61,11 +64,13 @@ def fit_decoders(
     if pairwise is not None:
         began = time.monotonic()
         log.info("pairwise decoder: fitting %s vectors", f"{len(training):,}")
+        progress.start("pairwise decoder: codes of the lists", None)
         populations = list_populations(codes, len(centroids), 0, len(codes))
         decoder, pairwise_report = fit_pairwise(
-            training, validation, additive, centroids, populations, device=codec.device, **pairwise
+            training, validation, additive, centroids, populations, device=codec.device, progress=progress, **pairwise
         )
         seconds["pairwise"] = time.monotonic() - began
+    progress.start("errors of the decoders", None)
     report = {
         "num_training": len(training),
         "num_validation": len(validation),
@@ -77,25 +82,31 @@ def fit_decoders(
     return Fit(index, additive, decoder, report)
 
 
-def _first_fit(training: CodedRows, codec: Codec, centroids: Float32[np.ndarray, "lists dim"], metric: Metric) -> Fit:
+def _first_fit(
+    training: CodedRows, codec: Codec, centroids: Float32[np.ndarray, "lists dim"], metric: Metric, progress: Progress
+) -> Fit:
     """The additive decoder, and the index around it."""
     began = time.monotonic()
     log.info("additive decoder: fitting %s vectors", f"{len(training):,}")
-    additive, report = _fit_additive(training, codec)
+    additive, report = _fit_additive(training, codec, progress)
     norm_limits = _norm_limits(training, additive)
     additive_s = time.monotonic() - began
     began = time.monotonic()
     log.info("graph over the centroids of %s lists", f"{len(centroids):,}")
+    progress.start("graph over the centroids", None)
     by_residual = codec.num_lists is not None
     index = empty_index(centroids, additive.codebooks, norm_limits, metric=metric, by_residual=by_residual)
     seconds = {"additive": additive_s, "graph": time.monotonic() - began}
     return Fit(index, additive, None, {"additive": report, "seconds": seconds})
 
 
-def _fit_additive(training: CodedRows, codec: Codec) -> tuple[AdditiveDecoder, dict[str, Any]]:
+def _fit_additive(training: CodedRows, codec: Codec, progress: Progress) -> tuple[AdditiveDecoder, dict[str, Any]]:
     fit = AdditiveFit(codec.num_steps, codec.codebook_size, codec.dim, device=codec.device)
+    progress.start("additive decoder: counting", len(training), unit="vectors")
     for codes, _, targets in training.blocks():
         fit.add(codes, targets)
+        progress.advance(len(codes))
+    progress.start("additive decoder: solving", None)
     return fit.solve()
 
 

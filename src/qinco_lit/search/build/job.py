@@ -83,13 +83,14 @@ def build(inputs: IndexInputs, output: Path, options: BuildOptions) -> dict[str,
         with threads(options.num_threads), Progress("vectors", show=options.progress is not False) as progress:
             with work.alone():  # parts that are started together share what the first of them makes
                 inputs = _with_codes_and_lists(inputs, work, options, progress)
-                fit = work.fit(inputs.codec.codebook_size) or _fit(inputs, work, pairwise, options)
+                fit = work.fit(inputs.codec.codebook_size) or _fit(inputs, work, pairwise, options, progress)
             for number in range(parts) if part is None else [part]:
                 with work.alone(number, parts):
                     _build_part(inputs, work, fit, number, parts, progress)
             if part is not None:
                 _say_what_is_missing(work, part, parts)
                 return None
+            progress.start("joining the lists, writing the index", None)
             return _finish(inputs, work, fit, job, output, options)
 
 
@@ -149,7 +150,9 @@ def _encode(inputs: IndexInputs, work: IndexWork, vectors: VectorFile, name: str
     )
 
 
-def _fit(inputs: IndexInputs, work: IndexWork, pairwise: dict[str, Any] | None, options: BuildOptions) -> Fit:
+def _fit(
+    inputs: IndexInputs, work: IndexWork, pairwise: dict[str, Any] | None, options: BuildOptions, progress: Progress
+) -> Fit:
     """Find codes of training and validation vectors, and fit the decoders to them; what is there is taken."""
     began = time.monotonic()
     centroids = inputs.lists if inputs.by_residual else None
@@ -159,7 +162,7 @@ def _fit(inputs: IndexInputs, work: IndexWork, pairwise: dict[str, Any] | None, 
         rows = spaced_rows_file(vectors, num_rows, work.folder, name)
         store = _encode(inputs, work, rows, name, options)
         folder = work.folder / f"{name} lists"
-        lists = None if inputs.by_residual else NearestLists(rows, inputs.lists, folder, Progress(show=False))
+        lists = None if inputs.by_residual else NearestLists(rows, inputs.lists, folder, progress)
         return CodedRows(rows, FirstCodes(store, inputs.coded.num_steps, lists), centroids)
 
     train_vectors, val_vectors = inputs.data.train_vectors, inputs.data.val_vectors
@@ -173,7 +176,7 @@ def _fit(inputs: IndexInputs, work: IndexWork, pairwise: dict[str, Any] | None, 
         training = (
             encoded(train_vectors, inputs.num_training, "training")
             if inputs.training_codes is None
-            else CodedRows(train_vectors, _with_lists(inputs, work), centroids)
+            else CodedRows(train_vectors, _with_lists(inputs, work, progress), centroids)
         )
         if inputs.training_codes is not None:
             available = len(training)
@@ -190,20 +193,22 @@ def _fit(inputs: IndexInputs, work: IndexWork, pairwise: dict[str, Any] | None, 
         num_available=available,
         first=work.fit(inputs.codec.codebook_size, first=True),
         keep=partial(work.save_fit, first=True),
+        progress=progress,
     )
+    progress.stop()
     fit.report["seconds"] = {"training codes": encode_s, **fit.report["seconds"]}
     work.save_fit(fit)
     return fit
 
 
-def _with_lists(inputs: IndexInputs, work: IndexWork) -> FirstCodes:
+def _with_lists(inputs: IndexInputs, work: IndexWork, progress: Progress) -> FirstCodes:
     """Codes that are given for the training vectors, with the lists of these where the codec has none."""
     codes = inputs.training_codes
     assert codes is not None
     if inputs.by_residual:
         return codes
     rows = as_vectors_file(inputs.data.train_vectors, "training")
-    lists = NearestLists(rows, inputs.lists, work.folder / "training lists", Progress(show=False))
+    lists = NearestLists(rows, inputs.lists, work.folder / "training lists", progress)
     return FirstCodes(codes.store, codes.num_steps, lists)
 
 
@@ -214,7 +219,8 @@ def _build_part(inputs: IndexInputs, work: IndexWork, fit: Fit, part: int, parts
     total = len(inputs.coded)
     start, stop = part * total // parts, (part + 1) * total // parts
     began = time.monotonic()
-    progress.start("lists" if parts == 1 else f"lists, part={part} of parts={parts}", stop - start)
+    what = "lists" if parts == 1 else f"lists, part={part} of parts={parts}"
+    progress.start(what, stop - start, unit="vectors")
     fill_lists(
         fit.index,
         inputs.coded,

@@ -37,6 +37,7 @@ class NearestLists:
         folder.mkdir(exist_ok=True)
         missing = [number for number, file in enumerate(self._files) if not file.exists()]
         if missing:
+            progress.start("graph over the centroids", None)
             assigner = ListAssigner(centroids)
             # the same rows first in every call: they decide how hard is searched, so pieces do not depend on kills
             assigner(np.nan_to_num(vectors[spaced(len(vectors), min(_FIRST_ROWS, len(vectors)))].astype(np.float32)))
@@ -46,6 +47,7 @@ class NearestLists:
             lists = list(_assigned(vectors, first, min(first + _PIECE_ROWS, len(vectors)), assigner, progress))
             with replacing(self._files[number]) as temporary, temporary.open("wb") as stream:
                 np.save(stream, np.concatenate(lists))
+        progress.stop()
         self._pieces = [np.load(file, mmap_mode="r") for file in self._files]
 
     def __call__(self, start: int, stop: int) -> Int32[np.ndarray, " n"]:

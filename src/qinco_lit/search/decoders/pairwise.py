@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Integer
 
+from qinco_lit.progress import Progress
 from qinco_lit.search.decoders.additive import AdditiveDecoder
 from qinco_lit.search.decoders.pairwise_decoder import PairwiseDecoder
 from qinco_lit.search.decoders.pairwise_greedy import (
@@ -49,6 +50,7 @@ def fit_pairwise(
     max_table_bytes: int = MAX_TABLE_BYTES,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    progress: Progress | None = None,
 ) -> tuple[PairwiseDecoder, dict[str, Any]]:
     """Greedy tables over pairs of code columns on top of the additive decoder (QINCo2, pairwise decoding).
 
@@ -73,6 +75,7 @@ def fit_pairwise(
         max_table_bytes: refuse tables that take more, in float32.
         seed: of list codes and directions.
         device: where to compute.
+        progress: is told the tables that were tried.
 
     Returns:
         The decoder and a report; MSE in raw space, mean over vectors of the SUM over dims.
@@ -106,7 +109,7 @@ def fit_pairwise(
         source = AdditiveResiduals(training, codebooks, list_codes)
         sample = source.head(selection_rows)
         ranking = PairRanking(*sample, codebook_size, projected_dim=projected_dim, num_exact=num_exact, seed=seed)
-        greedy = GreedyTables(source, held_out, ranking, min_gain=min_gain)
+        greedy = GreedyTables(source, held_out, ranking, min_gain=min_gain, progress=progress)
         report |= {"stopped": greedy.fit(num_tables)} | greedy.report()
         tables = greedy.tables
     decoder = _assembled(tables, list_codes, additive, dtype)

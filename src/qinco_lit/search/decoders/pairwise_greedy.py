@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from qinco_lit.arrays import as_float32
+from qinco_lit.progress import Progress
 from qinco_lit.search.decoders.additive import code_columns, sum_of_codewords
 from qinco_lit.search.decoders.pairwise_decoder import cells_of, list_columns
 from qinco_lit.search.decoders.pairwise_tables import CellSums, Pair, PairRanking, PairTable, squared_norms
@@ -109,6 +110,7 @@ class GreedyTables:
         validation: columns and residuals that decide which tables stay.
         ranking: proposes pairs.
         min_gain: relative gain of validation MSE that a table has to bring.
+        progress: is told the tables.
 
     Attributes:
         tables: so far; `residuals`: what they leave of the validation vectors; `learning_curve`: of the first table.
@@ -121,16 +123,19 @@ class GreedyTables:
         ranking: PairRanking,
         *,
         min_gain: float,
+        progress: Progress | None = None,
     ) -> None:
         self._training, self._ranking, self._min_gain = training, ranking, min_gain
         self._columns, self.residuals = validation
         self._codebook_size = training.codebooks.shape[1]
+        self._progress = progress or Progress(show=False)
         self.tables: list[PairTable] = []
         self.reports: list[TableReport] = []
         self.learning_curve: list[LearningPoint] = []
 
     def fit(self, num_tables: int) -> str:
         """Add tables, at most so many in all; returns why it stopped."""
+        self._progress.start("pairwise decoder", num_tables, done=len(self.tables), unit="tables")
         while len(self.tables) < num_tables:
             before = mean_squared_error(self.residuals)
             pairs = self._ranking.best()
@@ -154,6 +159,7 @@ class GreedyTables:
         self._ranking.subtract(table)
         self.residuals = remainder
         self.tables.append(table)
+        self._progress.advance()
         seconds = time.perf_counter() - began
         self.reports.append(TableReport(pair, table.shrinkage, training_mse, after, seconds))
         log.info("pairwise table %d, %s (%.1f s)", len(self.tables), name, seconds)

@@ -205,9 +205,9 @@ def _engines(
         cache_dir=cache_dir,
     )
     for method in dict.fromkeys(baselines):
-        progress.start(f"{method}: building", None)
         progress.note(f"{method}: building, or reading what an earlier search has built")
-        cached = builder.engine(method, nprobe=engine.parameters["nprobe"], ef_search=engine.parameters["ef_search"])
+        efforts = {name: engine.parameters[name] for name in ("nprobe", "ef_search")}
+        cached = builder.engine(method, progress=progress, **efforts)
         build = {
             "settings": cached.settings,
             "num_training_rows": cached.num_training_rows,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Integer, Shaped
 
+from qinco_lit.data.ground_truth import found_neighbours
 from qinco_lit.devices import default_torch, threads
 from qinco_lit.options import Count, check_ranges, checked
 from qinco_lit.progress import Progress
@@ -16,8 +17,8 @@ from qinco_lit.search.points.engines import SearchEngine, SearcherEngine, check_
 from qinco_lit.search.points.measure import MeasureSettings, measure_point
 from qinco_lit.search.points.operating_points import OperatingPoint, candidates, points_that_matter
 from qinco_lit.search.searcher import Searcher
-from qinco_lit.vectors import as_vectors_file, exact_neighbours
-from qinco_lit.vectors.neighbours import METRICS, comparison
+from qinco_lit.vectors import as_vectors_file
+from qinco_lit.vectors.neighbours import METRICS
 
 
 @dataclass(frozen=True)
@@ -133,13 +134,15 @@ def explore(
     elif database is None:
         raise ValueError("recall needs the true neighbours: give ground_truth, or the database to find them in")
     else:
-        truth = _nearest(searcher, x, database)
+        truth = _nearest(searcher, x, database, show=progress is not False)
         check_ids(engine, x[:100], len(as_vectors_file(database, "database")))
     with threads(num_threads), Progress("points", show=progress is not False) as shown:
         return measured_points(engine, x, truth, exploration, progress=shown).points
 
 
-def _nearest(searcher: Searcher, queries: Shaped[np.ndarray, "nq dim"], database: Any) -> Integer[np.ndarray, "nq 1"]:
+def _nearest(
+    searcher: Searcher, queries: Shaped[np.ndarray, "nq dim"], database: Any, *, show: bool
+) -> Integer[np.ndarray, "nq 1"]:
     rows = as_vectors_file(database, "database")
     if rows.shape != (len(searcher), searcher.dim):
         raise ValueError(f"database has shape {rows.shape}, the index holds {(len(searcher), searcher.dim)}")
@@ -147,7 +150,7 @@ def _nearest(searcher: Searcher, queries: Shaped[np.ndarray, "nq dim"], database
     asked = as_vectors_file(queries, "queries")
     if metric == "cosine":
         rows, asked = rows.unit(), asked.unit()
-    return exact_neighbours(asked, rows, 1, metric=comparison(metric))[1]
+    return found_neighbours(asked, rows, 1, metric=metric, show=show)
 
 
 def measured_points(
@@ -168,7 +171,7 @@ def measured_points(
         progress: is told the points.
     """
     tried = candidates(engine, strategy=exploration.strategy, max_points=exploration.max_points, seed=exploration.seed)
-    progress.start(f"{engine.name}: points", len(tried))
+    progress.start(f"{engine.name}: points", len(tried), unit="points")
     done = 0
 
     def advance() -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from qinco_lit.atomic import replacing
+from qinco_lit.progress import Progress
 from qinco_lit.search.points import faiss_engines
 from qinco_lit.search.points.faiss_engines import FaissEngine, built_index
 from qinco_lit.vectors.neighbours import Metric
@@ -76,8 +77,10 @@ class EngineBuilder:
             "faiss": str(faiss.__version__),
         }
 
-    def engine(self, method: str, *, nprobe: Sequence[int], ef_search: Sequence[int]) -> CachedEngine:
-        """Take an engine from the cache, or train and fill it and keep it there.
+    def engine(
+        self, method: str, *, nprobe: Sequence[int], ef_search: Sequence[int], progress: Progress
+    ) -> CachedEngine:
+        """Take an engine from the cache, or train and fill it and keep it there; `progress` is told what is done.
 
         Raises:
             ValueError: see `built_index`.
@@ -90,7 +93,7 @@ class EngineBuilder:
         from_cache = facts_path.is_file()
         if not from_cache:
             began = time.perf_counter()
-            index = self._built(method)
+            index = self._built(method, progress)
             facts = {**identity, "build_s": time.perf_counter() - began}
             folder.mkdir(parents=True, exist_ok=True)
             with replacing(index_path) as temporary:
@@ -98,20 +101,28 @@ class EngineBuilder:
             # the facts come last: where they are, the index is complete
             with replacing(facts_path) as temporary:
                 temporary.write_text(json.dumps(facts, indent=2) + "\n")
+        progress.start(f"{method}: reading the index", None)
         # also right after training: what is measured is what a later run loads
         engine = FaissEngine(method, faiss.read_index(str(index_path)), nprobe=nprobe, ef_search=ef_search)
         build_s = float(json.loads(facts_path.read_text())["build_s"])
         return CachedEngine(engine, settings, len(self._rows), build_s, from_cache)
 
-    def _built(self, method: str) -> Any:
+    def _built(self, method: str, progress: Progress) -> Any:
         num_rows, dim = (int(size) for size in self._database.shape)
         step = max(1, _READ_BYTES // (4 * dim))
-        blocks = (np.asarray(self._database[start : start + step]) for start in range(0, num_rows, step))
+
+        def blocks() -> Iterator[np.ndarray]:
+            progress.start(f"{method}: filling the lists", num_rows, unit="vectors")
+            for start in range(0, num_rows, step):
+                yield np.asarray(self._database[start : start + step])
+                progress.reach(min(start + step, num_rows))
+
+        progress.start(f"{method}: training", None)
         return built_index(
             method,
             self._num_bytes,
             coarse=self._coarse,
             metric=self._metric,
             training_rows=self._rows,
-            database=blocks,
+            database=blocks(),
         )
