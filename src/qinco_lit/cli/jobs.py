@@ -185,12 +185,12 @@ def _check(name: str, hydra: "Hydra", args: argparse.Namespace) -> _Start:
     config_name, overrides = args.config_name or name, parsed(hydra, args.overrides)
     check_launcher(overrides, hydra.config_loader.get_group_options("hydra/launcher"))
     if args.help or args.cfg or args.info:
-        _plain(_checked_config(hydra, config_name, args.overrides))
+        _checked_config(hydra, config_name, args.overrides)
         return _Start()
     wrong: Exception | None = None
     if not args.multirun:  # most are one run, and then composed once
         try:
-            config = _checked_config(hydra, config_name, args.overrides)
+            config = _composed(hydra, config_name, args.overrides)
             values = _plain(config)
         except (ValueError, HydraException, OmegaConfBaseException) as error:
             wrong = error  # a sweep may be what it is
@@ -201,9 +201,9 @@ def _check(name: str, hydra: "Hydra", args: argparse.Namespace) -> _Start:
     if sweep is None or not (args.multirun or sweep.is_asked_for):
         if wrong is not None:
             raise wrong
-        config = _checked_config(hydra, config_name, args.overrides)
+        config = _composed(hydra, config_name, args.overrides)
         return _checked_run(name, args, config, _plain(config))
-    configs = [_plain(_checked_config(hydra, config_name, job)) for job in sweep.samples()]
+    configs = [_checked_config(hydra, config_name, job) for job in sweep.samples()]
     files = [f"-cd {args.config_dir}"] * bool(args.config_dir) + [f"-cn {args.config_name}"] * bool(args.config_name)
     one_job = " ".join(["qinco", name, *files, *["hydra.mode=RUN"] * bool(files)])
     for values in configs:
@@ -212,7 +212,7 @@ def _check(name: str, hydra: "Hydra", args: argparse.Namespace) -> _Start:
         for option in UNTYPED:
             if values.get(option):
                 raise ValueError(f"{option}=true is for one run: a sweep begins anew in another hydra.sweep.dir")
-    sweep.check_folder(lambda job: _plain(_checked_config(hydra, config_name, job)))
+    sweep.check_folder(lambda job: _checked_config(hydra, config_name, job))
     args.overrides.append(REPORT)
     return _placed(args, sweep.config, "sweep")
 
@@ -283,7 +283,12 @@ def _started_in(settings: Path) -> Path:
     return Path(known) if known is not None and Path(known).is_dir() else Path.cwd()
 
 
-def _checked_config(hydra: "Hydra", config_name: str, overrides: list[str]) -> "DictConfig":
+def _checked_config(hydra: "Hydra", config_name: str, overrides: list[str]) -> dict[str, Any]:
+    """Return the job's config in plain values, as `_composed`."""
+    return _plain(_composed(hydra, config_name, overrides))
+
+
+def _composed(hydra: "Hydra", config_name: str, overrides: list[str]) -> "DictConfig":
     """Return the job's config; ValueError names unknown choices and keys in the house's words."""
     from hydra.errors import HydraException
 
