@@ -89,9 +89,9 @@ def test_the_seed_decides_and_nothing_else(train: Train, centroids_path: Path, o
 
 def test_two_processes_agree(small: list[str], train: Train, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "qinco_lit.cli", "train", *small, "trainer.max_epochs=2", "hydra.run.dir=there"]
-    environment = {**os.environ, "PYTHONHASHSEED": "1"}  # the order of sets of strings
+    hashed = {**os.environ, "PYTHONHASHSEED": "1"}  # the order of sets of strings
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, **streams)
+    process = subprocess.Popen(command, cwd=tmp_path, env=hashed, **streams)
     here = train("here")
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
