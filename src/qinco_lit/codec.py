@@ -17,6 +17,7 @@ from qinco_lit.quantizers import Quantizer, truncated
 from qinco_lit.quantizers.beam import checked_num_steps
 from qinco_lit.quantizers.chunks import BLOCK_ROWS, assigned_rows, chunks
 from qinco_lit.quantizers.precision import precision_for
+from qinco_lit.quantizers.step import StepTables
 from qinco_lit.quantizers.workers import for_each
 from qinco_lit.vectors.code_packing import packed_bits
 
@@ -65,6 +66,11 @@ class Codec:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._prepare()
+
+    @property
+    def tables(self) -> list[list[StepTables]]:
+        """What is known of the networks before a vector is seen, in their precision (`Quantizer.tables`)."""
+        return self._tables
 
     @property
     def dim(self) -> int:

@@ -75,6 +75,21 @@ def threads(num_threads: int | None) -> Iterator[None]:
         _use_threads(before["torch"], before["faiss"])
 
 
+@contextmanager
+def one_faiss_thread() -> Iterator[None]:
+    """Let faiss use one thread inside the block where this thread calls it; what it has in others stays."""
+    import faiss
+
+    if (before := int(faiss.omp_get_max_threads())) == 1:
+        yield
+        return
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
 def _use_threads(for_torch: int, for_faiss: int) -> None:
     import faiss
 

@@ -1,5 +1,6 @@
 """k-means, initial codebooks, and what becomes of dead codewords."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from qinco_lit.progress import Progress
 from qinco_lit.quantizers import QINCo, build_quantizer
+from qinco_lit.quantizers import kmeans as kmeans_module
 from qinco_lit.quantizers.kmeans import kmeans, nearest_codeword, residual_kmeans, split_pairs
 from qinco_lit.training.dead_codewords import count_codes, redraw_dead, split_dead, target_statistics
 from qinco_lit.training.start import init_networks, kmeans_codebooks, set_codebooks, set_normalization
@@ -28,6 +30,29 @@ def test_nearest_codeword_is_the_nearest() -> None:
     codebook = x[:37]
     expected = ((x[:, None] - codebook[None]) ** 2).sum(-1).argmin(1)
     assert (nearest_codeword(x, codebook) == expected).all()
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_the_nearest_of_many_codewords_in_many_chunks_does_not_depend_on_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x = torch.from_numpy(clustered(3000))
+    codebook = torch.cat([x[:900], x[:900]])  # of equal codewords in two tiles the first counts
+    monkeypatch.setattr(kmeans_module, "_TILE_CODEWORDS", {"cpu": 256})
+    monkeypatch.setattr(kmeans_module, "_TILE_ROWS", {"cpu": 100})
+    side_by_side = nearest_codeword(x, codebook)
+    torch.set_num_threads(1)
+    assert torch.equal(nearest_codeword(x, codebook), side_by_side)
+    assert torch.equal(side_by_side[:900], torch.arange(900))
+    assert torch.equal(side_by_side, ((x[:, None] - x[None, :900]) ** 2).sum(-1).argmin(1))
 
 
 @pytest.mark.parametrize("split_empty", [False, True])

@@ -34,6 +34,8 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (default: the process's) and return its exit code: 0, or 2 for a user's mistake."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    # read by OpenMP when torch and faiss are loaded: threads that wait for others sleep instead of keeping a core busy
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ["QINCO_COMMAND"] = shlex.join(["qinco", *arguments])  # for summaries, of processes of the job, too
     try:
         with forgiving_streams():

@@ -221,12 +221,24 @@ class Quantizer(CodedSpace):
         set the precision, None is the weights as they are.
         """
         x_hat = self.starts(list_ids)
-        for (step, number), own in zip(self._places, codes.unbind(1), strict=False):
-            table = None if tables is None else tables[number]
-            x_hat[number] = self.parts[number].advance(step, own, x_hat[number], table)
-            yield self._joined(x_hat, len(codes))
+        for column, own in enumerate(codes.unbind(1)):
+            self.advance(column, own, x_hat, tables)
+            yield self.joined(x_hat, len(codes))
 
-    def _joined(self, parts: list[Float[Tensor, "batch _"] | None], rows: int) -> Float[Tensor, "batch dim"]:
+    def advance(
+        self,
+        column: int,
+        codes: Int[Tensor, " batch"],
+        x_hat: list[Float[Tensor, "batch _"] | None],
+        tables: list[list[StepTables]] | None = None,
+    ) -> None:
+        """Take the codes of a column into the reconstructions of the parts, which begin as `starts`; in place."""
+        step, number = self._places[column]
+        table = None if tables is None else tables[number]
+        x_hat[number] = self.parts[number].advance(step, codes, x_hat[number], table)
+
+    def joined(self, parts: list[Float[Tensor, "batch _"] | None], rows: int) -> Float[Tensor, "batch dim"]:
+        """Normalised reconstructions of so many whole vectors from those of their parts; None is the mean."""
         if len(parts) == 1 and parts[0] is not None:
             return parts[0]
         zeros = (torch.zeros((rows, part.dim), device=self.device) for part in self.parts)

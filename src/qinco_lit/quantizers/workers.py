@@ -18,33 +18,42 @@ Result = TypeVar("Result")
 _pools: dict[int, ThreadPoolExecutor] = {}
 _shared = threading.local()  # .cores: those that a thread with one core may share its ranges among
 _making = threading.Lock()
+_own = threading.local()  # of a thread of a pool: `pool`
 os.register_at_fork(after_in_child=_pools.clear)  # a child has none of its parent's threads
 
 
 def for_each(
-    work: Callable[[int, int], None], ranges: Iterable[tuple[int, int]], device: torch.device, *, bounded: bool = False
+    work: Callable[[int, int], None],
+    ranges: Iterable[tuple[int, int]],
+    device: torch.device,
+    *,
+    bounded: bool = False,
+    num_threads: int | None = None,
 ) -> None:
-    """Call `work(start, stop)` for every range: on a CPU on as many threads as torch has here, with one core each.
+    """Call `work(start, stop)` for every range: on a CPU on several threads, with one core each.
 
     What is computed does not depend on the number of threads, as each call has one. They take ranges in order. The
-    caller's grad and inference mode hold in them, its autocast does not.
+    caller's grad and inference mode hold in them, its autocast does not. A caller for which torch has one thread, as in
+    `work` itself, works too, and does not wait for others that have no time.
 
     Args:
         work: must not depend on the order of its calls.
         ranges: of rows.
         device: of the work; on a GPU the ranges are enqueued one after the other, by this thread.
         bounded: the memory is enough for one range: this thread works on one after the other.
+        num_threads: how many; None: as many as torch has here (`on_one_core`: had). What torch has stays as it is.
 
     Raises:
         What `work` has raised, for the first of the ranges where it did; no range begins after that.
     """
-    cores = getattr(_shared, "cores", None)  # of a thread that has one of them itself
-    num_threads = cores or torch.get_num_threads()
-    if device.type != "cpu" or num_threads == 1 or bounded:
+    own = torch.get_num_threads()
+    wanted = num_threads or getattr(_shared, "cores", None) or own
+    if device.type != "cpu" or own == wanted == 1 or bounded:
         for start, stop in ranges:
             work(start, stop)
         return
-    left, taking = iter(ranges), threading.Lock()
+    every, works_too = list(ranges), own == 1
+    left, taking = iter(every), threading.Lock()
     failed: list[tuple[int, BaseException]] = []
     grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
 
@@ -60,14 +69,15 @@ def for_each(
                 except BaseException as error:
                     failed.append((following[0], error))
 
-    running = [_pool(num_threads).submit(run) for _ in range(num_threads - (cores is not None))]
+    # a caller that wants few threads finds them among those of all
+    pool = getattr(_own, "pool", None) or _pool(max(own, wanted))
+    running = [pool.submit(run) for _ in range(min(wanted, len(every)) - works_too)]
     try:
-        if cores is not None:
+        if works_too:
             run()
-            # nothing is left for those that have not begun; they would wait for callers that wait for theirs
-            running = [each for each in running if not each.cancel()]
         for each in running:
-            each.result()
+            if not (works_too and each.cancel()):
+                each.result()
     except BaseException as error:  # of this thread: Ctrl-C
         failed.append((-1, error))
         for each in running:
@@ -113,17 +123,21 @@ def _pool(num_threads: int) -> ThreadPoolExecutor:
     """So many threads for which torch's operations have one core each; they wait for work until the process ends."""
     with _making:
         if num_threads not in _pools:
-            ready = threading.Barrier(num_threads + 1)
+            ready, found = threading.Barrier(num_threads + 1), [1]
 
             def begin() -> None:
-                torch.get_num_threads()  # the first question of a thread sets it to that of the process
+                found.append(torch.get_num_threads())  # the first question of a thread sets it to that of the process
                 torch.set_num_threads(1)  # of this thread, and of those that begin later
+                _own.pool = pool
                 ready.wait()
 
             pool = ThreadPoolExecutor(num_threads, thread_name_prefix="qinco-chunks", initializer=begin)
             for _ in range(num_threads):
                 pool.submit(int)  # each begins a thread, as none is idle before all are ready
             ready.wait()
-            torch.set_num_threads(num_threads)  # of threads that begin later: as it was
+            # of threads that begin later: as it was. By another thread, as it is also of the one that sets it
+            setting = threading.Thread(target=torch.set_num_threads, args=(max(found),))
+            setting.start()
+            setting.join()
             _pools[num_threads] = pool
         return _pools[num_threads]

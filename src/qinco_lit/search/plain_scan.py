@@ -9,6 +9,7 @@ from jaxtyping import Float, Float32, Int32, Int64, Integer, UInt8
 
 _faiss: Any = faiss  # its stubs miss much of what is used here
 _BLOCK_ROWS = 32_768
+_SAMPLED_LISTS, _SAMPLED_ROWS = 64, 16  # rows of a list, more where there are fewer lists
 
 
 class Candidates(NamedTuple):
@@ -26,13 +27,33 @@ class Candidates(NamedTuple):
     list_ids: Int32[np.ndarray, "queries size"]
     codes: Integer[np.ndarray, "queries size steps"]
 
+    def of(self, queries: Int64[np.ndarray, " some"]) -> "Candidates":
+        """Those of some of the queries."""
+        return Candidates(*(column[queries] for column in self))
 
-def list_entries(lists: Any) -> Iterator[tuple[int, UInt8[np.ndarray, "n bytes"], Int64[np.ndarray, " n"]]]:
-    """Yield the number of each list that is not empty, with views of its codes and ids: good until the list changes."""
-    for number in range(lists.nlist):
+
+def list_entries(
+    lists: Any, numbers: Iterable[int] | None = None
+) -> Iterator[tuple[int, UInt8[np.ndarray, "n bytes"], Int64[np.ndarray, " n"]]]:
+    """Yield the number of each list that is not empty, with views of its codes and ids: good until the list changes.
+
+    `numbers` are those of the lists that are looked at; None: all.
+    """
+    for number in range(lists.nlist) if numbers is None else numbers:
         if size := lists.list_size(number):
             packed = _faiss.rev_swig_ptr(lists.get_codes(number), size * lists.code_size).reshape(size, -1)
             yield number, packed, _faiss.rev_swig_ptr(lists.get_ids(number), size)
+
+
+def sampled_entries(lists: Any) -> tuple[Int32[np.ndarray, " n"], UInt8[np.ndarray, "n bytes"]]:
+    """List ids and stored codes of some vectors: the first ones of lists that are evenly spaced."""
+    some = range(0, lists.nlist, -(-lists.nlist // _SAMPLED_LISTS))
+    most = -(-_SAMPLED_LISTS * _SAMPLED_ROWS // len(some))
+    found = [(number, packed[:most]) for number, packed, _ in list_entries(lists, some)]
+    sizes = [len(packed) for _, packed in found]
+    list_ids = np.repeat(np.array([number for number, _ in found], dtype=np.int32), sizes)
+    nothing = np.empty((0, lists.code_size), dtype=np.uint8)
+    return list_ids, np.concatenate([nothing, *(packed for _, packed in found)])
 
 
 def as_list_ids(stored: UInt8[np.ndarray, "n bytes"]) -> Int32[np.ndarray, " n"]:
@@ -121,6 +142,11 @@ class PlainScan:
         codes[missing], list_ids[missing] = 0, 0
         scores[missing] = -np.inf if self.inner_product else np.inf
         return Candidates(scores, ids, list_ids, codes)
+
+    def sample(self) -> tuple[Int32[np.ndarray, " n"], Integer[np.ndarray, "n steps"]]:
+        """List ids and codes of some vectors, list by list."""
+        list_ids, packed = sampled_entries(self.index.invlists)
+        return list_ids, unpacked_codes(packed, self.num_steps, self._bits)
 
     def contents(
         self, *, empty: bool = False

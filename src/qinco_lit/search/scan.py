@@ -31,6 +31,7 @@ from qinco_lit.search.plain_scan import (
     in_blocks,
     ivf_parameters,
     list_entries,
+    sampled_entries,
     unpacked_codes,
 )
 
@@ -222,6 +223,11 @@ class AdditiveScan:
         """Yield (list_ids, codes, ids) of all vectors, list by list."""
         for number, packed, ids in list_entries(self._index.invlists):
             yield np.full(len(ids), number, np.int32), self._columns.codes(packed), ids.copy()
+
+    def sample(self) -> tuple[Int32[np.ndarray, " n"], Integer[np.ndarray, "n steps"]]:
+        """List ids and codes of some vectors, list by list."""
+        list_ids, packed = sampled_entries(self._index.invlists)
+        return list_ids, self._columns.codes(packed)
 
     def _packed(
         self, list_ids: Integer[np.ndarray, " n"], codes: Integer[np.ndarray, "n steps"]

@@ -1,20 +1,17 @@
 """Search an index: coarse lists, additive distances, the pairwise decoder, then the full decoder."""
 
-import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import faiss
 import numpy as np
-from jaxtyping import Float, Float32, Int32, Int64, Integer
+from jaxtyping import Float32, Int64
 
-from qinco_lit.codec import Codec
 from qinco_lit.devices import default_torch, threads
 from qinco_lit.options import Count, checked
 from qinco_lit.search.index.bundle import Bundle, load, save
 from qinco_lit.search.parameters import (
-    ResolvedParameters,
     SearchParameters,
     as_ids,
     as_matrix,
@@ -22,28 +19,10 @@ from qinco_lit.search.parameters import (
     next_ids,
     whole_number,
 )
-from qinco_lit.search.plain_scan import Candidates, PlainScan
-from qinco_lit.search.rerank import Decode, rerank
+from qinco_lit.search.pipeline import FullDecoders, Pipeline, SearchTrace
+from qinco_lit.search.plain_scan import PlainScan
 from qinco_lit.search.scan import AdditiveScan
 from qinco_lit.vectors.rows import unit_rows
-
-_BATCH_QUERIES = 1024  # whose shortlists share decoded vectors
-_MIN_SCREENED = 256  # candidates in a batch; fewer are decoded faster in float32 at once
-
-
-class Stage(NamedTuple):
-    """The ranking of one stage of a search, and the seconds it took; `additive` includes the search for the lists."""
-
-    ids: Int64[np.ndarray, "queries size"]
-    seconds: float
-
-
-class SearchTrace(NamedTuple):
-    """Result of a search with the results of its stages: additive, pairwise (where it is used), decode."""
-
-    distances: Float32[np.ndarray, "queries k"]
-    ids: Int64[np.ndarray, "queries k"]
-    stages: dict[str, Stage]
 
 
 class Searcher:
@@ -51,7 +30,9 @@ class Searcher:
 
     Args:
         bundle: what `qinco index` wrote, loaded; the searcher takes its lists over.
-        num_threads: of torch and faiss during a search; None leaves theirs.
+        num_threads: among which the queries of a search are shared, with one core each; None: as many as torch has
+            where `search` is called. Results do not depend on it. A search sets nothing of the process, and searches at
+            the same time do not disturb each other.
         precision: of the full decoder, names as of `Codec`. `auto` gives the results of float32, in less time where
             bfloat16 is fast: all candidates are decoded in bfloat16, the best of them again in float32 (`screened`).
 
@@ -67,19 +48,16 @@ class Searcher:
             raise ValueError("a Searcher has taken the lists of this bundle: use it, or load again")
         self.num_threads = None if num_threads is None else whole_number("num_threads", num_threads)
         self._bundle = replace(bundle)
-        self._decoder = Codec(bundle.codec.quantizer, precision=precision)
-        self._rough = None
-        if self._decoder.precision == "screened":
-            self._decoder = Codec(bundle.codec.quantizer, precision="float32")
-            self._rough = Codec(bundle.codec.quantizer, precision="bfloat16")
         self._known_ids: Int64[np.ndarray, " n"] | None = None
         self._scan: AdditiveScan | PlainScan
+        decoders = FullDecoders(bundle.codec, precision)
         if bundle.is_mapped:
             self._scan = PlainScan(bundle.index)
-            return
-        with threads(self.num_threads):
-            self._scan = AdditiveScan.taking_over(bundle.index, bundle.additive.codebooks)
-        bundle.index = None
+        else:
+            with threads(self.num_threads):
+                self._scan = AdditiveScan.taking_over(bundle.index, bundle.additive.codebooks)
+            bundle.index = None
+        self._pipeline = Pipeline(self._bundle, self._scan, decoders)
 
     @classmethod
     @checked
@@ -142,7 +120,7 @@ class Searcher:
     @property
     def precision(self) -> str:
         """Of the full decoder on its device: float32, screened or bfloat16."""
-        return self._decoder.precision if self._rough is None else "screened"
+        return self._pipeline.precision
 
     @property
     def bytes_per_vector(self) -> dict[str, int]:
@@ -187,13 +165,7 @@ class Searcher:
             stored_steps=self.num_steps,
             has_pairwise=self.has_pairwise,
         )
-        x = self._queries(queries)
-        with threads(self.num_threads):
-            parts = [
-                self._search(x[start : start + _BATCH_QUERIES], resolved)
-                for start in range(0, max(1, len(x)), _BATCH_QUERIES)
-            ]
-        trace = parts[0] if len(parts) == 1 else _joined(parts)
+        trace = self._pipeline.search(self._queries(queries), resolved, self.num_threads)
         missing = k - resolved.k
         return _padded(trace, missing, np.inf if self.metric == "l2" else -np.inf) if missing else trace
 
@@ -204,53 +176,6 @@ class Searcher:
         if not finite.all():
             raise ValueError(f"query {int(finite.argmin())} holds NaN or infinity")
         return unit_rows(x) if self.metric == "cosine" else x
-
-    def _search(self, queries: Float[np.ndarray, "queries dim"], parameters: ResolvedParameters) -> SearchTrace:
-        k, nprobe, ef_search, num_additive, num_pairwise, num_steps = parameters
-        began = time.perf_counter()
-        found = self._scan.search(queries, num_additive, nprobe=nprobe, ef_search=ef_search)
-        stages = {"additive": Stage(found.ids, (now := time.perf_counter()) - began)}
-        if num_pairwise:
-            began, found = now, self._rerank(queries, found, num_pairwise, self._pairwise)
-            stages["pairwise"] = Stage(found.ids, (now := time.perf_counter()) - began)
-        began = now
-        finalists = k + k // 8 + 2  # of 10,000 queries for 10 results, this left out none (benchmarks/RESULTS.md)
-        # the rough pass costs half of an exact one
-        if self._rough is not None and found.ids.size >= _MIN_SCREENED and 2 * finalists <= found.ids.shape[1]:
-            found = self._rerank(queries, found, finalists, self._decoding(self._rough), num_steps)
-        found = self._rerank(queries, found, k, self._decoding(self._decoder), num_steps)
-        stages["decode"] = Stage(found.ids, time.perf_counter() - began)
-        return SearchTrace(found.scores, found.ids, stages)
-
-    def _rerank(
-        self,
-        queries: Float[np.ndarray, "queries dim"],
-        found: Candidates,
-        size: int,
-        decode: Decode,
-        num_steps: int | None = None,
-    ) -> Candidates:
-        return rerank(queries, found, size, decode, inner_product=self.metric != "l2", num_steps=num_steps)
-
-    def _pairwise(
-        self, codes: Integer[np.ndarray, "n steps"], list_ids: Int32[np.ndarray, " n"]
-    ) -> Float32[np.ndarray, "n dim"]:
-        assert self._bundle.pairwise is not None
-        x_hat: Float32[np.ndarray, "n dim"] = self._bundle.pairwise.decode(list_ids, codes)
-        if self._scan.by_residual:
-            x_hat += self._scan.centroids[list_ids]
-        return x_hat
-
-    def _decoding(self, codec: Codec) -> Decode:
-        def decode(
-            codes: Integer[np.ndarray, "n steps"], list_ids: Int32[np.ndarray, " n"]
-        ) -> Float32[np.ndarray, "n dim"]:
-            x_hat: Float32[np.ndarray, "n dim"] = codec.decode(
-                codes, list_ids=list_ids if self._scan.by_residual else None
-            )
-            return x_hat
-
-        return decode
 
     # -- changing the index -------------------------------------------------------------------------------------------
 
@@ -322,16 +247,3 @@ def _padded(trace: SearchTrace, missing: int, worst: float) -> SearchTrace:
     ids = np.pad(trace.ids, columns, constant_values=-1)
     distances = np.pad(trace.distances, columns, constant_values=worst)
     return SearchTrace(distances, ids, {**trace.stages, "decode": trace.stages["decode"]._replace(ids=ids)})
-
-
-def _joined(parts: list[SearchTrace]) -> SearchTrace:
-    """One search of all queries, from those of its batches."""
-    stages = {
-        name: Stage(
-            np.concatenate([part.stages[name].ids for part in parts]),
-            sum(part.stages[name].seconds for part in parts),
-        )
-        for name in parts[0].stages
-    }
-    distances, ids = (np.concatenate([getattr(part, field) for part in parts]) for field in ("distances", "ids"))
-    return SearchTrace(distances, ids, stages)

@@ -1,5 +1,7 @@
 """Codes of a vector as one number: packed into no more bits than they need, or hashed to find equal ones."""
 
+from functools import cache
+
 import numpy as np
 from jaxtyping import Int64, Integer, UInt8, UInt64
 
@@ -63,11 +65,16 @@ def unpack_codes(
 
 def row_keys(rows: Integer[np.ndarray, "n columns"]) -> UInt64[np.ndarray, " n"]:
     """A number above 0 for each row: the same for equal rows, and all but surely another one for different ones."""
-    factors = np.random.default_rng(_SEED).integers(1 << 63, size=(rows.shape[1],), dtype=np.uint64) * 2 + 1
+    factors = _factors(rows.shape[1])
     keys = np.zeros(len(rows), dtype=np.uint64)
     for column in range(rows.shape[1]):
         keys += rows[:, column].astype(np.uint64) * factors[column]
     return np.maximum(keys, 1)
+
+
+@cache
+def _factors(number: int) -> UInt64[np.ndarray, " number"]:
+    return np.random.default_rng(_SEED).integers(1 << 63, size=(number,), dtype=np.uint64) * 2 + 1
 
 
 def distinct_rows(
