@@ -1,7 +1,7 @@
-"""Run by test_ranks.py in a process of its own: encoding jobs of several ranks, killed and continued.
+"""Work of test_ranks.py in a process of its own: encoding jobs of several ranks, killed and continued.
 
-The packages are imported once; every rank is a fork with the environment that torchrun gives. Arguments: codec folder,
-file of vectors, folder for the results, in which `results.json` says what was seen.
+The packages are imported once; every rank is a fork with the environment that torchrun gives. `results.json` in the
+folder for the results says what was seen.
 """
 
 import json
@@ -10,7 +10,6 @@ import random
 import shutil
 import signal
 import socket
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -94,10 +93,19 @@ def finished(folder: Path) -> dict[str, int]:
 
 
 def kill_at_random(options: dict[str, str], folder: Path, generator: random.Random) -> list[dict[str, int]]:
-    seen = []
-    for _ in range(NUM_KILLS):
+    """Kill ranks at any moment, and every second time after one more shard, however slow the machine is."""
+    seen: list[dict[str, int]] = []
+    for number in range(NUM_KILLS):
         processes = start(generator.choice((1, 2, 3)), options, folder)
-        time.sleep(generator.uniform(0.1, 0.7))
+        if number % 2 == 0:
+            time.sleep(generator.uniform(0.1, 0.7))
+        else:
+            until = time.monotonic() + 60
+            while len(finished(folder)) == len(seen[-1]) and time.monotonic() < until:
+                if (folder / "codes.h5").exists():
+                    break
+                time.sleep(0.01)
+            time.sleep(generator.uniform(0, 0.1))
         kill(processes)
         seen.append(finished(folder))
         if (folder / "codes.h5").exists():
@@ -168,7 +176,3 @@ def main(codec: str, vectors: str, folder_name: str) -> None:
     for fault in ("memory", "SIGTERM"):
         results[fault] = wait(start(2, {**options, "fault": fault}, folder / fault))
     (folder / "results.json").write_text(json.dumps(results))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

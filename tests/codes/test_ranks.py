@@ -13,6 +13,8 @@ import pytest
 
 from qinco_lit.codec import Codec
 from qinco_lit.vectors import open_codes, open_vectors
+from tests import processes
+from tests.codes import ranks
 from tests.codes.conftest import contents, save_vectors
 
 ROOT = Path(__file__).parents[2]
@@ -27,11 +29,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def results(folder: Path, codec_dir: Path) -> dict[str, Any]:
     vectors = save_vectors(folder / "base.fvecs", num_rows=NUM_ROWS)
-    command = [sys.executable, "-m", "tests.codes.ranks", str(codec_dir), str(vectors), str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    status, said = processes.run(ranks.main, str(codec_dir), str(vectors), str(folder), cwd=ROOT)
     logs = "".join(f"{path}: {path.read_text()}" for path in folder.rglob("*.log"))
-    assert done.returncode == 0, done.stdout + done.stderr + logs
+    assert status == 0, said + logs
     return json.loads((folder / "results.json").read_text())  # type: ignore[no-any-return]
 
 

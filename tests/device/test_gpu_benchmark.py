@@ -1,6 +1,7 @@
 """`benchmarks/gpu.py` on the CPU in small: the code that runs on a GPU, and the file that it writes."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,18 +11,27 @@ import torch
 from omegaconf import OmegaConf
 
 from benchmarks.subjects import MODELS
+from tests import processes
 
 ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "benchmarks" / "gpu.py"
 PARTS = ["encode", "decode", "training step", "search"]
 
 
-def _run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--output", str(folder / "gpu.json"), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+def _main(arguments: list[str]) -> None:
+    sys.argv = [str(SCRIPT), *arguments]
+    sys.path.insert(0, str(SCRIPT.parent))
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+
+
+def _run(folder: Path, *arguments: str) -> tuple[int, str]:
+    return processes.run(_main, ["--output", str(folder / "gpu.json"), *arguments], cwd=ROOT)
 
 
 def test_every_part_is_compared_and_profiled(tmp_path: Path) -> None:
-    done = _run(tmp_path, "--device", "cpu", "--small")
+    options = ["--output", str(tmp_path / "gpu.json"), "--device", "cpu", "--small"]
+    command = [sys.executable, str(SCRIPT), *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "gpu.json").read_text())
     assert record["device"] == "cpu"
@@ -41,20 +51,20 @@ def test_every_part_is_compared_and_profiled(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_the_minutes_is_named(tmp_path: Path) -> None:
-    done = _run(tmp_path, "--device", "cpu", "--small", "--minutes", "0")
-    assert done.returncode == 0, done.stderr
+    status, said = _run(tmp_path, "--device", "cpu", "--small", "--minutes", "0")
+    assert status == 0, said
     record = json.loads((tmp_path / "gpu.json").read_text())
     assert record["cells"] == []
     assert [gap["part"] for gap in record["left_out"]] == PARTS
-    assert "left out: S search: the 0 minutes were over" in done.stdout
+    assert "left out: S search: the 0 minutes were over" in said
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so_in_one_line(tmp_path: Path) -> None:
-    done = _run(tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "no CUDA device" in done.stderr
+    status, said = _run(tmp_path)
+    assert status == 2
+    assert said.count("\n") == 1
+    assert "no CUDA device" in said
 
 
 @pytest.mark.parametrize("name", ["S", "M", "L"])

@@ -1,7 +1,5 @@
 """A small clustered data set in files, as a user would bring it."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import numpy as np
 import pytest
 
 from qinco_lit.vectors import write_vectors
+from tests.processes import Child, qinco
 
 SMALL = [
     "data=files",
@@ -46,15 +45,14 @@ def small(vectors_path: Path, tmp_path: Path) -> list[str]:
     return [*SMALL, f"data.train={vectors_path}", f"data_dir={tmp_path / 'data'}"]
 
 
-Start = Callable[..., "subprocess.Popen[str]"]
+Start = Callable[..., Child]
 
 
 @pytest.fixture
 def start(small: list[str], tmp_path: Path) -> Start:
-    """Start `qinco train` as a process of its own."""
+    """Start `qinco train` in a process of its own."""
 
-    def run(*arguments: str, defaults: bool = True) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "qinco_lit.cli", "train", *(small if defaults else []), *arguments]
-        return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    def run(*arguments: str, defaults: bool = True) -> Child:
+        return Child(qinco, ["train", *(small if defaults else []), *arguments], cwd=tmp_path)
 
     return run

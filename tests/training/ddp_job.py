@@ -1,10 +1,5 @@
-"""Run by test_ddp.py in a process of its own: train on two CPU ranks and write down what each rank holds.
+"""Work of the ranks of test_ddp.py: train on two CPU ranks and write down what each rank holds."""
 
-Arguments: file of vectors, output folder, number of lists (0: a model without), number of parts (1: a plain model,
-others are behind a rotation).
-"""
-
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -52,15 +47,16 @@ class WriteState(Callback):
         self._save(trainer, pl_module, "end")
 
 
-def main(vectors: str, folder: str, num_lists: str, num_parts: str) -> None:
+def main(vectors: str, folder: str, num_lists: int, num_parts: int) -> None:
+    """Train one rank; without lists for 0 of them, a plain model for one part, others behind a rotation."""
     quiet_lightning()
     torch.set_num_threads(1)
     recipe = Recipe(**RECIPE)
     data = VectorDataModule(DataSource(name="small", train=vectors), batch_size=64, num_val=256, cache_dir=folder)
-    centroids = open_vectors(vectors)[: int(num_lists)] if int(num_lists) else None
+    centroids = open_vectors(vectors)[:num_lists] if num_lists else None
     lists = None if centroids is None else len(centroids)
     config = {"num_steps": 3, "codebook_size": 16, "hidden_dim": 16, "num_candidates": 4, "beam_size": 3}
-    product = {"num_parts": int(num_parts), "num_steps": 3 * int(num_parts), "opq": True} if num_parts != "1" else {}
+    product = {"num_parts": num_parts, "num_steps": 3 * num_parts, "opq": True} if num_parts > 1 else {}
     quantizer = build_quantizer(12, **{**config, **product}, num_lists=lists)
     frozen = None if centroids is None else FrozenLists(centroids, None, torch.device("cpu"))
     start = partial(initialize, recipe=recipe, seed=0, lists=frozen)
@@ -79,7 +75,3 @@ def main(vectors: str, folder: str, num_lists: str, num_parts: str) -> None:
         callbacks=[WriteState(Path(folder))],
     )
     trainer.fit(module, datamodule=data)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -11,6 +11,10 @@ import torch
 
 from qinco_lit.codec import Codec
 from qinco_lit.vectors import open_vectors
+from tests import processes
+from tests.training import ddp_job, ranks_job
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -21,13 +25,7 @@ def states(vectors_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
 def _trained(
     vectors_path: Path, folder: Path, *, num_lists: int, num_parts: int = 1
 ) -> dict[str, dict[str, torch.Tensor]]:
-    given = [str(vectors_path), str(folder), str(num_lists), str(num_parts)]
-    command = [sys.executable, "-m", "tests.training.ddp_job", *given]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env=environment, cwd=Path(__file__).parents[2]
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    processes.run_ranks(ddp_job.main, str(vectors_path), str(folder), num_lists, num_parts, num_ranks=2, cwd=folder)
     names = [f"{when}-rank{rank}" for when in ("start", "end") for rank in (0, 1)]
     return {name: torch.load(folder / f"{name}.pt") for name in names}
 
@@ -93,14 +91,16 @@ def test_parts_rotation_and_their_centroids_are_on_every_rank(vectors_path: Path
 def test_in_mixed_precision_ranks_end_with_one_model(
     recipe: str, small: list[str], vectors_path: Path, tmp_path: Path
 ) -> None:
-    options = [*small, f"recipe={recipe}", "hydra.run.dir=run", "trainer.max_epochs=2"]
-    ranks = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp", "trainer.precision=bf16-mixed"]
-    root = Path(__file__).parents[2]
-    paths = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RANKS_FOLDER": str(tmp_path), "PYTHONPATH": paths}
-    command = [sys.executable, "-m", "tests.training.ranks_job", "train", *options, *ranks]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+    options = ["train", *small, f"recipe={recipe}", "hydra.run.dir=run", "trainer.max_epochs=2"]
+    options += ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp", "trainer.precision=bf16-mixed"]
+    if recipe == "paper":
+        processes.run_ranks(ranks_job.run, options, str(tmp_path), num_ranks=2, cwd=tmp_path)
+    else:  # as a user starts it: Lightning starts the second process
+        paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "RANKS_FOLDER": str(tmp_path), "PYTHONPATH": paths}
+        command = [sys.executable, "-m", "tests.training.ranks_job", *options]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
     for name, value in first["weights"].items():
         assert torch.equal(value, second["weights"][name]), name

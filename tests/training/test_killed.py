@@ -1,7 +1,6 @@
 """SIGKILL at any moment, then resume: the run folder cannot be told from that of a run that was never interrupted."""
 
 import json
-import multiprocessing
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from qinco_lit.vectors import write_vectors
+from tests import processes
 from tests.training.conftest import SMALL, clustered
 from tests.training.kill_job import run
 
@@ -41,14 +41,9 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [*SMALL, *_FEW, f"data.train={folder / 'train.fvecs'}", f"data_dir={folder / 'data'}"]
 
 
-def _process(arguments: Sequence[str], moments_path: Path, kill_at: int) -> int | None:
+def _process(arguments: Sequence[str], moments_path: Path, kill_at: int) -> int:
     """Exit status of a training in a process that has the imports of this one, and none of its threads."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training.kill_job"])
-    process = context.Process(target=run, args=(list(arguments), moments_path, kill_at))
-    process.start()
-    process.join(120)
-    return process.exitcode
+    return processes.run(run, list(arguments), moments_path, kill_at, timeout=120, cwd=moments_path.parent)[0]
 
 
 def _results(run_dir: Path) -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """The same configuration gives the same numbers: to the bit, from training to search, in other processes, too."""
 
 import json
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from qinco_lit.cli import main
 from qinco_lit.environment import environment
 from qinco_lit.training.faiss_start import residual_codebooks
 from qinco_lit.vectors import open_vectors
-from tests.training.conftest import Start, clustered
+from tests.training.conftest import clustered
 
 NUM_LISTS = 24
 _TIMES = ("time_s", "vectors_per_s")  # of metrics.jsonl
@@ -84,9 +87,11 @@ def test_the_seed_decides_and_nothing_else(train: Train, centroids_path: Path, o
     assert _metrics(runs[0])[0]["train/mse"] != _metrics(runs[2])[0]["train/mse"]  # from the first report on
 
 
-def test_two_processes_agree(start: Start, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONHASHSEED", "1")  # the order of sets of strings
-    process = start("trainer.max_epochs=2", f"hydra.run.dir={tmp_path / 'there'}")
+def test_two_processes_agree(small: list[str], train: Train, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "qinco_lit.cli", "train", *small, "trainer.max_epochs=2", "hydra.run.dir=there"]
+    environment = {**os.environ, "PYTHONHASHSEED": "1"}  # the order of sets of strings
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, **streams)
     here = train("here")
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output

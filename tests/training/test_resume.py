@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import torch
 
 from qinco_lit.cli import main
+from tests.processes import Child
 from tests.training.conftest import Start
 
 EPOCHS = 3
@@ -30,7 +30,7 @@ def _last_step(run_dir: Path) -> int:
     return max((row["step"] for row in rows if "train/mse" in row), default=0)
 
 
-def _kill_in_mid_epoch(process: "subprocess.Popen[str]", run_dir: Path, number: int, step: int) -> str:
+def _kill_in_mid_epoch(process: Child, run_dir: Path, number: int, step: int) -> str:
     deadline = time.monotonic() + 120
     while _last_step(run_dir) < step:
         assert process.poll() is None, process.communicate()[0]

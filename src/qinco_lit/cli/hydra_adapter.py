@@ -6,6 +6,7 @@ before anything can be checked.
 
 import argparse
 import contextlib
+import copy
 import os
 import re
 import shlex
@@ -46,12 +47,52 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(
-    name: str, args: argparse.Namespace, parser: argparse.ArgumentParser, task: "Callable[[DictConfig], float | None]"
+    name: str,
+    args: argparse.Namespace,
+    parser: argparse.ArgumentParser,
+    task: "Callable[[DictConfig], float | None]",
+    composed: "DictConfig | None",
 ) -> None:
-    """Let Hydra run a task, one or many times, as hydra.main does; sys.argv stays what DDP re-runs."""
-    from hydra._internal.utils import _run_hydra
+    """Let Hydra run a task, one or many times, as hydra.main does; sys.argv stays what DDP re-runs.
 
-    _run_hydra(args=args, args_parser=parser, task_function=task, config_path=CONFIG_PATH, config_name=name)
+    Args:
+        name: of the command.
+        args: its command line.
+        parser: of that.
+        task: gets the config of a run.
+        composed: the config of the command line but for overrides of Hydra's own settings that came after it; None: it
+            asks for help, or for a config.
+    """
+    from hydra._internal.utils import _run_app, _run_hydra
+    from hydra.types import RunMode
+
+    if composed is None or (args.run and args.multirun):
+        _run_hydra(args=args, args_parser=parser, task_function=task, config_path=CONFIG_PATH, config_name=name)
+        return
+    with opened(name, args) as hydra:  # _run_hydra would compose the config another time, only to learn its mode
+        mode, config_name = composed.hydra.mode, args.config_name or name
+        if not args.multirun and mode != RunMode.MULTIRUN:
+            _compose_no_more(hydra, composed)
+        _run_app(args.run or not args.multirun, args.multirun, mode, hydra, config_name, task, args.overrides)
+
+
+def _compose_no_more(hydra: "Hydra", composed: "DictConfig") -> None:
+    """Let Hydra run what was composed, with the overrides of its own settings that have been added since."""
+    from omegaconf import OmegaConf
+
+    known = composed.hydra.overrides
+
+    def load_configuration(config_name: str, overrides: list[str], **options: Any) -> "DictConfig":
+        del hydra.config_loader.load_configuration  # the job may compose others
+        added = parsed(hydra, overrides[len(known.hydra) + len(known.task) :])
+        if any(not each.is_hydra_override() or "/" in each.key_or_group for each in added):
+            return hydra.config_loader.load_configuration(config_name, overrides, **options)
+        OmegaConf.set_readonly(composed.hydra, False)
+        type(hydra.config_loader)._apply_overrides_to_config(added, composed)  # type: ignore[attr-defined]
+        known.hydra.extend([each.input_line for each in added])
+        return composed
+
+    hydra.config_loader.load_configuration = load_configuration  # type: ignore[method-assign, assignment]
 
 
 @contextlib.contextmanager
@@ -70,7 +111,12 @@ def opened(name: str, args: argparse.Namespace) -> "Iterator[Hydra]":
             raise ValueError(f"-cd {args.config_dir}: no such folder")
         search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
     try:
-        yield Hydra.create_main_hydra2(name, search_path)
+        hydra = Hydra.create_main_hydra2(name, search_path)
+        # Hydra copies it, with all that its plugins have registered, for every composition and every question; of a
+        # copy only the list of sources is ever replaced
+        repository: Any = vars(hydra.config_loader)["repository"]
+        repository.__deepcopy__ = lambda _: copy.copy(repository)
+        yield hydra
     finally:
         GlobalHydra.instance().clear()
         HydraConfig.instance().cfg = None

@@ -51,12 +51,14 @@ class _Start:
     """What the check of a command line has found and made.
 
     Attributes:
+        composed: the config (of a sweep that of its settings); None: the command line asks for help, or for a config.
         sweep_dir: the folder of a sweep; None: there is one run.
         keeps_typed: `.hydra` is written.
         may_be_removed: folders of jobs that have left nothing; one that was there before stays.
         started_in: where a resumed run was started: its relative paths are meant from there.
     """
 
+    composed: "DictConfig | None" = None
     sweep_dir: Path | None = None
     keeps_typed: bool = False
     may_be_removed: bool = False
@@ -73,7 +75,7 @@ def run_job(name: str, arguments: list[str]) -> None:
         return _run_task(job, config, start, trains=name == "train")
 
     with contextlib.nullcontext() if start.sweep_dir is None else only_process(start.sweep_dir):
-        hydra_adapter.run(name, args, parser, task)
+        hydra_adapter.run(name, args, parser, task, start.composed)
 
 
 def _run_task(job: Job, config: "DictConfig", start: _Start, *, trains: bool) -> float | None:
@@ -176,38 +178,57 @@ def _prepare(name: str, args: argparse.Namespace) -> _Start:
 
 
 def _check(name: str, hydra: "Hydra", args: argparse.Namespace) -> _Start:
-    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+    from omegaconf.errors import OmegaConfBaseException
 
     config_name, overrides = args.config_name or name, parsed(hydra, args.overrides)
     check_launcher(overrides, hydra.config_loader.get_group_options("hydra/launcher"))
-    is_run = not (args.help or args.cfg or args.info)
-    sweep = _sweep(hydra, config_name, overrides) if is_run else None
+    if args.help or args.cfg or args.info:
+        _plain(_checked_config(hydra, config_name, args.overrides))
+        return _Start()
+    wrong: Exception | None = None
+    if not args.multirun:  # most are one run, and then composed once
+        try:
+            config = _checked_config(hydra, config_name, args.overrides)
+            values = _plain(config)
+        except (ValueError, HydraException, OmegaConfBaseException) as error:
+            wrong = error  # a sweep may be what it is
+        else:
+            if config.hydra.mode != RunMode.MULTIRUN:
+                return _checked_run(name, args, config, values)
+    sweep = _sweep(hydra, config_name, overrides)
     if sweep is None or not (args.multirun or sweep.is_asked_for):
+        if wrong is not None:
+            raise wrong
         config = _checked_config(hydra, config_name, args.overrides)
-        if not is_run:
-            return _Start()
-        JOBS[name].check(config)
-        return _placed(args, HydraConfig.get(), "run")
-    configs = [_checked_config(hydra, config_name, job) for job in sweep.samples()]
+        return _checked_run(name, args, config, _plain(config))
+    configs = [_plain(_checked_config(hydra, config_name, job)) for job in sweep.samples()]
     files = [f"-cd {args.config_dir}"] * bool(args.config_dir) + [f"-cn {args.config_name}"] * bool(args.config_name)
     one_job = " ".join(["qinco", name, *files, *["hydra.mode=RUN"] * bool(files)])
-    for config in configs:
-        JOBS[name].check(config)
-        sweep.check_processes(one_job, config)
+    for values in configs:
+        JOBS[name].check(values)
+        sweep.check_processes(one_job, values)
         for option in UNTYPED:
-            if config.get(option):
+            if values.get(option):
                 raise ValueError(f"{option}=true is for one run: a sweep begins anew in another hydra.sweep.dir")
-    sweep.check_folder(lambda job: _checked_config(hydra, config_name, job))
+    sweep.check_folder(lambda job: _plain(_checked_config(hydra, config_name, job)))
     args.overrides.append(REPORT)
-    return _placed(args, sweep.settings, "sweep")
+    return _placed(args, sweep.config, "sweep")
 
 
-def _placed(args: argparse.Namespace, settings: "HydraConf", group: str) -> _Start:
+def _checked_run(name: str, args: argparse.Namespace, config: "DictConfig", values: dict[str, Any]) -> _Start:
+    JOBS[name].check(values)
+    return _placed(args, config, "run")
+
+
+def _placed(args: argparse.Namespace, config: "DictConfig", group: str) -> _Start:
     """Make the folder, the last of what may be refused here, and let Hydra write no `.hydra` into it."""
-    found = place(settings, group)
+    found = place(config.hydra, group)
     args.overrides += [*found.overrides, "hydra.output_subdir=null"]
-    is_sweep, keeps_typed = group == "sweep", settings.output_subdir is not None
-    return _Start(found.folder if is_sweep else None, keeps_typed, may_be_removed=is_sweep or found.is_new)
+    is_sweep, keeps_typed = group == "sweep", config.hydra.output_subdir is not None
+    sweep_dir = found.folder if is_sweep else None
+    return _Start(config, sweep_dir, keeps_typed, may_be_removed=is_sweep or found.is_new)
 
 
 def _sweep(hydra: "Hydra", config_name: str, overrides: list["Override"]) -> Sweep | None:
@@ -262,8 +283,8 @@ def _started_in(settings: Path) -> Path:
     return Path(known) if known is not None and Path(known).is_dir() else Path.cwd()
 
 
-def _checked_config(hydra: "Hydra", config_name: str, overrides: list[str]) -> dict[str, Any]:
-    """Return the job's config in plain values; ValueError names unknown choices and keys in the house's words."""
+def _checked_config(hydra: "Hydra", config_name: str, overrides: list[str]) -> "DictConfig":
+    """Return the job's config; ValueError names unknown choices and keys in the house's words."""
     from hydra.errors import HydraException
 
     typed = parsed(hydra, overrides)
@@ -277,7 +298,7 @@ def _checked_config(hydra: "Hydra", config_name: str, overrides: list[str]) -> d
         if override.key_or_group in NO_OPTIONS:
             raise ValueError(f"{override.key_or_group} is no option: {NO_OPTIONS[override.key_or_group]}")
     try:
-        return _plain(compose(hydra, config_name, overrides))
+        return compose(hydra, config_name, overrides)
     except HydraException:
         known = compose(hydra, config_name, [o.input_line or "" for o in choices])
         for override in typed:

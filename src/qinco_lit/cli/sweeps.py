@@ -59,7 +59,7 @@ class Sweep:
         config = hydra.compose_config(
             config_name, settings, RunMode.MULTIRUN, with_log_configuration=False, validate_sweep_overrides=False
         )
-        self.settings, self._config = config.hydra, config
+        self.settings, self.config = config.hydra, config
         self.is_asked_for = config.hydra.mode == RunMode.MULTIRUN  # by hydra.mode, in a file or on the command line
         self._hydra, self._overrides = hydra, overrides
 
@@ -128,7 +128,7 @@ class Sweep:
             yield from map(str, range(len(jobs)))
             return
         for number, overrides in enumerate(jobs):
-            config = self._hydra.config_loader.load_sweep_config(self._config, list(overrides))
+            config = self._hydra.config_loader.load_sweep_config(self.config, list(overrides))
             with open_dict(config):
                 config.hydra.job.id = str(number)
                 config.hydra.job.num = number

@@ -1,0 +1,16 @@
+"""What the process of tests/processes.py imports before it forks: all that commands import as they go."""
+
+import importlib
+import pkgutil
+
+import faiss  # noqa: F401
+import hydra.main  # noqa: F401
+import wandb  # noqa: F401
+
+import datamodules
+import qinco_lit
+
+for package in (qinco_lit, datamodules):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)

@@ -1,0 +1,64 @@
+"""What the annotations say is checked in tests: of arguments and results, and sizes that share a name."""
+
+import numpy as np
+import pytest
+from beartype.roar import BeartypeCallHintViolation
+from jaxtyping import Float32, Int64, jaxtyped
+
+from qinco_lit import metrics
+from tests.typechecker import check
+
+
+@jaxtyped(typechecker=check)
+def products(
+    x: Float32[np.ndarray, "n dim"], y: Float32[np.ndarray, "k dim"], scale: float = 1, *, columns: int | None = None
+) -> Float32[np.ndarray, "n k"]:
+    return scale * (x @ y.T)[:, :columns]
+
+
+X, Y = np.ones((4, 3), np.float32), np.ones((5, 3), np.float32)
+
+
+def test_what_fits_passes_and_comes_back() -> None:
+    np.testing.assert_array_equal(products(X, Y, scale=2), np.full((4, 5), 6, np.float32))
+    assert products(X[:1], Y).shape == (1, 5)  # sizes are of one call
+
+
+@pytest.mark.parametrize(
+    ("args", "options", "told"),
+    [
+        ((X, Y[:, :2]), {}, "dim"),
+        ((X.astype(np.float64), Y), {}, "float64"),
+        ((X[0], Y), {}, "dimensions"),
+        ((X, Y, "1"), {}, "scale"),
+        ((X, Y), {"columns": 2.0}, "columns"),
+        ((X, Y), {"columns": 2}, "the size of dimension k is 2"),
+    ],
+)
+def test_what_does_not_is_refused(args: tuple[object, ...], options: dict[str, object], told: str) -> None:
+    with pytest.raises(BeartypeCallHintViolation, match=told) as refused:
+        products(*args, **options)
+    assert any("products: " in note for note in refused.value.__notes__)
+
+
+def test_a_function_without_arrays_is_checked() -> None:
+    @jaxtyped(typechecker=check)
+    def half(number: int) -> int:
+        return number / 2  # type: ignore[return-value]
+
+    for number in (3, "3"):
+        with pytest.raises(BeartypeCallHintViolation):
+            half(number)  # type: ignore[arg-type]
+
+
+def test_dimensions_of_inner_calls_are_their_own() -> None:
+    @jaxtyped(typechecker=check)
+    def outer(x: Float32[np.ndarray, "n dim"]) -> Int64[np.ndarray, " n"]:
+        return np.arange(len(products(x.T, np.ones((2, len(x)), np.float32)).T) + len(x) - 2)
+
+    assert len(outer(X)) == 4
+
+
+def test_the_package_is_checked() -> None:
+    with pytest.raises(BeartypeCallHintViolation):
+        metrics.entropy_bits(np.ones(3, np.int64))
