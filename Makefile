@@ -16,13 +16,13 @@ run := outputs/demo/$(shell date +%Y-%m-%d_%H-%M-%S)
 # SMOKE=1: the same path in about a minute, for checks
 SMOKE ?=
 demo_data := data=photo_sift
-demo_train := model=qinco2_tiny trainer.max_epochs=8
+demo_train := model=qinco2_tiny trainer.max_epochs=6
 demo_search := beam_size=48 candidate_budget=96
 # the same with lists, and an index to search
 demo_lists := 256
-demo_ivf := model=qinco2_tiny trainer.max_epochs=4
+demo_ivf := model=qinco2_tiny trainer.max_epochs=2
 demo_index := num_training=50000
-demo_points := nprobe=[2,8,32] ef_search=[64] num_additive=[30,100,300] num_pairwise=[30,0] recall_at=[1,10] 'baselines=[ivf_pq,ivf_rq]'
+demo_points := nprobe=[2,8,32] ef_search=[64] num_additive=[30,100] num_pairwise=[30,0] recall_at=[1,10] 'baselines=[ivf_pq,ivf_rq]'
 ifneq ($(SMOKE),)
 demo_data += data.num_train=4000 data.num_val=500 data.num_database=2000 data.num_queries=100
 demo_train += model.num_steps=4 trainer.max_epochs=1

@@ -191,3 +191,34 @@ def test_what_fails_on_one_core_fails_here(num_threads: int) -> None:
         on_one_core(lambda: for_each(lambda *_: fail(), RANGES, CPU), CPU)
     assert on_one_core(torch.get_num_threads, CPU) == 1
     assert torch.get_num_threads() == num_threads
+
+
+@pytest.mark.parametrize("wanted", [1, 2, 5])
+def test_a_number_of_threads_that_is_asked_for_is_used_and_leaves_that_of_torch(wanted: int, num_threads: int) -> None:
+    seen: set[int] = set()
+
+    def work(start: int, stop: int) -> None:
+        assert torch.get_num_threads() == 1
+        seen.add(threading.get_ident())
+
+    for_each(work, RANGES, CPU, num_threads=wanted)
+    assert 1 <= len(seen) <= wanted
+    assert torch.get_num_threads() == num_threads
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(torch.get_num_threads).result() == num_threads
+
+
+def test_work_that_asks_for_threads_does_not_wait_for_those_that_have_no_time(three_threads: None) -> None:
+    counted, lock = [], threading.Lock()
+
+    def inner(start: int, stop: int) -> None:
+        with lock:
+            counted.append(start)
+
+    def outer(start: int, stop: int) -> None:
+        for_each(inner, RANGES[:5], CPU, num_threads=3)
+
+    with ThreadPoolExecutor(6) as callers:
+        for each in [callers.submit(for_each, outer, RANGES[:8], CPU) for _ in range(6)]:
+            each.result(timeout=60)
+    assert len(counted) == 6 * 8 * 5

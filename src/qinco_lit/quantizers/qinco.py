@@ -202,7 +202,9 @@ class QINCo(nn.Module):
             assert self.first_codebook is not None
             return F.embedding(codes, self.first_codebook)
         number = index if self.has_start else index - 1
-        return self.residual_steps()[number].extend(codes, x_hat, None if tables is None else tables[number])
+        step = self.steps[number]  # not of the list of all, which would be made for every code
+        assert isinstance(step, ResidualStep)
+        return step.extend(codes, x_hat, None if tables is None else tables[number])
 
     def reconstructions(
         self, codes: Int[Tensor, "batch codes"], start: Float[Tensor, "batch dim"] | None

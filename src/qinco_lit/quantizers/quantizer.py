@@ -16,6 +16,7 @@ from qinco_lit.quantizers.step import StepTables
 from qinco_lit.quantizers.workers import for_each
 
 ORDERS = ("steps", "parts")
+Parts = list[Float[Tensor, "batch _"] | None]  # of vectors; None before the first code of one without a start
 
 
 class StepLosses(NamedTuple):
@@ -204,10 +205,8 @@ class Quantizer(CodedSpace):
 
     def decoded_rows(self, workspace_bytes: int | None) -> int:
         """How many vectors are decoded together."""
-        embed_dim, hidden_dim = (
-            max(widths) for widths in zip(*(_widths(part)[1:] for part in self.parts), strict=True)
-        )
-        return decoded_rows(workspace_bytes, self.device, widths=(self.dim, embed_dim, hidden_dim))
+        widths = self.dim, max(part.embed_dim for part in self.parts), max(part.hidden_dim for part in self.parts)
+        return decoded_rows(workspace_bytes, self.device, widths=widths)
 
     def reconstructions(
         self,
@@ -226,18 +225,13 @@ class Quantizer(CodedSpace):
             yield self.joined(x_hat, len(codes))
 
     def advance(
-        self,
-        column: int,
-        codes: Int[Tensor, " batch"],
-        x_hat: list[Float[Tensor, "batch _"] | None],
-        tables: list[list[StepTables]] | None = None,
+        self, column: int, codes: Int[Tensor, " batch"], x_hat: Parts, tables: list[list[StepTables]] | None = None
     ) -> None:
-        """Take the codes of a column into the reconstructions of the parts, which begin as `starts`; in place."""
-        step, number = self._places[column]
-        table = None if tables is None else tables[number]
-        x_hat[number] = self.parts[number].advance(step, codes, x_hat[number], table)
+        """Read the codes of a column: the reconstructions of the parts, at first `starts`, change in place."""
+        step, one = self._places[column]
+        x_hat[one] = self.parts[one].advance(step, codes, x_hat[one], None if tables is None else tables[one])
 
-    def joined(self, parts: list[Float[Tensor, "batch _"] | None], rows: int) -> Float[Tensor, "batch dim"]:
+    def joined(self, parts: Parts, rows: int) -> Float[Tensor, "batch dim"]:
         """Normalised reconstructions of so many whole vectors from those of their parts; None is the mean."""
         if len(parts) == 1 and parts[0] is not None:
             return parts[0]

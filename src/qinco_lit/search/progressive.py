@@ -26,7 +26,8 @@ from qinco_lit.quantizers.workers import for_each
 from qinco_lit.search.plain_scan import Candidates
 from qinco_lit.search.rerank import Pairs
 
-_MARGIN = 3.0
+_MARGIN = 2.0
+_LEAST_MULTIPLICATIONS = 256  # of a step, by dimension: smaller networks take no longer than a look at their results
 _EVERY = 2  # steps; to look at the candidates costs as much as a step of seven of them
 _BLOCK_MULTIPLICATIONS = 75_000_000  # of a step's products: two milliseconds of a core
 _LEAST_ROWS, _MOST_ROWS = 64, 4096  # of a block
@@ -39,7 +40,7 @@ class Outlook(NamedTuple):
     """What the codes that are not read yet add to a reconstruction, before code 0, 1, ...
 
     Attributes:
-        means: b_s.
+        means: b_s; 0 for the first, of which the scores of shortlists know nothing.
         spreads: t_s.
     """
 
@@ -71,6 +72,8 @@ class ProgressiveDecoder:
         # of rotated vectors: a rotation changes neither squared L2 nor inner products
         self._codebooks = codec.quantizer.rotated(torch.from_numpy(codebooks).flatten(0, 1))
         self._firsts = codebooks.shape[1] * torch.arange(len(codebooks))[:, None]
+        multiplications = codec.quantizer.decode_multiplications() / (codec.quantizer.num_steps * codec.dim)
+        self._pays = multiplications >= _LEAST_MULTIPLICATIONS
         self._outlooks: dict[int, Outlook] = {}
         self._looking = threading.Lock()
 
@@ -95,7 +98,7 @@ class ProgressiveDecoder:
         quantizer, pairs = self._codec.quantizer, Pairs(candidates)
         raw = torch.from_numpy(queries)
         with torch.inference_mode():
-            drops = candidates.ids.shape[1] > size
+            drops = self._pays and candidates.ids.shape[1] > size
             if drops:
                 outlook, rotated = self._outlook(num_steps), quantizer.rotated(raw)
                 asked = rotated if self._inner_product else rotated - quantizer.data_mean
@@ -144,25 +147,28 @@ class ProgressiveDecoder:
 
     def _look(self, num_steps: int) -> Outlook:
         list_ids, codes = self._sample()
-        walk = _Walk(self._codec, codes[:, :num_steps], list_ids if self._by_residual else None, None)
-        so_far = []
-        for _ in range(num_steps):
-            so_far.append(walk.x_hat())
+        walk = _Walk(self._codec, codes, list_ids if self._by_residual else None, None)
+        mean = self._codec.quantizer.data_mean
+        # the scores of the shortlists are of all codes, and centroids or means are in them
+        expected = [walk.x_hat() + self._rest(walk.codes, 0) - (0 if self._by_residual else mean)]
+        means = [torch.zeros_like(mean)]
+        walk.codes = walk.codes[:num_steps]
+        for step in range(1, num_steps):
             walk.advance()
+            expected.append(walk.x_hat() + self._rest(walk.codes, step))
+        walk.advance()
         end = walk.x_hat()
+        means += [(end - each).mean(0) for each in expected[1:]]
         # vectors of one list follow each other: the next one is near, and stands for a query
-        query = end.roll(1, 0) + (self._codec.quantizer.data_mean if self._inner_product else 0)
-        means, spreads = [], []
-        for step, x_hat in enumerate(so_far):
-            expected = x_hat + self._rest(walk.codes, step)
-            mean = (end - expected).mean(0)
-            expected += mean
+        query = end.roll(1, 0) + (mean if self._inner_product else 0)
+        spreads = []
+        for each, offset in zip(expected, means, strict=True):
+            x_hat = each + offset
             if self._inner_product:
-                off = (query * (end - expected)).sum(1) / query.norm(dim=1)
+                off = (query * (end - x_hat)).sum(1) / query.norm(dim=1)
             else:
-                away = (query - expected).square().sum(1)
+                away = (query - x_hat).square().sum(1)
                 off = ((query - end).square().sum(1) - away) / away.sqrt()
-            means.append(mean)
             spreads.append(float(off[torch.isfinite(off)].square().mean().nan_to_num().sqrt()))
         return Outlook(means, spreads)
 
@@ -228,4 +234,5 @@ class _Walk:
         kept = torch.from_numpy(rows)
         self.codes = self.codes.index_select(1, kept)
         self._parts = [None if part is None else part.index_select(0, kept) for part in self._parts]
-        return (np.cumsum(used) - 1)[place]
+        moved: Int64[np.ndarray, " n"] = np.cumsum(used) - 1
+        return np.asarray(moved[place])
