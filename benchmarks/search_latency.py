@@ -55,7 +55,8 @@ class Revision:
     """A process that searches with one revision's code."""
 
     def __init__(self, root: Path, queries: Path, options: argparse.Namespace) -> None:
-        environment = os.environ | {"PYTHONPATH": f"{root / 'src'}:{root}"} | (AVX2 if options.avx2 else {})
+        path = os.pathsep.join([str(root / "src"), str(root), os.environ.get("PYTHONPATH", "")])
+        environment = os.environ | {"PYTHONPATH": path} | (AVX2 if options.avx2 else {})
         self._process = subprocess.Popen(
             [sys.executable, "-c", SEARCHES, str(options.index.resolve()), str(queries), str(options.threads)],
             cwd=queries.parent, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -116,7 +117,7 @@ def print_times(revisions: dict[str, Revision], options: argparse.Namespace, num
     print(
         heading("queries, shortlist", "this: ms, CPU ms", "other: ms, CPU ms", "times the speed", "of it, by CPU time")
     )
-    for size, calls in ((1, 50), (min(1000, num_queries), 1)):
+    for size, calls in ((1, 25), (min(1000, num_queries), 1)):
         for shortlist in SHORTLISTS:
             taken: dict[str, list[dict[str, float]]] = {key: [] for key in revisions}
             for turn in range(options.turns + 1):

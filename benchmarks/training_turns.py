@@ -59,11 +59,12 @@ class Training:
 
     def __init__(self, root: Path, folder: Path, options: argparse.Namespace) -> None:
         threads = {"OMP_NUM_THREADS": str(options.threads)}
+        path = os.pathsep.join([str(root / "src"), str(root), os.environ.get("PYTHONPATH", "")])
         environment = os.environ | threads | (AVX2 if options.avx2 else {})
         arguments = [*FIXED, f"data_dir={options.data_dir.resolve()}", f"hydra.run.dir={folder}", *options.overrides]
         self._process = subprocess.Popen(
             [sys.executable, "-c", TRAINING, str(options.batches), *arguments],
-            cwd=folder.parent, env=environment | {"PYTHONPATH": f"{root / 'src'}:{root}"},
+            cwd=folder.parent, env=environment | {"PYTHONPATH": path},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 

@@ -110,6 +110,11 @@ def as_int64(values: Any, device: torch.device, what: str, expected: str) -> Ten
     return tensor.to(device).to(torch.int64)
 
 
+def always_below(values: ArrayLike, limit: int) -> bool:
+    """Whether their dtype has nothing out of range: any byte of 256 codes. To look at them would wait for a GPU."""
+    return limit >= 256 and values[0:0].dtype in (np.uint8, torch.uint8)
+
+
 def check_range(
     values: Int[Tensor, "..."], limit: int, *, word: str, option: str, first_row: int | None = None
 ) -> None:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
-from qinco_lit import codec_folder
+from qinco_lit import arrays, codec_folder
 from qinco_lit.arrays import ArrayLike, Rows, as_float32, as_int64, as_list_ids, as_rows, as_vectors, check_range
 from qinco_lit.devices import chosen_device, default_torch, inference
 from qinco_lit.options import Count, checked
@@ -242,7 +242,7 @@ class Codec:
         num_rows, as_torch = codes.shape[0], isinstance(codes, Tensor)
         out = torch.empty((num_rows, self.dim), device=self.device if as_torch else "cpu")
         # all rows are checked first, so that nothing is decoded from bad codes
-        if list_ids is not None or not self._takes_any(codes):
+        if list_ids is not None or not arrays.always_below(codes, self.codebook_size):
             for start, stop in chunks(num_rows, BLOCK_ROWS):
                 self._checked(codes, list_ids, start, stop)
 
@@ -296,13 +296,9 @@ class Codec:
     ) -> tuple[Int[Tensor, "rows codes"], Int[Tensor, " rows"] | None]:
         """Codes and list ids of a range of rows as int64 on the device."""
         own = as_int64(codes[start:stop], self.device, "codes", str(self.code_dtype))
-        if not self._takes_any(codes):
+        if not arrays.always_below(codes, self.codebook_size):
             check_range(own, self.codebook_size, word="code", option="codebook_size", first_row=start)
         return own, None if list_ids is None else self._checked_lists(list_ids, start, stop)
-
-    def _takes_any(self, codes: ArrayLike) -> bool:
-        """Whether no value of their dtype is out of range: any byte of 256. To look at them would wait for a GPU."""
-        return self.codebook_size >= 256 and codes[0:0].dtype in (np.uint8, torch.uint8)
 
     @checked
     def truncated(self, num_steps: int) -> "Codec":

@@ -100,7 +100,7 @@ def test_many_centroids_are_compared_tile_by_tile(monkeypatch: pytest.MonkeyPatc
     x[7] = table[20]
     whole = nearest_codeword(x, table)
     assert whole[7] == 20
-    monkeypatch.setattr(kmeans, "_CODEWORDS_PER_TILE", 32)
-    monkeypatch.setattr(kmeans, "_SCORES_BYTES", 32 * 4 * 11)
+    monkeypatch.setitem(kmeans._TILE_CODEWORDS, "cpu", 32)
+    monkeypatch.setitem(kmeans._TILE_SCORES, "cpu", 32 * 11)
     assert torch.equal(nearest_codeword(x, table), whole)
     assert torch.equal(whole, torch.cdist(x, table).argmin(1))

@@ -26,7 +26,7 @@ from qinco_lit.quantizers.workers import for_each
 from qinco_lit.search.plain_scan import Candidates
 from qinco_lit.search.rerank import Pairs
 
-_MARGIN = 2.0
+_MARGIN = 1.6
 _LEAST_MULTIPLICATIONS = 256  # of a step, by dimension: smaller networks take no longer than a look at their results
 _EVERY = 2  # steps; to look at the candidates costs as much as a step of seven of them
 _BLOCK_MULTIPLICATIONS = 75_000_000  # of a step's products: two milliseconds of a core
