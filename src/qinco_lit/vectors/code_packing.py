@@ -65,11 +65,8 @@ def unpack_codes(
 
 def row_keys(rows: Integer[np.ndarray, "n columns"]) -> UInt64[np.ndarray, " n"]:
     """A number above 0 for each row: the same for equal rows, and all but surely another one for different ones."""
-    factors = _factors(rows.shape[1])
-    keys = np.zeros(len(rows), dtype=np.uint64)
-    for column in range(rows.shape[1]):
-        keys += rows[:, column].astype(np.uint64) * factors[column]
-    return np.maximum(keys, 1)
+    keys: UInt64[np.ndarray, " n"] = np.maximum(rows.astype(np.uint64) @ _factors(rows.shape[1]), 1)
+    return keys
 
 
 @cache
@@ -85,7 +82,12 @@ def distinct_rows(
     What is computed of `rows[first]` and then taken at `place` is equal for equal rows bit for bit; a matrix product of
     all rows need not be, as its rounding may depend on a row's place and on the processor.
     """
-    _, first, place = np.unique(row_keys(rows), return_index=True, return_inverse=True)
+    keys = row_keys(rows)
+    ordered = np.sort(keys)
+    if not (ordered[1:] == ordered[:-1]).any():  # as nearly always on the shortlist of one query
+        every = np.arange(len(rows))
+        return every, every
+    _, first, place = np.unique(keys, return_index=True, return_inverse=True)
     if not np.array_equal(rows[first[place]], rows):  # two different rows of one key
         _, first, place = np.unique(rows, axis=0, return_index=True, return_inverse=True)
     return first, place.reshape(-1)
