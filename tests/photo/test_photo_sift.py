@@ -160,7 +160,7 @@ def test_a_damaged_folder_is_built_again(tmp_path):
 
 @pytest.mark.usefixtures("few_views")
 def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch):
-    def interrupt(*_):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -188,8 +188,8 @@ def test_without_locks_the_loser_of_a_race_drops_its_files(tmp_path, monkeypatch
     write_files = photo_build._write_files
     other = build_photo_sift(tmp_path / "other", **TINY)
 
-    def lose(folder, sizes, seed, num_workers):
-        write_files(folder, sizes, seed, num_workers)
+    def lose(folder, *arguments):
+        write_files(folder, *arguments)
         shutil.copytree(other, tmp_path / "root" / other.name)
 
     monkeypatch.setattr(photo_build, "_write_files", lose)

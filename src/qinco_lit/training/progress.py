@@ -98,10 +98,15 @@ class Reporter(Callback):
             self._progress.note(text)
 
     def _line(self, trainer: Trainer, batch_idx: int) -> str:
-        speed, mse = self._last.get("vectors_per_s", 0.0), self._last.get("train/mse", float("nan"))
         batch = f"batch {batch_idx + 1}/{int(trainer.num_training_batches)}"
         where = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs} · {batch}"
-        return f"{where} · {speed:,.0f} vectors/s · MSE {mse:,.6g}"
+        if not self._last:  # nothing was measured yet
+            return where
+        return f"{where} · {self._last['vectors_per_s']:,.0f} vectors/s · MSE {self._last['train/mse']:,.6g}"
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:  # noqa: ARG002
+        """As `teardown`, which Lightning leaves out then."""
+        self._progress.stop()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Leave the terminal as it was."""
