@@ -261,3 +261,15 @@ def test_one_bar_after_the_other(monkeypatch):
         assert progress._bar is not None
         assert [task.description.partition(":")[0] for task in progress._bar.tasks] == ["second"]
     assert progress._bar is None
+
+
+def test_a_training_that_failed_tells_nothing_any_more() -> None:
+    from qinco_lit.training.progress import Reporter
+
+    reporter = Reporter(show=True)
+    reporter._progress.start("training", 10)
+    telling = [thread for thread in threading.enumerate() if thread.name == "progress"]
+    assert telling
+    reporter.on_exception(None, None, ValueError())  # type: ignore[arg-type]
+    telling[-1].join(timeout=30)
+    assert not telling[-1].is_alive()
