@@ -264,12 +264,17 @@ def test_one_bar_after_the_other(monkeypatch):
 
 
 def test_a_training_that_failed_tells_nothing_any_more() -> None:
-    from qinco_lit.training.progress import Reporter
+    from pytorch_lightning import LightningModule, Trainer
 
+    from qinco_lit.training.progress import Reporter
+    from qinco_lit.training.trainer import quiet_lightning
+
+    quiet_lightning()
     reporter = Reporter(show=True)
     reporter._progress.start("training", 10)
     telling = [thread for thread in threading.enumerate() if thread.name == "progress"]
     assert telling
-    reporter.on_exception(None, None, ValueError())  # type: ignore[arg-type]
+    trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+    reporter.on_exception(trainer, LightningModule(), ValueError())
     telling[-1].join(timeout=30)
     assert not telling[-1].is_alive()
