@@ -1,7 +1,7 @@
 """How long does one query take, and a batch, beside another revision? Both search the same index, by turns.
 
-    git worktree add /tmp/other 7093b36
-    .venv/bin/python benchmarks/search_latency.py INDEX --other /tmp/other [--threads 2] [--avx2] [--photo-sift N N N]
+    git worktree add ../other 7093b36
+    .venv/bin/python benchmarks/search_latency.py INDEX --other ../other [--threads 2] [--avx2] [--photo-sift N N N]
 
 INDEX is what `qinco index` wrote of this photo_sift. Two processes load it, each by its own revision's code; one waits
 while the other searches, so that both meet the same machine, and the first turn is not counted. Medians over the turns;

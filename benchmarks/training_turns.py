@@ -1,7 +1,7 @@
 """How fast does this revision train beside another? Both run `qinco train`, and take turns of a few batches.
 
-    git worktree add /tmp/other 7093b36
-    .venv/bin/python benchmarks/training_turns.py --other /tmp/other [--threads 2] [--avx2]
+    git worktree add ../other 7093b36
+    .venv/bin/python benchmarks/training_turns.py --other ../other [--threads 2] [--avx2]
 
 Two processes train on the same batches with the same seed, each by its own revision's code: loader, Lightning, search,
 loss and optimizer, as for a user. One waits while the other trains, so that both meet the same machine, and the first

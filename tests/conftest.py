@@ -2,6 +2,10 @@
 
 import os
 import signal
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
 
 import tests.typechecker  # noqa: F401  (the jaxtyping hook looks it up by name)
 
@@ -11,3 +15,18 @@ for _name, _value in {"WANDB_MODE": "disabled", "MPLBACKEND": "Agg", "OMP_NUM_TH
 # a shell that starts tests in the background has them ignore Ctrl-C, and with them every process that they interrupt
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# how long an example takes says what else the machine does
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    """Three threads of torch for the test."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)

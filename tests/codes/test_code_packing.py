@@ -16,7 +16,7 @@ def slow_pack(row: list[int], codebook_size: int) -> bytes:
     return number.to_bytes(packed_bytes(len(row), codebook_size), "little")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     codebook_size=st.integers(2, 65536) | st.sampled_from([16, 255, 256, 257, 1000, 1024, 4096, 65535, 65536]),
     num_steps=st.integers(1, 20),

@@ -30,7 +30,7 @@ def orders(draw):
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(orders())
 def test_every_pass_visits_every_row_once(order: StreamOrder):
     epochs = -(-3 * order.num_rows // order.epoch_rows)
@@ -44,7 +44,7 @@ def test_every_pass_visits_every_row_once(order: StreamOrder):
         assert (seen == passes + 1).sum() == rest
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(orders(), st.integers(0, 5))
 def test_ranks_share_out_the_stream(order: StreamOrder, epoch: int):
     """All ranks have the same number of rows, together exactly those at the epoch's positions in the stream."""
@@ -63,7 +63,7 @@ def test_ranks_share_out_the_stream(order: StreamOrder, epoch: int):
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.sort(expected))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(orders(), st.integers(0, 4))
 def test_ranks_are_disjoint_inside_a_pass(order: StreamOrder, epoch: int):
     first, last = epoch * order.epoch_rows, (epoch + 1) * order.epoch_rows - 1
@@ -72,7 +72,7 @@ def test_ranks_are_disjoint_inside_a_pass(order: StreamOrder, epoch: int):
     assert len(np.unique(rows)) == len(rows)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(orders(), st.integers(0, 3), st.data())
 def test_segments_are_contiguous_blocks_and_slots_a_permutation(order: StreamOrder, epoch: int, data):
     windows = -(-order.batches_per_epoch // order.batches_per_window)

@@ -27,7 +27,7 @@ def _vectors(quantizer: Quantizer, seed: int, rows: int = 5) -> torch.Tensor:
     return 2 * torch.randn((rows, quantizer.dim), generator=torch.Generator().manual_seed(seed))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sizes=SIZES, share=st.floats(0, 1), budget=st.one_of(st.none(), st.integers(1, 60)), seed=st.integers(0, 1000))
 def test_search_equals_the_slow_loop(sizes: dict[str, int], share: float, budget: int | None, seed: int) -> None:
     num_candidates = max(int(share * sizes["codebook_size"]), int(budget is not None))
@@ -41,7 +41,7 @@ def test_search_equals_the_slow_loop(sizes: dict[str, int], share: float, budget
         assert found == expected or np.isclose(*error, rtol=1e-4)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(sizes=SIZES, seed=st.integers(0, 1000))
 def test_every_prefix_decodes_as_the_slow_loop(sizes: dict[str, int], seed: int) -> None:
     quantizer = random_quantizer(seed=seed, num_candidates=0, **sizes)

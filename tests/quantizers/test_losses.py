@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qinco_lit.quantizers import QINCo, Quantizer
-from qinco_lit.quantizers.chunks import trained_rows
+from qinco_lit.quantizers.chunks import TRAINED_ROWS
 from tests.device.steps import DIM, FAMILY, random_member
 
-ROWS = 2 * trained_rows() + 40  # two full ranges and one that is not
+ROWS = 2 * TRAINED_ROWS + 40  # two full ranges and one that is not
 
 
 def _batch(quantizer: Quantizer) -> tuple[Tensor, Tensor, Tensor | None]:

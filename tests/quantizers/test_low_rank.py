@@ -90,7 +90,7 @@ def test_a_rank_of_embed_dim_expresses_every_layer_without_bias(make_quantizer: 
     torch.testing.assert_close(low_rank.encode(x), full.encode(x))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     sizes=st.fixed_dictionaries(
         {

@@ -50,7 +50,7 @@ def test_a_product_equals_its_parts_run_one_by_one(split: dict[str, Any], family
     torch.testing.assert_close(codec.decode(codes, **lists), joined(codec, x_hat))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     part_dims=st.lists(st.integers(1, 4), min_size=1, max_size=3),
     steps=st.lists(st.integers(1, 3), min_size=3, max_size=3),

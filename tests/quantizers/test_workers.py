@@ -34,15 +34,6 @@ def num_threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture
-def three_threads() -> Iterator[None]:
-    """Three threads of torch for the test."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
-
-
 def _found(family: str) -> list[np.ndarray]:
     codec = Codec(random_quantizer(24, num_steps=3, codebook_size=16, hidden_dim=32, **FAMILIES[family]))
     encoded = codec.encode(X)
@@ -179,6 +170,29 @@ def test_many_threads_with_one_core_do_not_wait_for_each_other(three_threads: No
         for each in [callers.submit(on_one_core, lambda: for_each(count, RANGES, CPU), CPU) for _ in range(30)]:
             each.result(timeout=60)
     assert len(counted) == 30 * len(RANGES)
+
+
+def test_an_interruption_waits_for_what_still_works(three_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on, ended = threading.Event(), threading.Event(), []
+
+    def work() -> None:
+        begun.set()
+        assert go_on.wait(60)
+        ended.append(torch.get_num_threads())
+
+    def interrupted(self: Any, timeout: float | None = None) -> None:
+        assert begun.wait(60)
+        threading.Timer(0.1, go_on.set).start()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("concurrent.futures.Future.result", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        on_one_core(work, CPU)
+    assert ended == [1]
+    begun.clear(), go_on.clear()
+    with pytest.raises(KeyboardInterrupt):
+        for_each(lambda *_: work(), RANGES[:1], CPU)
+    assert ended == [1, 1]
 
 
 def test_what_fails_on_one_core_fails_here(num_threads: int) -> None:

@@ -38,7 +38,7 @@ def dense_mse(codes, x, codebook_size):
     return mse(x, one_hot @ solution)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     num_steps=st.integers(1, 5), codebook_size=st.integers(2, 20), dim=st.integers(1, 6), seed=st.integers(0, 99),
     offset=st.sampled_from([0.0, 100.0]),
@@ -116,7 +116,7 @@ def test_mistakes_are_named():
 # -- beyond the size of a matrix: conjugate gradients -----------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     num_steps=st.integers(1, 5), codebook_size=st.integers(2, 20), dim=st.integers(1, 6), seed=st.integers(0, 99),
     offset=st.sampled_from([0.0, 100.0]),

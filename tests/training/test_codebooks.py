@@ -1,6 +1,5 @@
 """k-means, initial codebooks, and what becomes of dead codewords."""
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -30,14 +29,6 @@ def test_nearest_codeword_is_the_nearest() -> None:
     codebook = x[:37]
     expected = ((x[:, None] - codebook[None]) ** 2).sum(-1).argmin(1)
     assert (nearest_codeword(x, codebook) == expected).all()
-
-
-@pytest.fixture
-def three_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("three_threads")

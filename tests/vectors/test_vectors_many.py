@@ -33,7 +33,7 @@ def cases(draw):
     return sizes, draw(st.sampled_from([("npy", "f2"), ("fvecs", "f4"), ("u8bin", "u1"), ("h5:x", "f4")])), keys
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases())
 def test_rows_are_those_of_one_file(tmp_path, case):
     sizes, (suffix, dtype), keys = case

@@ -33,7 +33,7 @@ def slow_inner_products(queries, database, k):
 SLOW = {"l2": slow_neighbours, "ip": slow_inner_products}
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     data=st.data(),
     num_queries=st.integers(1, 12),

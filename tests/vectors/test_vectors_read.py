@@ -44,7 +44,7 @@ def indexed_matrices(draw):
     return suffix, random_rows(num_rows, dim, dtype, draw(st.integers(0, 9))), slices, ids
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=indexed_matrices(), batch_size=st.integers(1, 70), streamed=st.booleans())
 def test_a_file_indexes_like_the_array_it_was_written_from(tmp_path, case, batch_size, streamed):
     suffix, rows, slices, ids = case
@@ -68,7 +68,7 @@ def test_a_file_indexes_like_the_array_it_was_written_from(tmp_path, case, batch
     same(np.concatenate(batches), rows)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_views_of_views_are_slices_of_slices(tmp_path, data):
     suffix, rows, slices, _ = data.draw(indexed_matrices())

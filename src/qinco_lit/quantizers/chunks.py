@@ -20,7 +20,7 @@ _HALF_PAIRS = 8192
 _FIRST_SCORES_BYTES = 64 << 20  # of the scores of the first codebook, which may have 65,536 rows
 _WORKSPACE_BYTES_GPU = 1 << 30
 _BLOCK_BYTES = 64 << 20  # of what is made of the rows that are decoded, or assigned to lists, together
-_TRAINED_ROWS = 128  # through the steps and back together: smaller batches would leave cores without work
+TRAINED_ROWS = 128  # of a batch go through the steps and back together on a CPU: more would leave cores without work
 _DECODED_ROWS = 4096  # on a CPU: decoding is fastest from 1,024 to 4,096 rows a core, and for few cores the latter
 
 # glibc's largest adaptive threshold is 32 MiB: a block just below that, its header included, raises the threshold to
@@ -85,11 +85,6 @@ def decoded_rows(workspace_bytes: int | None, device: torch.device, *, widths: t
     if device.type == "cpu":
         return min(_fitting(workspace_bytes, row_bytes), _DECODED_ROWS)
     return max(1, (workspace_bytes or _WORKSPACE_BYTES_GPU) // row_bytes)
-
-
-def trained_rows() -> int:
-    """How many vectors of a batch go through the steps and back together, on a CPU."""
-    return _TRAINED_ROWS
 
 
 def assigned_rows(workspace_bytes: int | None, dim: int) -> int:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from qinco_lit.quantizers.chunks import chunks, trained_rows
+from qinco_lit.quantizers.chunks import TRAINED_ROWS, chunks
 from qinco_lit.quantizers.workers import for_each, results_of
 
 
@@ -85,12 +85,12 @@ class _Pass:
 
     def forward(self) -> tuple[Float[Tensor, " num_steps"], Float[Tensor, " preselectors"]]:
         """The losses."""
-        ranges = list(chunks(len(self.x), trained_rows()))
+        ranges = list(chunks(len(self.x), TRAINED_ROWS))
         squares = self.x.new_zeros(len(ranges), len(self.steps) + 1)
         preselected = self.x.new_zeros(len(ranges), len(self.steps))
 
         def work(begin: int, end: int) -> None:
-            number, rows = begin // trained_rows(), slice(begin, end)
+            number, rows = begin // TRAINED_ROWS, slice(begin, end)
             x_hat = self.x_hat[0][rows]
             if self.start is not None:
                 x_hat.copy_(self.start[rows])
@@ -158,7 +158,7 @@ class _Pass:
                 else:
                     self._back_through_blocks(index, rows)
 
-        for_each(work, chunks(len(x), trained_rows()), x.device)
+        for_each(work, chunks(len(x), TRAINED_ROWS), x.device)
         of_preselectors = (scale * by_preselector).tolist() or [0.0] * len(steps)
         wanted: list[Callable[[], Tensor | None]] = [partial(_sum_by_code, by_first, self.first_codes, self.first)]
         for index, of_preselector in enumerate(of_preselectors):

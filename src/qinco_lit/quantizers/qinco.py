@@ -143,10 +143,8 @@ class QINCo(nn.Module):
 
         Candidates are scored in `precision`.
         """
-        steps = self.residual_steps()
-        return (
-            results_of([partial(step.tables, precision) for step in steps], steps[0].codebook.device) if steps else []
-        )
+        made = [partial(step.tables, precision) for step in self.residual_steps()]
+        return results_of(made, next(self.parameters()).device)
 
     @torch.no_grad()
     def encode(

@@ -8,7 +8,7 @@ depend on each other, so each is computed by one thread from its start to its en
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
@@ -16,9 +16,8 @@ import torch
 Result = TypeVar("Result")
 
 _pools: dict[int, ThreadPoolExecutor] = {}
-_shared = threading.local()  # .cores: those that a thread with one core may share its ranges among
+_own = threading.local()  # of a thread of a pool: .pool, and .cores that `on_one_core` may share its ranges among
 _making = threading.Lock()
-_own = threading.local()  # of a thread of a pool: `pool`
 os.register_at_fork(after_in_child=_pools.clear)  # a child has none of its parent's threads
 
 
@@ -47,7 +46,7 @@ def for_each(
         What `work` has raised, for the first of the ranges where it did; no range begins after that.
     """
     own = torch.get_num_threads()
-    wanted = num_threads or getattr(_shared, "cores", None) or own
+    wanted = num_threads or getattr(_own, "cores", None) or own
     if device.type != "cpu" or own == wanted == 1 or bounded:
         for start, stop in ranges:
             work(start, stop)
@@ -82,6 +81,7 @@ def for_each(
         failed.append((-1, error))
         for each in running:
             each.cancel()
+        wait(running)  # what they work on is the caller's again
         raise
     if failed:
         raise min(failed, key=lambda one: one[0])[1]
@@ -106,17 +106,23 @@ def on_one_core(work: Callable[[], Result], device: torch.device) -> Result:
     within an operation. The caller's grad mode does not hold in it.
     """
     num_threads = torch.get_num_threads()
-    if device.type != "cpu" or num_threads == 1 or hasattr(_shared, "cores"):
+    if device.type != "cpu" or num_threads == 1 or hasattr(_own, "cores"):
         return work()
 
     def run() -> Result:
-        _shared.cores = num_threads
+        _own.cores = num_threads
         try:
             return work()
         finally:
-            del _shared.cores
+            del _own.cores
 
-    return _pool(num_threads).submit(run).result()
+    running = _pool(num_threads).submit(run)
+    try:
+        return running.result()
+    except BaseException:  # of this thread, too: Ctrl-C
+        running.cancel()
+        wait([running])
+        raise
 
 
 def _pool(num_threads: int) -> ThreadPoolExecutor:

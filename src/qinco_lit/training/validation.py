@@ -7,7 +7,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from qinco_lit.quantizers import Quantizer
-from qinco_lit.quantizers.chunks import chunks, trained_rows
+from qinco_lit.quantizers.chunks import TRAINED_ROWS, chunks
 from qinco_lit.quantizers.workers import for_each
 
 
@@ -19,7 +19,7 @@ def squared_errors(
     list_ids: Int[Tensor, " batch"] | None,
 ) -> Float64[Tensor, " reconstructions"]:
     """`raw_squared_error` of normalised vectors: of their centroids, of a model with lists, and after every code."""
-    ranges = list(chunks(len(x), trained_rows())) if x.device.type == "cpu" else [(0, len(x))]
+    ranges = list(chunks(len(x), TRAINED_ROWS)) if x.device.type == "cpu" else [(0, len(x))]
     errors: dict[int, Tensor] = {}
 
     def work(start: int, stop: int) -> None:

@@ -122,11 +122,6 @@ class ManyRows:
             out[positions] = self._rows(number).gather(ids[positions] - self._first(number))
         return out
 
-    def place(self, row: int) -> tuple[str, int]:
-        """The file of a row, and its number there."""
-        number = int(np.searchsorted(self._stops, row, side="right"))
-        return self.layouts[number].path, row - self._first(number)
-
     def _first(self, number: int) -> int:
         """Row number of a file's first row."""
         return int(self._stops[number]) - self.layouts[number].num_rows
