@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning.loggers import CSVLogger
 
 from qinco_lit.cli import main
 from qinco_lit.codec import Codec
+from qinco_lit.training.trainer import make_trainer
 from qinco_lit.vectors import open_vectors
 from tests.models import random_quantizer
 from tests.training.conftest import clustered
@@ -48,6 +50,17 @@ def test_half_precision_training_is_close_to_float32() -> None:
     assert abs(loss / expected_loss - 1) < 0.01
     for name, value in expected.items():
         assert (gradients[name] - value).norm() < 0.05 * value.norm(), name
+
+
+@pytest.mark.parametrize("accelerator", ["auto", "cpu"])
+def test_float16_is_float16_where_there_is_no_gpu(
+    accelerator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    options = {"accelerator": accelerator, "precision": "16-mixed"}
+    plugin = make_trainer(options, run_dir=tmp_path, logger=CSVLogger(tmp_path), callbacks=[]).precision_plugin
+    with plugin.forward_context():
+        assert torch.get_autocast_dtype("cpu") == torch.float16
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])

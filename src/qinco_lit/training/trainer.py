@@ -120,7 +120,7 @@ def _precision(given: str | int | None, accelerator: str) -> dict[str, Any]:
     if given is None:
         return {"precision": _BFLOAT16 if trains_in_bfloat16(on_gpu=on_gpu) else _FLOAT32}
     name = _full_name(given)
-    if name == _FLOAT16 and accelerator == "cpu":  # for which Lightning takes bfloat16
+    if name == _FLOAT16 and not on_gpu and accelerator in ("auto", "cpu"):  # for which Lightning takes bfloat16
         return {"precision": None, "plugins": [MixedPrecision("16-mixed", "cpu")]}
     return {"precision": name}
 
