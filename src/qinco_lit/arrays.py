@@ -37,7 +37,7 @@ def as_rows(rows: Rows, what: str) -> ArrayLike:
     Raises:
         ValueError: sequences that are no array; the message says `what` they are.
     """
-    if isinstance(rows, ArrayLike):
+    if isinstance(rows, np.ndarray | Tensor | ArrayLike):  # the last alone would do, but is slow to look at
         return rows
     try:
         return np.asarray(rows)

@@ -94,10 +94,11 @@ class QINCo(nn.Module):
             "embed_dim": self.embed_dim, "hidden_dim": hidden_dim, "num_blocks": num_blocks, "outer_skip": outer_skip,
             "concat_rank": concat_rank,
         }  # fmt: skip
-        self.steps = nn.ModuleList(
+        self._steps = tuple(
             ResidualStep(dim, codebook_size, preselect=preselect, network=CodewordNetwork(dim, **network))
             for _ in range(num_steps if has_start else num_steps - 1)
         )
+        self.steps = nn.ModuleList(self._steps)  # the same, with the names of the weights
 
     def search_for(
         self,
@@ -129,9 +130,9 @@ class QINCo(nn.Module):
             step.check(search)
         return search
 
-    def residual_steps(self) -> list[ResidualStep]:
-        """The steps that own a network, typed (iterating a ModuleList gives modules): M - 1, or M with a start."""
-        return [step for step in self.steps if isinstance(step, ResidualStep)]
+    def residual_steps(self) -> tuple[ResidualStep, ...]:
+        """The steps that own a network: M - 1, or M with a start."""
+        return self._steps
 
     def network_step(self, index: int) -> ResidualStep | None:
         """The step of code `index` (from 0); None where that is the plain first codebook."""
@@ -200,9 +201,7 @@ class QINCo(nn.Module):
             assert self.first_codebook is not None
             return F.embedding(codes, self.first_codebook)
         number = index if self.has_start else index - 1
-        step = self.steps[number]  # not of the list of all, which would be made for every code
-        assert isinstance(step, ResidualStep)
-        return step.extend(codes, x_hat, None if tables is None else tables[number])
+        return self._steps[number].extend(codes, x_hat, None if tables is None else tables[number])
 
     def reconstructions(
         self, codes: Int[Tensor, "batch codes"], start: Float[Tensor, "batch dim"] | None

@@ -1,5 +1,6 @@
 """One residual step: its codebook, its pre-selector, its network, and how it expands and continues hypotheses."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -53,6 +54,11 @@ class StepTables(NamedTuple):
     preselector_half_norms: Float[Tensor, " codebook"] | None
 
 
+def _rows(codes: Int[Tensor, " rows"], table: Float[Tensor, "codebook dim"]) -> Float[Tensor, "rows dim"]:
+    """As `F.embedding`, without what that takes to call, for which decoding a few rows waits."""
+    return table.index_select(0, codes)
+
+
 class ResidualStep(nn.Module):
     """Step m >= 1: adds f_m(C_m[i], x_hat) to a hypothesis.
 
@@ -88,6 +94,7 @@ class ResidualStep(nn.Module):
 
         `tables` None takes the weights as they are; gradients flow.
         """
+        rows_of: Callable[[Tensor, Tensor], Tensor] = F.embedding if tables is None else _rows
         if tables is None:
             weights, codewords = self.network.weights(), self._skipped()
             codeword_stream = weights.codeword_stream(self.codebook)
@@ -95,9 +102,9 @@ class ResidualStep(nn.Module):
             weights, terms, codewords = tables.exact
             codeword_stream = terms.stream
         # with one codeword per reconstruction there is nothing to share but the codeword's part of the stream
-        stream = add_product(F.embedding(codes, codeword_stream), x_hat.to(codeword_stream.dtype), weights.context)
+        stream = add_product(rows_of(codes, codeword_stream), x_hat.to(codeword_stream.dtype), weights.context)
         both = Terms(stream, F.linear(stream, weights.up[0]))
-        return x_hat + weights.adapt(both, None if codewords is None else F.embedding(codes, codewords))
+        return x_hat + weights.adapt(both, None if codewords is None else rows_of(codes, codewords))
 
     def trained_tensors(self) -> StepTensors:
         """What `losses` decodes with; gradients flow."""
