@@ -54,6 +54,7 @@ def export_onnx(
     wanted, dtype = checked_num_steps(num_steps, codec.num_steps), codec.code_dtype.name
     options = {"beam_size": beam_size, "num_candidates": num_candidates, "candidate_budget": candidate_budget}
     metadata: dict[str, Any] = {
+        "what": what,
         "codec_sha256": codec.identity,
         "dim": codec.dim,
         "num_steps": wanted,

@@ -61,7 +61,7 @@ class Graph:
         self._nodes.append(helper.make_node(kind, names, results, name=result, **attributes))
         return result
 
-    # -- what is needed more than once ----------------------------------------------------------------------------------
+    # -- what is needed more than once ---------------------------------------------------------------------------------
 
     def cast(self, x: str, dtype: str) -> str:
         """In another type."""
