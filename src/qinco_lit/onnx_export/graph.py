@@ -9,7 +9,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-_OPSET, _IR_VERSION = 18, 8  # of ONNX 1.13 (2022): onnxruntime 1.14 and all later ones read them
+_OPSET, _IR_VERSION = 18, 8  # of ONNX 1.13 (2022); onnxruntime 1.15 and later were tried
 _MOST_BYTES = (1 << 31) - (1 << 20)  # of weights: protobuf has no larger files
 _ELEMENT_TYPES = {
     name: helper.np_dtype_to_tensor_dtype(np.dtype(name)) for name in ("float32", "int32", "uint8", "uint16")
