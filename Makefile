@@ -42,7 +42,7 @@ $(installed): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments: on Debian run  apt install python3-venv" >&2; exit 1; }
 	@test -x $(bin)/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv (a few minutes the first time)"
-	@PYTHONWARNINGS=ignore $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,demo,joblib,slurm]'
+	@PYTHONWARNINGS=ignore $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,demo,joblib,onnx,slurm]'
 	@touch $@
 
 .PHONY: demo
@@ -87,14 +87,14 @@ test: $(installed) ## run the tests, a process per core
 
 # test-floors: some of every room; without the annotations' checks, whose pytest plugin is of newer versions, and with
 # warnings, which old packages give under newer ones that they need
-QUICK := tests/cli/test_jobs.py tests/vectors/test_vectors_read.py tests/codec/test_codec.py \
+QUICK := tests/cli/test_jobs.py tests/vectors/test_vectors_read.py tests/codec/test_codec.py tests/codec/test_onnx.py \
   tests/training/test_train_command.py tests/search/test_searcher.py tests/evaluate/test_baselines.py tests/test_floor.py
 
 .PHONY: test-floors
 test-floors: ## run quick tests with the oldest versions that pyproject.toml allows (torch: that of constraints.txt), in .venv-floors
 	@test -x .venv-floors/bin/python || $(PYTHON) -m venv .venv-floors
 	@$(PYTHON) .ci/floors.py > .venv-floors/constraints.txt
-	@PYTHONWARNINGS=ignore .venv-floors/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-floors/constraints.txt -e '.[dev,demo,joblib,slurm]'
+	@PYTHONWARNINGS=ignore .venv-floors/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-floors/constraints.txt -e '.[dev,demo,joblib,onnx,slurm]'
 	@.venv-floors/bin/pytest -q -o addopts='--import-mode=importlib --strict-markers' -o filterwarnings=default -W ignore $(QUICK)
 
 .PHONY: lint

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from qinco_lit.codec import Codec
-from qinco_lit.commands import export_checkpoint as command
+from qinco_lit.commands import export as command
 from qinco_lit.published import export_checkpoint, import_checkpoint
 from tests.models import random_quantizer
 

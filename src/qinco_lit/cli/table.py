@@ -24,7 +24,7 @@ from qinco_lit.cli.tracking import is_multirun
 from qinco_lit.commands import (
     compare,
     download,
-    export_checkpoint,
+    export,
     fit_preselector,
     import_checkpoint,
     truncate,
@@ -250,7 +250,7 @@ TOOLS = {
         "turn a published checkpoint into a codec folder", import_checkpoint.add_arguments, import_checkpoint.run
     ),
     "export": Tool(
-        "turn a codec folder into a published checkpoint", export_checkpoint.add_arguments, export_checkpoint.run
+        "turn a codec folder into a file of ONNX or a published checkpoint", export.add_arguments, export.run
     ),
     "fit-preselector": Tool(
         "let a codec without pre-selectors (QINCo1) try few codewords",
