@@ -74,6 +74,13 @@ def test_a_small_step_tells_what_a_batch_takes(clock):
     assert timing.for_batches(512, fixed_s=0.5).vectors_per_s == pytest.approx(512 / (0.5 + 512 * 0.1))
 
 
+def test_a_share_of_the_rows_may_cost_something_else(clock):
+    made = clock()
+    timings = time_by_turns({"wide": made.work(4e-3), "narrow": made.work(1e-3)}, 3.0, CPU)
+    mixed = timings["wide"].mixed(timings["narrow"], 0.75)
+    assert mixed.vectors_per_s == pytest.approx(1 / (0.25 * 4e-3 + 0.75 * 1e-3), rel=0.03)
+
+
 @pytest.mark.parametrize("recipe", [RECIPE, {**RECIPE, "optimizer": "adam", "schedule": "plateau", "clip_value": None}])
 def test_a_training_step_has_gradients_everywhere_and_moves_nothing(recipe):
     quantizer = random_quantizer(6, num_steps=3, codebook_size=16, hidden_dim=8, num_candidates=4, beam_size=3)

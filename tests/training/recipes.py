@@ -24,5 +24,6 @@ RECIPE: dict[str, Any] = {
     "patience_epochs": 10,
     "dead_codewords": "split",
     "split_every_batches": 5,
+    "narrow_share": 0.0,
     "search_precision": "fast",
 }

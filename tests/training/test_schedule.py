@@ -1,9 +1,13 @@
-"""The learning rate against the formula of the paper."""
+"""The learning rate against the formula of the paper; the search that gets wider."""
 
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 
+import qinco_lit as ql
+from qinco_lit.quantizers import Quantizer
 from qinco_lit.training.recipe import cosine_factor
 
 PAPER = {"warmup_epochs": 3.0, "max_epochs": 60, "reach": None, "floor": 1e-3}
@@ -40,3 +44,26 @@ def test_never_below_the_floor_nor_above_the_peak() -> None:
     assert min(factors) == 1e-3
     assert max(factors) <= 1.0
     assert factors[3:] == sorted(factors[3:], reverse=True)
+
+
+@pytest.mark.parametrize(("share", "narrow"), [(0, 0), (0.66, 4), (1, 6)])
+def test_codes_are_searched_narrowly_for_a_share_of_the_steps_and_validated_widely(
+    share: float, narrow: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searches: list[tuple[bool, int, int | None]] = []
+    encode = Quantizer.encode
+
+    def spied(self: Quantizer, x: Any, search: Any = None, **options: Any) -> Any:
+        own = search or self.default_search
+        searches.append((self.training, own.beam_size, own.candidate_budget))
+        return encode(self, x, search, **options)
+
+    monkeypatch.setattr(Quantizer, "encode", spied)
+    x = np.random.default_rng(0).normal(size=(96, 4)).astype(np.float32)
+    ql.train(
+        x, val=x[:32], num_steps=2, max_epochs=2, progress=False, codebook_size=8, hidden_dim=8, beam_size=4,
+        candidate_budget=8, batch_size=32, narrow_share=share,
+    )  # fmt: skip
+    steps = [widths for training, *widths in searches if training]
+    assert steps == [[1, 2]] * narrow + [[4, 8]] * (6 - narrow)
+    assert {tuple(widths) for training, *widths in searches if not training} == {(4, 8)}

@@ -44,7 +44,7 @@ class Measurements:
     Attributes:
         encode: with the search asked for.
         decode: of random codes.
-        training: with the model's own search.
+        training: with the model's own search, narrow for the recipe's share of it.
         batch_size: vectors of a training step.
         fixed_s: seconds of a training step that do not depend on its vectors.
         read: vectors per second from the file; None without one.
@@ -133,10 +133,17 @@ def _training(
     copy.load_state_dict(codec.quantizer.state_dict())
     steps = TrainingSteps(copy, recipe, rows, codec.device, lists)
     own = codec.quantizer.default_search
-    works = {name: steps.by(search) for name, search in _with_doubled(own).items()}
-    found = time_by_turns(works, seconds, codec.device)
+    searches, share = _with_doubled(own), recipe.narrow_share
+    works = {name: steps.by(search) for name, search in searches.items()}
+    if share > 0:
+        works |= {f"narrow {name}": steps.by(search.narrowed()) for name, search in searches.items()}
+    taken = time_by_turns(works, seconds, codec.device)
     fixed_s = steps.fixed_s()
-    return _searched(own, {name: t.for_batches(recipe.batch_size, fixed_s) for name, t in found.items()}), fixed_s
+    steps_of = {name: each.for_batches(recipe.batch_size, fixed_s) for name, each in taken.items()}
+    found = {name: steps_of[name] for name in searches}
+    if share > 0:
+        found = {name: each.mixed(steps_of[f"narrow {name}"], share) for name, each in found.items()}
+    return _searched(own, found), fixed_s
 
 
 def _with_doubled(search: Search) -> dict[str, Search]:

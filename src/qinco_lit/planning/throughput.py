@@ -78,6 +78,11 @@ class Throughput:
         """Time of a row against the other's: the median over the turns, which both took side by side."""
         return statistics.median(a / b for a, b in zip(self.row_s, other.row_s, strict=True))
 
+    def mixed(self, other: "Throughput", share: float) -> "Throughput":
+        """Where that share of the rows costs what the other's do; turn by turn, which both took side by side."""
+        rows = zip(self.row_s, other.row_s, strict=True)
+        return replace(self, row_s=tuple((1 - share) * own + share * its for own, its in rows))
+
     def for_batches(self, batch_size: int, fixed_s: float) -> "Throughput":
         """The same where each call is a training step of which `fixed_s` does not depend on its rows."""
         steps = [fixed_s + max(taken - fixed_s, 0.0) * batch_size / self.rows for taken in self.call_s]
@@ -172,7 +177,8 @@ class TrainingSteps:
         lists: FrozenLists | None = None,
     ) -> None:
         # the time does not depend on the weights, and those of an untrained model would diverge
-        self._recipe, self._device = replace(recipe, lr=1e-12), device
+        # which search is narrow is asked for by `by`
+        self._recipe, self._device = replace(recipe, lr=1e-12, narrow_share=0), device
         self._quantizer = quantizer.train().requires_grad_(True)
         self._module = QuantizerTraining(quantizer, self._recipe, start=lambda *_: None, seed=0, lists=lists).to(device)
         self._module.trainer = _trainer(device)

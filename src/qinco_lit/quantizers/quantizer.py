@@ -82,15 +82,13 @@ class Quantizer(CodedSpace):
         steps = _shares("part_steps", part_steps, num_parts or 1, "num_steps", num_steps)
         super().__init__(dims, opq=opq, num_lists=num_lists)
         self.num_steps, self._is_product, self._order = num_steps, num_parts is not None, order
-        models = tuple(
+        self._models = tuple(
             QINCo(width, num_steps=number, has_start=num_lists is not None, **part)
             for width, number in zip(dims, steps, strict=True)
         )
-        self.parts = nn.ModuleList(models)  # type: ignore[assignment]
-        self._models = models  # the same: a ModuleList takes ten microseconds to look a module up
+        self.parts = nn.ModuleList(self._models)  # type: ignore[assignment]
         self.codebook_size = self.parts[0].codebook_size
-        places = [(step, one) for one, number in enumerate(steps) for step in range(number)]
-        # (step, part) of every column
+        places = [(step, one) for one, number in enumerate(steps) for step in range(number)]  # of columns
         self._places = sorted(places) if order == "steps" else places
         columns = {place: column for column, place in enumerate(self._places)}
         self.part_columns = [[columns[step, one] for step in range(number)] for one, number in enumerate(steps)]
@@ -230,7 +228,7 @@ class Quantizer(CodedSpace):
         self, column: int, codes: Int[Tensor, " batch"], x_hat: Parts, tables: list[list[StepTables]] | None = None
     ) -> None:
         """Read the codes of a column: the reconstructions of the parts, at first `starts`, change in place."""
-        step, one = self._places[column]
+        step, one = self._places[column]  # of _models, as a ModuleList takes ten microseconds to look one up
         x_hat[one] = self._models[one].advance(step, codes, x_hat[one], None if tables is None else tables[one])
 
     def joined(self, parts: Parts, rows: int) -> Float[Tensor, "batch dim"]:

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from qinco_lit.coarse.assignment import FrozenLists
 from qinco_lit.metrics import entropy_bits
 from qinco_lit.quantizers import Quantizer
+from qinco_lit.quantizers.beam import Search
 from qinco_lit.quantizers.precision import precision_for
 from qinco_lit.quantizers.workers import on_one_core
 from qinco_lit.training.codeword_statistics import CodewordStatistics
@@ -152,7 +153,7 @@ class QuantizerTraining(LightningModule):
         x = self.quantizer.normalize(batch)
         tables = self._tables(self.recipe.search_precision)
         list_ids = lists_of(self.quantizer, batch, x, self._lists)
-        codes = self.quantizer.encode(x, list_ids=list_ids, tables=tables)
+        codes = self.quantizer.encode(x, self._search(), list_ids=list_ids, tables=tables)
         losses = self.quantizer(x, codes, list_ids)
         loss: Tensor = losses.reconstruction.sum() + losses.preselector.sum()
         self.statistics.add(x, codes, list_ids, world_size=self.trainer.world_size)
@@ -162,6 +163,12 @@ class QuantizerTraining(LightningModule):
         if self.device.type == "cpu" and not bool(torch.isfinite(loss)):
             raise ValueError(self._not_finite(batch, batch_idx))
         return loss
+
+    def _search(self) -> Search:
+        """What the next batch's codes are searched with."""
+        search, share = self.quantizer.default_search, self.recipe.narrow_share
+        narrow = share > 0 and self.trainer.global_step < share * self.num_steps_in_all
+        return search.narrowed() if narrow else search
 
     @torch.no_grad()
     def _tables(self, precision: str) -> Any:

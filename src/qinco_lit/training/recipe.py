@@ -47,6 +47,8 @@ class Recipe:
         dead_codewords: what becomes of codewords that were not chosen: `split` (take half of the most chosen one's
             vectors), `redraw` (uniform noise with the mean and std of the step's targets; QINCo2), `keep`.
         split_every_batches: in the first epoch dead codewords are also split every so many batches; 0 for not.
+        narrow_share: of the training, from its start, in which codes are searched with a quarter of the model's beam
+            and candidates (`Search.narrowed`); 0 for never. Validation has the model's search from the start.
         search_precision: in which the codes of training vectors are searched (docs/encoding.md): `auto`, `fast`,
             `float32`, `screened` or `bfloat16`. The loss along the codes is trainer.precision's affair.
     """
@@ -72,6 +74,7 @@ class Recipe:
     patience_epochs: int
     dead_codewords: str
     split_every_batches: int
+    narrow_share: float
     search_precision: str
 
     def __post_init__(self) -> None:
@@ -86,6 +89,8 @@ class Recipe:
         for name in ("kmeans_iterations", "split_every_batches", "warmup_epochs", "codebook_noise", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"recipe.{name}={getattr(self, name)} must not be negative")
+        if not 0 <= self.narrow_share <= 1:
+            raise ValueError(f"recipe.narrow_share={self.narrow_share}: give 0 (never) to 1 (the whole training)")
         if not self.lr > 0:
             raise ValueError(f"recipe.lr={self.lr} must be positive")
 
