@@ -12,16 +12,23 @@ import torch
 
 from qinco_lit.cli import main
 from tests.processes import Child
-from tests.training.conftest import Start
+from tests.training.conftest import SMALL, Start
 
 EPOCHS = 3
 
 
+@pytest.fixture(scope="module")
+def _whole(vectors_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("resume")
+    given = [*SMALL, f"data.train={vectors_path}", f"data_dir={folder / 'data'}", f"trainer.max_epochs={EPOCHS}"]
+    assert main(["train", *given, f"hydra.run.dir={folder / 'whole'}"]) == 0
+    return folder / "whole"
+
+
 @pytest.fixture
-def uninterrupted(small: list[str], tmp_path: Path) -> Path:
-    run_dir = tmp_path / "whole"
-    assert main(["train", *small, f"trainer.max_epochs={EPOCHS}", f"hydra.run.dir={run_dir}"]) == 0
-    return run_dir
+def uninterrupted(_whole: Path, tmp_path: Path) -> Path:
+    """A finished run, which the test may change."""
+    return Path(shutil.copytree(_whole, tmp_path / "whole"))
 
 
 def _last_step(run_dir: Path) -> int:
