@@ -3,7 +3,7 @@
 jaxtyping's hook decorates every function of the packages under test with `jaxtyping.jaxtyped`. That binds the arguments
 of every call and checks them a second time with what comes back: 9 us for a call without arrays, 34 for one with three,
 and an epoch of a small training makes 5,000 calls. The one here checks the same annotations, each once, in 1 and 16 us,
-and a call whose arguments and result are of the classes, dtypes and shapes of an earlier one, which was right, not again.
+and a call whose arguments and result have the classes, dtypes and shapes of an earlier one, that was right, not again.
 It is made at a function's first call, as most functions are not called by the tests of one process.
 """
 
@@ -117,7 +117,7 @@ def _judged_by_class(parameters: list[inspect.Parameter], of_result: Any) -> tup
 
 
 def _is_of_kind(hint: Any) -> bool:
-    """Is what has this annotation judged by its class, an array by its dtype and shape, a list by what is in it?"""
+    """Whether what has this annotation is judged by its class, an array by its dtype and shape, a list by its items."""
     origin = get_origin(hint)
     if origin in (Callable, Iterator, Iterable):  # beartype cannot look into them, either
         return True
