@@ -43,7 +43,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def _process(arguments: Sequence[str], moments_path: Path, kill_at: int) -> int:
     """Exit status of a training in a process that has the imports of this one, and none of its threads."""
-    return processes.run(run, list(arguments), moments_path, kill_at, timeout=120, cwd=moments_path.parent)[0]
+    return processes.run(run, list(arguments), moments_path, kill_at, cwd=moments_path.parent)[0]
 
 
 def _results(run_dir: Path) -> dict[str, Any]:

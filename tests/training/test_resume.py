@@ -126,6 +126,7 @@ def test_a_run_without_its_best_model_keeps_the_next_one(uninterrupted: Path) ->
 def test_patience_given_with_resume_holds(small: list[str], tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     given = ["recipe.lr=1e-1", "recipe.clip_value=null", "recipe.cosine_reach=0", "trainer.max_epochs=12"]
+    given += ["recipe.batch_size=64"]
     assert main(["train", *small, *given, "recipe.patience_epochs=2", f"hydra.run.dir={run_dir}"]) == 0
     first = _summary(run_dir)["epochs"]
     assert first < 12
