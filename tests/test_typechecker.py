@@ -36,6 +36,8 @@ def test_what_fits_passes_and_comes_back() -> None:
     ],
 )
 def test_what_does_not_is_refused(args: tuple[object, ...], options: dict[str, object], told: str) -> None:
+    for _ in range(2):
+        products(X, Y)  # of calls like this one it is known that they are right
     with pytest.raises(BeartypeCallHintViolation, match=told) as refused:
         products(*args, **options)
     assert any("products: " in note for note in refused.value.__notes__)
@@ -49,6 +51,24 @@ def test_a_function_without_arrays_is_checked() -> None:
     for number in (3, "3"):
         with pytest.raises(BeartypeCallHintViolation):
             half(number)  # type: ignore[arg-type]
+
+
+def test_a_result_is_checked_after_calls_like_it() -> None:
+    results = [X[0], X[0], X[0].astype(np.float64), X[:, 0], None, [X[0]]]
+
+    @jaxtyped(typechecker=check)
+    def first(x: Float32[np.ndarray, "n dim"], kept: list[int] | None = None) -> Float32[np.ndarray, " dim"]:
+        return results.pop(0)  # type: ignore[return-value]
+
+    for _ in range(2):
+        assert first(X).shape == (3,)
+    for _ in range(4):
+        with pytest.raises(BeartypeCallHintViolation):
+            first(X)
+    results += [X[0], X[0]]
+    first(X, [1])
+    with pytest.raises(BeartypeCallHintViolation):
+        first(X, ["1"])  # type: ignore[list-item]
 
 
 def test_dimensions_of_inner_calls_are_their_own() -> None:

@@ -2,16 +2,20 @@
 
 jaxtyping's hook decorates every function of the packages under test with `jaxtyping.jaxtyped`. That binds the arguments
 of every call and checks them a second time with what comes back: 9 us for a call without arrays, 34 for one with three,
-and an epoch of a small training makes 5,000 calls. The one here checks the same annotations, each once, in 1 and 16 us.
+and an epoch of a small training makes 5,000 calls. The one here checks the same annotations, each once, in 1 and 16 us,
+and a call whose arguments and result have the classes, dtypes and shapes of an earlier one, that was right, not again.
 It is made at a function's first call, as most functions are not called by the tests of one process.
 """
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any, get_args
+from collections.abc import Callable, Iterable, Iterator
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import jaxtyping
+import numpy as np
+import torch
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeCallHintViolation
 
@@ -32,15 +36,18 @@ def _jaxtyped(fn: Any = None, *, typechecker: Callable[[Any], Any]) -> Any:
     given: Callable[..., None] | None = None
     returned: Callable[..., Any]
     has_arrays: bool
+    by_class: tuple[bool, ...] | None
+    known: set[tuple[Any, ...]] = set()  # of arguments, and of arguments with a result, that were found right
 
     def make() -> None:
-        nonlocal given, returned, has_arrays
+        nonlocal given, returned, has_arrays, by_class
         hints = {name: _destring_annotation(hint, fn.__globals__) for name, hint in fn.__annotations__.items()}
         has_arrays = any(map(_names_array, hints.values()))
         names, of_result = (fn.__name__, fn.__qualname__, fn.__module__), hints.get("return", Any)
         parameters = [
             each.replace(annotation=hints.get(each.name, Any)) for each in inspect.signature(fn).parameters.values()
         ]
+        by_class = _judged_by_class(parameters, of_result)
         asked, _ = _make_fn_with_signature(*names, inspect.Signature(return_annotation=of_result), output=True)
         returned = typechecker(asked)  # gives back its option ret0
         # the last to be made, as other threads may call: it says that all are
@@ -56,17 +63,71 @@ def _jaxtyped(fn: Any = None, *, typechecker: Callable[[Any], Any]) -> Any:
         if not has_arrays:
             given(*args, **options)
             return returned(ret0=fn(*args, **options))
+        # what such annotations ask of this call: the class of each value, and an array's dtype and shape
+        call = None if by_class is None else _kinds(by_class, args, options)
+        if call in known:
+            result = fn(*args, **options)
+            of_both = (call, _kind(result))
+            if of_both in known:
+                return result
+            has_result = True
+        else:
+            has_result = False
         sizes = push_shape_memo({})  # of dimensions by name, which all arrays of a call share
         try:
             given(*args, **options)
-            return returned(ret0=fn(*args, **options))
+            if not has_result:
+                result = fn(*args, **options)
+            returned(ret0=result)
         except BeartypeCallHintViolation as error:
             error.add_note(f"{fn.__qualname__}: {shape_str(sizes)}")
             raise
         finally:
             pop_shape_memo()
+        if call is not None:
+            known.update((call, (call, _kind(result))))
+        return result
 
     return checked
+
+
+def _kind(value: Any) -> Any:
+    """All that an annotation of `_is_of_kind` asks about."""
+    if isinstance(value, (np.ndarray, torch.Tensor)):
+        return type(value), value.dtype, value.shape
+    if isinstance(value, (tuple, list)):
+        return type(value), *map(_kind, value)
+    return type(value)
+
+
+def _kinds(by_class: tuple[bool, ...], args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, ...]:
+    """Those of a call's arguments."""
+    kinds = [type(value) if is_class else _kind(value) for is_class, value in zip(by_class, args, strict=False)]
+    return *kinds, len(args), *[(name, _kind(value)) for name, value in options.items()]
+
+
+def _judged_by_class(parameters: list[inspect.Parameter], of_result: Any) -> tuple[bool, ...] | None:
+    """Of which arguments, by position, the class says whether they are right; None: of some, the kind does not."""
+    if any(each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD) for each in parameters):
+        return None
+    hints = [each.annotation for each in parameters]
+    if not all(map(_is_of_kind, [*hints, of_result])):
+        return None
+    return tuple(hint is Any or (inspect.isclass(hint) and not _names_array(hint)) for hint in hints)
+
+
+def _is_of_kind(hint: Any) -> bool:
+    """Whether what has this annotation is judged by its class, an array by its dtype and shape, a list by its items."""
+    origin = get_origin(hint)
+    if origin in (Callable, Iterator, Iterable):  # beartype cannot look into them, either
+        return True
+    if origin in (Union, UnionType, tuple, list):
+        return all(map(_is_of_kind, get_args(hint)))
+    if not inspect.isclass(hint) or origin is not None:
+        return hint is Any or hint is None or hint is ...
+    if issubclass(hint, jaxtyping.AbstractArray):
+        return "{" not in hint.dim_str
+    return not getattr(hint, "_is_protocol", False)
 
 
 def _names_array(hint: Any) -> bool:

@@ -3,9 +3,9 @@
 import argparse
 import errno
 import os
+import resource
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,15 +19,15 @@ from qinco_lit.encoding import module, shards
 from qinco_lit.encoding.decode_file import decode_file
 from qinco_lit.locks import only_writer
 from qinco_lit.vectors import open_codes
+from tests import processes
 from tests.codes.conftest import NUM_ROWS, SHARD_ROWS, contents
 
-ENCODE_WITHOUT_ROOM = """
-import resource, sys
-sys.dont_write_bytecode = True  # a compiled module would be cut, too, and stay so
-from qinco_lit.cli import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # EFBIG, as a full disk gives ENOSPC
-sys.exit(main(sys.argv[1:]))
-"""
+
+def _encode_without_room(arguments: list[str]) -> int:
+    """In a process of its own."""
+    sys.dont_write_bytecode = True  # a compiled module would be cut, too, and stay so
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # EFBIG, as a full disk gives ENOSPC
+    return processes.qinco(["encode", *arguments])
 
 
 def run_verify(path: Path) -> None:
@@ -94,16 +94,10 @@ def test_a_full_disk_keeps_what_is_finished(job, tmp_path, monkeypatch, merge):
 
 
 def test_a_write_that_the_system_refuses(tmp_path, codec_dir, vectors_path):
-    arguments = ["encode", f"codec={codec_dir}", f"input={vectors_path}", "output=codes.h5", "trainer.accelerator=cpu"]
-    done = subprocess.run(
-        [sys.executable, "-c", ENCODE_WITHOUT_ROOM, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert done.stderr == (
+    arguments = [f"codec={codec_dir}", f"input={vectors_path}", "output=codes.h5", "trainer.accelerator=cpu"]
+    code, said = processes.run(_encode_without_room, arguments, cwd=tmp_path)
+    assert code == 2
+    assert said == (
         "qinco: error: [Errno 27] codes.h5.shards/shard-00000.h5: File too large; 0 of 1000 rows are finished and "
         "kept: free some space and run the same command again\n"
     )

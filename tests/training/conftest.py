@@ -18,7 +18,7 @@ SMALL = [
     "model.hidden_dim=16",
     "model.num_candidates=4",
     "model.beam_size=3",
-    "recipe.batch_size=64",
+    "recipe.batch_size=128",
     "recipe.split_every_batches=5",
     "logger=none",
 ]

@@ -1,4 +1,4 @@
-"""A training in a process of its own, which is killed at a chosen moment: a job of test_killed.py."""
+"""A training in a process of its own, stopped at a chosen moment: jobs of test_killed.py and test_resume.py."""
 
 import os
 import signal
@@ -10,6 +10,19 @@ from qinco_lit.cli import main
 from qinco_lit.training import checkpoints, job
 from qinco_lit.training.module import QuantizerTraining
 from qinco_lit.training.run_log import RunRecord
+
+
+def stopped_at_step(arguments: list[str], number: int, step: int) -> int:
+    """`qinco train`, which gets a signal as this step of all begins; its exit status."""
+    before = QuantizerTraining.on_train_batch_start
+
+    def stop(self: QuantizerTraining, batch: object, batch_idx: int) -> None:
+        before(self, batch, batch_idx)
+        if self.trainer.global_step == step:
+            os.kill(os.getpid(), number)
+
+    QuantizerTraining.on_train_batch_start = stop  # type: ignore[method-assign]
+    return main(["train", *arguments])
 
 
 def run(arguments: list[str], moments_path: Path, kill_at: int) -> None:

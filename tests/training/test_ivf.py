@@ -152,20 +152,20 @@ def test_centroids_are_no_parameters() -> None:
 
 
 @pytest.fixture
-def stop_at_40(monkeypatch: pytest.MonkeyPatch) -> None:
+def stop_in_the_second_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGTERM in the second epoch."""
     before = QuantizerTraining.on_train_batch_start
 
     def stop(self: QuantizerTraining, batch: object, batch_idx: int) -> None:
         before(self, batch, batch_idx)
-        if self.trainer.global_step == 40:
+        if self.trainer.global_step == 20:
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(QuantizerTraining, "on_train_batch_start", stop)
 
 
 @pytest.fixture
-def interrupted(train: Train, stop_at_40: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+def interrupted(train: Train, stop_in_the_second_epoch: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     run_dir = train("stopped", "trainer.max_epochs=2", "recipe.dead_codewords=redraw", code=130)
     monkeypatch.undo()
     return run_dir
@@ -200,7 +200,7 @@ def test_lists_through_an_index_train_the_same_model(
 ) -> None:
     indexed = train("indexed", "trainer.max_epochs=1")
     # the sample is measured, and looked up; the rows of the k-means; then batches of training and of validation
-    assert through_an_index == [2048, 2048, 2048] + [64] * (32 + 4)
+    assert through_an_index == [2048, 2048, 2048] + [128] * (16 + 2)
     monkeypatch.undo()
     assert _weights(indexed) == _weights(train("brute", "trainer.max_epochs=1"))
 
@@ -213,7 +213,7 @@ def test_nan_is_named_by_its_place_through_an_index_too(
     np.save(tmp_path / "bad.npy", x)
     rows = ["recipe.normalization_rows=500", "recipe.kmeans_rows=500", "trainer.max_epochs=1"]
     train("run", f"data.train={tmp_path / 'bad.npy'}", *rows, code=2)
-    assert "the training vectors hold NaN or infinity: 1 of 64 vectors in epoch 0" in capfd.readouterr().err
+    assert "the training vectors hold NaN or infinity: 1 of 128 vectors in epoch 0" in capfd.readouterr().err
 
 
 def test_qinco1_trains_with_its_own_recipe(small: list[str], train: Train) -> None:

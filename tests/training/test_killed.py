@@ -17,7 +17,7 @@ from tests.training.kill_job import run
 _TIMES = ("time_s", "vectors_per_s")
 _RESULTS = ("state", "epochs", "steps", "best_val_mse", "best_epoch", "last_metrics", "parameters")
 _NEVER = -1
-_FEW = ["data.num_val=64", "trainer.log_every_n_steps=3"]
+_FEW = ["data.num_val=64", "recipe.batch_size=64", "trainer.log_every_n_steps=3"]
 _OFTEN = "trainer.checkpoint_every_s=0"
 _SETTINGS = {
     "paper": ["recipe=paper", "recipe.lr=1e-3", "recipe.warmup_epochs=1", "trainer.max_epochs=3"],
@@ -43,7 +43,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def _process(arguments: Sequence[str], moments_path: Path, kill_at: int) -> int:
     """Exit status of a training in a process that has the imports of this one, and none of its threads."""
-    return processes.run(run, list(arguments), moments_path, kill_at, timeout=120, cwd=moments_path.parent)[0]
+    return processes.run(run, list(arguments), moments_path, kill_at, cwd=moments_path.parent)[0]
 
 
 def _results(run_dir: Path) -> dict[str, Any]:

@@ -63,8 +63,11 @@ def test_float16_is_float16_where_there_is_no_gpu(
         assert torch.get_autocast_dtype("cpu") == torch.float16
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
-@pytest.mark.parametrize("family", _FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "precision"),
+    # of the two float16 is the one whose gradients are scaled, and may overflow
+    [*((family, "16-mixed") for family in _FAMILIES), *((f, "bf16-mixed") for f in ("qinco2", "parts", "lists"))],
+)
 def test_every_family_trains_validates_and_resumes(
     family: str, precision: str, small: list[str], vectors_path: Path, tmp_path: Path
 ) -> None:

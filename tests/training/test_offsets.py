@@ -51,7 +51,7 @@ def _error(model: dict[str, Any], x: np.ndarray, centroids: np.ndarray, folder: 
     start = partial(initialize, recipe=recipe, seed=0, lists=lists)
     module = QuantizerTraining(quantizer, recipe, start=start, seed=0, lists=lists)
     Trainer(
-        accelerator="cpu", max_epochs=4, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0,
     ).fit(module, datamodule=data)  # fmt: skip
     codec, held_out = Codec(quantizer), x[-256:]

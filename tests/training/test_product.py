@@ -58,8 +58,11 @@ def _fit(quantizer: Quantizer, x: np.ndarray, folder: Path, recipe: Recipe, seed
     return trainer
 
 
-@pytest.mark.parametrize("num_lists", [None, 7])
-@pytest.mark.parametrize("changes", [{}, REDRAW, QINCO1], ids=["tuned", "redraw", "qinco1"])
+@pytest.mark.parametrize(
+    ("changes", "num_lists"),
+    [({}, None), ({}, 7), (REDRAW, 7), (QINCO1, None)],
+    ids=["tuned", "tuned with lists", "redraw with lists", "qinco1"],
+)
 def test_parts_become_what_each_would_alone(tmp_path: Path, changes: dict[str, Any], num_lists: int | None) -> None:
     x, centroids = clustered(1280), clustered(7, seed=5)
     recipe = Recipe(**{**RECIPE, **changes, "kmeans_rows": 1024, "search_precision": "float32"})

@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +10,25 @@ import pytest
 import torch
 
 from qinco_lit.cli import main
-from tests.processes import Child
-from tests.training.conftest import Start
+from tests import processes
+from tests.training.conftest import SMALL
+from tests.training.kill_job import stopped_at_step
 
 EPOCHS = 3
 
 
+@pytest.fixture(scope="module")
+def _whole(vectors_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("resume")
+    given = [*SMALL, f"data.train={vectors_path}", f"data_dir={folder / 'data'}", f"trainer.max_epochs={EPOCHS}"]
+    assert main(["train", *given, f"hydra.run.dir={folder / 'whole'}"]) == 0
+    return folder / "whole"
+
+
 @pytest.fixture
-def uninterrupted(small: list[str], tmp_path: Path) -> Path:
-    run_dir = tmp_path / "whole"
-    assert main(["train", *small, f"trainer.max_epochs={EPOCHS}", f"hydra.run.dir={run_dir}"]) == 0
-    return run_dir
-
-
-def _last_step(run_dir: Path) -> int:
-    file = run_dir / "metrics.jsonl"
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-    return max((row["step"] for row in rows if "train/mse" in row), default=0)
-
-
-def _kill_in_mid_epoch(process: Child, run_dir: Path, number: int, step: int) -> str:
-    deadline = time.monotonic() + 120
-    while _last_step(run_dir) < step:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(number)
-    return process.communicate(timeout=60)[0]
+def uninterrupted(_whole: Path, tmp_path: Path) -> Path:
+    """A finished run, which the test may change."""
+    return Path(shutil.copytree(_whole, tmp_path / "whole"))
 
 
 def _rows(run_dir: Path) -> list[dict[str, float]]:
@@ -52,25 +43,24 @@ def _weights(run_dir: Path) -> bytes:
 @pytest.mark.parametrize(
     ("number", "step", "every_s", "code"),
     [
-        (signal.SIGKILL, 40, 0.0, -9),  # in the second epoch; the checkpoint is one of a moment before
+        (signal.SIGKILL, 20, 0.0, -9),  # in the second epoch; the checkpoint is one of a moment before
         (signal.SIGTERM, 8, 600.0, 130),  # in the first, between two splits
-        (signal.SIGINT, 70, 600.0, 130),
+        (signal.SIGINT, 35, 600.0, 130),
     ],
 )
 def test_resumed_equals_uninterrupted(
-    number: int, step: int, every_s: float, code: int, uninterrupted: Path, start: Start, tmp_path: Path
+    number: int, step: int, every_s: float, code: int, uninterrupted: Path, small: list[str], tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "killed"
-    options = [f"trainer.max_epochs={EPOCHS}", f"hydra.run.dir={run_dir}", "trainer.log_every_n_steps=1"]
-    process = start(*options, f"trainer.checkpoint_every_s={every_s}")
-    output = _kill_in_mid_epoch(process, run_dir, number, step)
-    assert process.returncode == code, output
+    options = [*small, f"trainer.max_epochs={EPOCHS}", f"hydra.run.dir={run_dir}", "trainer.log_every_n_steps=1"]
+    given = [*options, f"trainer.checkpoint_every_s={every_s}"]
+    stopped, output = processes.run(stopped_at_step, given, number, step, cwd=tmp_path)
+    assert stopped == code, output
     assert "Traceback" not in output
     assert not (run_dir / "codec").exists(), "the run ended before it was killed"
 
-    resumed = start(f"resume={run_dir}", defaults=False)
-    output = resumed.communicate(timeout=120)[0]
-    assert resumed.returncode == 0, output
+    resumed, output = processes.run(processes.qinco, ["train", f"resume={run_dir}"], cwd=tmp_path)
+    assert resumed == 0, output
     assert _weights(run_dir) == _weights(uninterrupted)
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["state"] == "finished"
@@ -81,10 +71,10 @@ def test_resumed_equals_uninterrupted(
     assert not (tmp_path / "outputs").exists()  # no new folder
 
 
-def test_interrupted_run_says_how_to_go_on(start: Start, tmp_path: Path) -> None:
+def test_interrupted_run_says_how_to_go_on(small: list[str], tmp_path: Path) -> None:
     run_dir = tmp_path / "killed"
-    process = start("trainer.max_epochs=50", f"hydra.run.dir={run_dir}", "trainer.log_every_n_steps=1")
-    output = _kill_in_mid_epoch(process, run_dir, signal.SIGTERM, 3)
+    given = [*small, "trainer.max_epochs=50", f"hydra.run.dir={run_dir}"]
+    output = processes.run(stopped_at_step, given, signal.SIGTERM, 3, cwd=tmp_path)[1]
     assert f"qinco train resume={run_dir}" in output
     assert json.loads((run_dir / "summary.json").read_text())["state"] == "interrupted"
 
@@ -136,6 +126,7 @@ def test_a_run_without_its_best_model_keeps_the_next_one(uninterrupted: Path) ->
 def test_patience_given_with_resume_holds(small: list[str], tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     given = ["recipe.lr=1e-1", "recipe.clip_value=null", "recipe.cosine_reach=0", "trainer.max_epochs=12"]
+    given += ["recipe.batch_size=64"]
     assert main(["train", *small, *given, "recipe.patience_epochs=2", f"hydra.run.dir={run_dir}"]) == 0
     first = _summary(run_dir)["epochs"]
     assert first < 12
@@ -198,7 +189,7 @@ def test_other_surroundings_of_a_resumed_run_are_on_record(
         ("model.num_steps=4", "cannot resume: the checkpoint's model has num_steps=3, this run's num_steps=4"),
         (
             "recipe.batch_size=32",
-            "cannot resume: the checkpoint was made with batch_size=64, this run has batch_size=32",
+            "cannot resume: the checkpoint was made with batch_size=128, this run has batch_size=32",
         ),
     ],
 )

@@ -41,7 +41,7 @@ def test_resumed_equals_uninterrupted(
 
     def stop(self: QuantizerTraining, batch: object, batch_idx: int) -> None:
         before(self, batch, batch_idx)
-        if self.trainer.global_step == 40:  # in the second epoch
+        if self.trainer.global_step == 20:  # in the second epoch
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patched:

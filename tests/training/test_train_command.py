@@ -38,7 +38,7 @@ def test_run_folder_is_complete(trained: Path) -> None:
     summary = json.loads((trained / "summary.json").read_text())
     assert summary["state"] == "finished"
     assert summary["epochs"] == 4
-    assert summary["steps"] == 4 * 32
+    assert summary["steps"] == 4 * 16
     assert summary["last_metrics"]["val/mse"] == [row["val/mse"] for row in _rows(trained) if "val/mse" in row][-1]
     assert 0 <= summary["last_metrics"]["train/dead_codewords"] < 48
     assert summary["versions"]["torch"] == torch.__version__
@@ -105,7 +105,7 @@ def test_nan_in_the_data_stops_with_its_place(
     ]
     assert main(["train", *small, f"data.train={tmp_path / 'bad.fvecs'}", *options]) == 2
     error = capfd.readouterr().err.strip().splitlines()[-1]
-    assert "the training vectors hold NaN or infinity: 1 of 64 vectors in epoch 0, batch" in error
+    assert "the training vectors hold NaN or infinity: 1 of 128 vectors in epoch 0, batch" in error
     assert json.loads((run_dir / "summary.json").read_text())["state"] == "failed"
 
 

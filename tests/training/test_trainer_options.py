@@ -11,8 +11,9 @@ import pytest
 from qinco_lit.cli import main
 from qinco_lit.codec import Codec
 from qinco_lit.vectors import open_vectors
+from tests.training.conftest import SMALL
 
-_BATCHES = 32  # of an epoch
+_BATCHES = 16  # of an epoch
 _FLOOR = 1e-3
 
 
@@ -57,15 +58,15 @@ def test_schedule_and_epochs_count_optimizer_steps(every: int, train: Train) -> 
 
 
 def test_steps_end_the_training_and_its_schedule_within_an_epoch(train: Train, vectors_path: Path) -> None:
-    run_dir = train("+trainer.max_steps=40", "trainer.log_every_n_steps=1")
+    run_dir = train("+trainer.max_steps=20", "trainer.log_every_n_steps=1")
     rows = _rows(run_dir)
     rates = [row["lr"] for row in rows if "lr" in row]
-    assert len(rates) == 40
+    assert len(rates) == 20
     assert rates[-1] < 0.1 * max(rates)
     validated = [row["step"] for row in rows if "val/mse" in row]
-    assert validated == [_BATCHES, 40]  # the weights at the end, too
+    assert validated == [_BATCHES, 20]  # the weights at the end, too
     summary = _summary(run_dir)
-    assert (summary["steps"], summary["state"]) == (40, "finished")
+    assert (summary["steps"], summary["state"]) == (20, "finished")
     assert summary["best_val_mse"] == pytest.approx(_error(run_dir, vectors_path), rel=1e-5)
     # again, which leaves nothing to train; then on: the second epoch is finished
     before = (run_dir / "metrics.jsonl").read_text()
@@ -85,8 +86,7 @@ def test_without_validation_the_codec_is_the_last_model(train: Train, vectors_pa
     assert _summary(run_dir)["best_val_mse"] == pytest.approx(trained, rel=1e-5)
 
 
-@pytest.mark.parametrize("every", [2, 3])
-@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+@pytest.mark.parametrize(("every", "schedule"), [(2, "cosine"), (3, "cosine"), (3, "plateau")])
 def test_validation_every_few_epochs(every: int, schedule: str, train: Train, vectors_path: Path) -> None:
     run_dir = train(f"+trainer.check_val_every_n_epoch={every}", f"recipe.schedule={schedule}", "trainer.max_epochs=4")
     steps = [row["step"] / _BATCHES for row in _rows(run_dir) if "val/mse" in row]
@@ -109,6 +109,14 @@ def test_no_report_but_at_the_end_of_an_epoch(train: Train) -> None:
     assert [row["step"] for row in rows if "train/mse" in row] == [_BATCHES, 2 * _BATCHES]
 
 
+@pytest.fixture(scope="module")
+def plain(vectors_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("plain")
+    given = [*SMALL, f"data.train={vectors_path}", f"data_dir={folder / 'data'}", "trainer.max_epochs=2"]
+    assert main(["train", *given, f"hydra.run.dir={folder / 'run'}"]) == 0
+    return folder / "run"
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -122,10 +130,8 @@ def test_no_report_but_at_the_end_of_an_epoch(train: Train) -> None:
     ids=lambda options: options[0],
 )
 def test_what_changes_no_number(
-    options: list[str], train: Train, small: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    options: list[str], train: Train, plain: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    plain = tmp_path / "plain"
-    assert main(["train", *small, "trainer.max_epochs=2", f"hydra.run.dir={plain}"]) == 0
     # these tests have no logger to delete
     given = [option for option in options if option != "~logger"] or ["logger=wandb", "~logger"]
     capfd.readouterr()

@@ -61,16 +61,26 @@ def run(
         parser: of that.
         task: gets the config of a run.
         composed: the config of the command line but for overrides of Hydra's own settings that came after it; None: it
-            asks for help, or for a config.
+            asks for Hydra's help.
     """
-    from hydra._internal.utils import _run_app, _run_hydra
+    from hydra._internal.utils import _run_app, _run_hydra, run_and_report
     from hydra.types import RunMode
 
-    if composed is None or (args.run and args.multirun):
+    asked = (args.run, args.multirun, args.cfg, args.info, args.shell_completion)
+    if composed is None or (not args.help and (args.info or sum(map(bool, asked)) > 1)):
         _run_hydra(args=args, args_parser=parser, task_function=task, config_path=CONFIG_PATH, config_name=name)
         return
-    with opened(name, args) as hydra:  # _run_hydra would compose the config another time, only to learn its mode
+    # _run_hydra would compose the config another time, only to learn its mode, and copy its sources for every group
+    with opened(name, args) as hydra:
         mode, config_name = composed.hydra.mode, args.config_name or name
+        if args.help or args.cfg:
+            _compose_no_more(hydra, composed)
+            if args.help:
+                hydra.app_help(config_name, parser, args)
+                return
+            shown = {"cfg_type": args.cfg, "package": args.package, "resolve": args.resolve}
+            run_and_report(lambda: hydra.show_cfg(config_name, args.overrides, **shown))
+            return
         if not args.multirun and mode != RunMode.MULTIRUN:
             _compose_no_more(hydra, composed)
         _run_app(args.run or not args.multirun, args.multirun, mode, hydra, config_name, task, args.overrides)

@@ -51,7 +51,7 @@ class _Start:
     """What the check of a command line has found and made.
 
     Attributes:
-        composed: the config (of a sweep that of its settings); None: the command line asks for help, or for a config.
+        composed: the config (of a sweep that of its settings); None: the command line asks for Hydra's help.
         sweep_dir: the folder of a sweep; None: there is one run.
         keeps_typed: `.hydra` is written.
         may_be_removed: folders of jobs that have left nothing; one that was there before stays.
@@ -185,8 +185,9 @@ def _check(name: str, hydra: "Hydra", args: argparse.Namespace) -> _Start:
     config_name, overrides = args.config_name or name, parsed(hydra, args.overrides)
     check_launcher(overrides, hydra.config_loader.get_group_options("hydra/launcher"))
     if args.help or args.cfg or args.info:
-        _checked_config(hydra, config_name, args.overrides)
-        return _Start()
+        config = _composed(hydra, config_name, args.overrides)
+        _plain(config)  # which is a check of all its values
+        return _Start(composed=config)
     wrong: Exception | None = None
     if not args.multirun:  # most are one run, and then composed once
         try:
