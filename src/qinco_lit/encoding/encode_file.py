@@ -20,6 +20,7 @@ from qinco_lit.devices import chosen_device, default_torch
 from qinco_lit.encoding import Encoding, ShardFolder, default_shard_rows
 from qinco_lit.encoding.decode_file import as_codec
 from qinco_lit.encoding.shards import OtherRankFailedError, check_output, check_same, finished_store, folder_of
+from qinco_lit.encoding.tables import Tables, tables_for
 from qinco_lit.encoding.writer import RowsDone, WriteShards
 from qinco_lit.environment import environment
 from qinco_lit.locks import only_writer
@@ -45,6 +46,7 @@ def encode_file(
     shard_rows: Count | None = None,
     merge: bool = False,
     packed: bool = False,
+    id_column: str | None = None,
     beam_size: int | None = None,
     num_candidates: int | None = None,
     candidate_budget: int | None = None,
@@ -62,9 +64,10 @@ def encode_file(
     Args:
         codec: or its folder.
         input: (n, dim) vectors: an array, or what `open_vectors` opens or has opened.
-        output: HDF5 file; its shards are made in `OUTPUT.shards` next to it, and `OUTPUT.json` says what encoded it.
-        shard_rows, merge, packed, beam_size, num_candidates, candidate_budget, num_steps, batch_size, num_threads,
-            progress: of `encode`.
+        output: HDF5 file, or Parquet: a file, or a folder, in which each file of the vectors has its own. Shards are
+            made in `OUTPUT.shards` next to it, and `OUTPUT.json` says what encoded it.
+        shard_rows, merge, packed, id_column, beam_size, num_candidates, candidate_budget, num_steps, batch_size,
+            num_threads, progress: of `encode`.
         precision, device: of a codec that is loaded, see `Codec`.
 
     Returns:
@@ -84,6 +87,7 @@ def encode_file(
         shard_rows=shard_rows,
         merge=merge,
         packed=packed,
+        id_column=id_column,
         beam_size=beam_size,
         num_candidates=num_candidates,
         candidate_budget=candidate_budget,
@@ -105,6 +109,7 @@ def encode(
     shard_rows: Count | None = None,
     merge: bool = False,
     packed: bool = False,
+    id_column: str | None = None,
     beam_size: int | None = None,
     num_candidates: int | None = None,
     candidate_budget: int | None = None,
@@ -122,12 +127,14 @@ def encode(
     Args:
         codec: its folder, from which every process loads it for its device; or itself, for this process alone.
         vectors: (num_rows, dim).
-        output: HDF5 file; its shards are made in `OUTPUT.shards` next to it, and `OUTPUT.json` says what encoded it.
+        output: HDF5 file, or Parquet: a file, or a folder, in which each file of the vectors has its own. Shards are
+            made in `OUTPUT.shards` next to it, and `OUTPUT.json` says what encoded it.
         trainer: arguments of `pl.Trainer` that say where to run: accelerator, devices, num_nodes, strategy; None: this
             process alone, on the device of a codec in memory, which takes none, or the first GPU.
         shard_rows: rows per shard, the unit of work that a kill can cost; None: `default_shard_rows`.
         merge: end in one file instead of one that refers to its shards; does so later for a finished store, too.
         packed: the codes of a vector in ceil(num_steps x log2(codebook_size)) bits, rounded up to bytes.
+        id_column: of the vectors' files, which goes into Parquet files of codes; None: `id`, where they all have one.
         beam_size, num_candidates, candidate_budget: of `Codec.encode`; None takes the model's.
         num_steps: codes per vector; the search is for exactly so many, and finds others than the first ones of more.
             None: all of the model's.
@@ -145,6 +152,7 @@ def encode(
     began = time.time()
     search = {"beam_size": beam_size, "num_candidates": num_candidates, "candidate_budget": candidate_budget}
     check_output(output)
+    tables = tables_for(output, vectors, id_column, merge=merge)
     with _process_left_as_it_was():
         quiet_lightning()
         if isinstance(codec, Codec):
@@ -177,7 +185,7 @@ def encode(
                     num_threads=num_threads,
                     assign_lists=assign_lists,
                 )
-                _run(fitter, module, folder, merge=merge, show=progress is not False)
+                _run(fitter, module, folder, merge=merge, tables=tables, show=progress is not False)
 
 
 def _shards(output: Path, info: CodeInfo, fitter: Trainer, *, merge: bool, keep_rows: bool) -> ShardFolder | None:
@@ -235,7 +243,9 @@ def _heard(folder: ShardFolder, fitter: Trainer) -> Iterator[None]:
         raise
 
 
-def _run(fitter: Trainer, module: Encoding, folder: ShardFolder, *, merge: bool, show: bool) -> None:
+def _run(
+    fitter: Trainer, module: Encoding, folder: ShardFolder, *, merge: bool, tables: Tables | None, show: bool
+) -> None:
     began, rows_before = time.monotonic(), folder.num_rows(folder.finished())
     with Progress(show=show) as told:
         progress = RowsDone(folder, told)
@@ -245,7 +255,10 @@ def _run(fitter: Trainer, module: Encoding, folder: ShardFolder, *, merge: bool,
             _wait(folder, progress)
     if fitter.is_global_zero:
         with shown("joining the shards", show=show):
-            folder.merge() if merge else folder.join()
+            if tables is not None:
+                folder.write_tables(*tables)
+            else:
+                folder.merge() if merge else folder.join()
         rows, taken = folder.info.num_rows, time.monotonic() - began
         size = rows * folder.info.bytes_per_vector / 1e6
         if rows > rows_before:  # else it was only merged

@@ -7,7 +7,7 @@ import re
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,23 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from qinco_lit.vectors.layout import FILE_SUFFIXES, HDF5_SUFFIXES, Layout, split_dataset
+from qinco_lit.vectors.layout import FILE_SUFFIXES, HDF5_SUFFIXES, Groups, Layout, is_url, split_dataset
+from qinco_lit.vectors.remote import named_urls
 from qinco_lit.vectors.rows import RowSource
 
-# Files that are open at a time; each may have some 64 MB of its mapping resident.
-_MAX_OPEN = 8
+# Files that are open at a time; each may have some 64 MB of its mapping resident. Of tables, whose rows are decoded
+# (32 MB) and which are slower to read than to open, it is the one that is read, and the one that another thread reads.
+_MAX_OPEN, _MAX_OPEN_TABLES = 8, 2
 _WILDCARDS = re.compile(r"[*?[]")
 _DIGITS = re.compile(r"(\d+)")
 
 
 def named_files(path: str | os.PathLike[str]) -> list[str] | None:
-    """The files of a glob (`emb/part-*.npy`, `**` for folders within) or of a folder, in natural order.
+    """The files of a glob (`emb/part-*.npy`, `**` for folders within) or of a folder, in natural order; urls as well.
 
     None: it names one file. Of a folder these are the files of the one format of vectors that it holds, but no hidden
-    ones and none of folders within; of HDF5 files a glob names the dataset as well (`emb/*.h5:vectors`).
+    ones and none of folders within; of HDF5 files a glob names the dataset as well (`emb/*.h5:vectors`), of tables the
+    column, where there are several (`emb/*.parquet:embedding`).
 
     Raises:
         FileNotFoundError: no file is there.
@@ -36,6 +39,11 @@ def named_files(path: str | os.PathLike[str]) -> list[str] | None:
     """
     text = os.fspath(path)
     file, dataset = split_dataset(text)
+    if is_url(file):
+        found = named_urls(file, FILE_SUFFIXES)
+        if found is not None and not found:
+            raise FileNotFoundError(f"{text}: no file of vectors is named like this")
+        return found and _in_order(found, dataset)
     if Path(file).is_dir():
         return _of_folder(text, Path(file))
     if not _WILDCARDS.search(file) or Path(file).exists():
@@ -43,7 +51,16 @@ def named_files(path: str | os.PathLike[str]) -> list[str] | None:
     found = [name for name in glob.glob(file, recursive=True) if Path(name).is_file()]  # noqa: PTH207 (a pattern of the user's, absolute or not)
     if not found:
         raise FileNotFoundError(f"{text}: no file is named like this")
-    return [name if dataset is None else f"{name}:{dataset}" for name in sorted(found, key=_natural)]
+    return _in_order(found, dataset)
+
+
+def _in_order(found: list[str], dataset: str | None) -> list[str]:
+    return [name if dataset is None else f"{name}:{dataset}" for name in in_natural_order(found)]
+
+
+def in_natural_order(names: Iterable[str]) -> list[str]:
+    """part-2 before part-10."""
+    return sorted(names, key=_natural)
 
 
 def _of_folder(text: str, folder: Path) -> list[str]:
@@ -55,11 +72,10 @@ def _of_folder(text: str, folder: Path) -> list[str]:
         raise ValueError(f"{text}: a folder with files of {' and '.join(suffixes)}: say which, {text}/*{suffixes[0]}")
     if suffixes[0] in HDF5_SUFFIXES:
         raise ValueError(f"{text}: a folder of HDF5 files: name their dataset, {text}/*{suffixes[0]}:DATASET")
-    return sorted((str(file) for file in found if file.is_file()), key=_natural)
+    return in_natural_order(str(file) for file in found if file.is_file())
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
-    """part-2 before part-10."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in _DIGITS.split(name)]
 
 
@@ -99,7 +115,9 @@ class ManyRows:
     def __setstate__(self, state: tuple[bytes, Any]) -> None:
         columns = json.loads(zlib.decompress(state[0]))
         facts = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
-        layouts = [Layout(**{**fact, "dtype": np.dtype(fact["dtype"])}) for fact in facts]
+        layouts = [
+            Layout(**{**fact, "dtype": np.dtype(fact["dtype"]), "groups": _groups(fact["groups"])}) for fact in facts
+        ]
         self.__init__(layouts, state[1])  # type: ignore[misc]
 
     def block(self, start: int, stop: int) -> Shaped[np.ndarray, "n dim"]:
@@ -141,9 +159,14 @@ class ManyRows:
             if rows is None:
                 rows = self._open_rows(self.layouts[number])
             self._open[number] = rows
-            if len(self._open) > _MAX_OPEN:
+            if len(self._open) > (_MAX_OPEN if self.layouts[number].groups is None else _MAX_OPEN_TABLES):
                 self._open.popitem(last=False)
             return rows
+
+
+def _groups(pairs: list[list[int]] | None) -> Groups | None:
+    """As they were before they were JSON."""
+    return None if pairs is None else tuple((rows, number) for rows, number in pairs)
 
 
 def _facts(layout: Layout) -> dict[str, Any]:
