@@ -1,6 +1,5 @@
 """Batches of Ray Data in, the same batches with codes out."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,7 @@ class Encoder:
         check_is_codec(Path(codec_dir))
         self._codec_dir, self._precision, self._device = codec_dir, precision, device
         self._column, self._codes_column, self._list_column = column, codes_column, list_column
-        self._search = {
+        self._search: dict[str, Any] = {
             "beam_size": beam_size,
             "num_candidates": num_candidates,
             "candidate_budget": candidate_budget,
@@ -119,7 +118,7 @@ def _rows(values: Any, column: str) -> np.ndarray:
 
 
 def _arrow_rows(table: Any, column: str) -> np.ndarray:
-    """A column of Arrow's as an array (n, dim), of lists or of Ray's own type for arrays; without a copy where it can."""
+    """A column of Arrow's as an array (n, dim), of lists or of Ray's own type for arrays."""
     import pyarrow as pa
 
     values = table.column(column).combine_chunks()
@@ -136,7 +135,8 @@ def _arrow_rows(table: Any, column: str) -> np.ndarray:
         lengths = np.diff(values.offsets.to_numpy())
         if len(lengths) and (lengths != lengths[0]).any():
             raise ValueError(f"column={column}: its vectors are of several lengths")
-    return inner.to_numpy(zero_copy_only=False).reshape(len(values), len(inner) // max(1, len(values)))
+    rows: np.ndarray = inner.to_numpy(zero_copy_only=False)
+    return rows.reshape(len(values), len(rows) // max(1, len(values)))
 
 
 def _as_arrow(values: np.ndarray) -> Any:
