@@ -7,8 +7,9 @@ by better reconstructions: what a search in one index does, chunk by chunk (`pip
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -33,7 +34,7 @@ class PartFacts:
 
     Attributes:
         directory: it was read from.
-        identity: SHA-256 of all that it is.
+        identity: SHA-256 of all that is searched; not of when it was made.
         number, parts: which part it is of how many; None where `qinco index` did not make it as one.
         num_vectors: in its lists.
         num_lists, dim, num_steps, metric, has_pairwise: as of `Searcher`.
@@ -64,15 +65,29 @@ class Shortlists(NamedTuple):
 
 
 class IndexPart:
-    """A part in the memory of a process; `options` are those of `Searcher.load`.
+    """A part in the memory of a process, loaded at once; if that fails, each call tries again and says why not.
 
-    Raises:
-        FileNotFoundError, ValueError: as `Searcher.load`.
+    Args:
+        directory: of the part.
+        options: of `Searcher.load`.
     """
 
     def __init__(self, directory: str, **options: Any) -> None:
-        self._searcher = Searcher.load(directory, **options)
-        self.facts = _facts(directory, self._searcher)
+        self._directory, self._options = directory, options
+        with suppress(ValueError, OSError):
+            _ = self._searcher
+
+    @cached_property
+    def _searcher(self) -> Searcher:
+        return Searcher.load(self._directory, **self._options)
+
+    @cached_property
+    def _facts(self) -> PartFacts:
+        return _facts(self._directory, self._searcher)
+
+    def facts(self) -> PartFacts:
+        """What is known of it. Raises FileNotFoundError, ValueError as `Searcher.load`."""
+        return self._facts
 
     def sample(self) -> SampledEntries:
         """Some of its vectors."""
@@ -97,10 +112,10 @@ class IndexPart:
             sample: of the whole index; the first stage needs none.
 
         Raises:
-            ValueError: this part is another one by now.
+            FileNotFoundError, ValueError: as `Searcher.load`; this part is another one by now.
         """
-        if self.facts.identity not in identities:
-            raise ValueError(f"{self.facts.directory} holds another index by now: make the searcher anew")
+        if self._facts.identity not in identities:
+            raise ValueError(f"{self._facts.directory} holds another index by now: make the searcher anew")
         pipeline = self._searcher.pipeline
         if sample is not None:
             pipeline.sample = lambda: sample
@@ -213,9 +228,10 @@ def _split(found: Candidates, chunks: Sequence[Rows]) -> list[Candidates]:
 def _facts(directory: str, searcher: Searcher) -> PartFacts:
     bundle = searcher.bundle
     made_of = bundle.config.get("inputs") or {}
+    files = {name: file["sha256"] for name, file in bundle.config["parts"].items() if name != "report.json"}
     return PartFacts(
         directory=directory,
-        identity=hashlib.sha256(json.dumps(bundle.config["parts"], sort_keys=True).encode()).hexdigest(),
+        identity=hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest(),
         number=made_of.get("part"),
         parts=made_of.get("parts"),
         num_vectors=len(searcher),
