@@ -179,3 +179,45 @@ def test_sequential_shares(num_rows: int, world_size: int):
     assert 1 <= min(sizes) <= max(sizes) <= min(8, min(sizes) + 1)
     rows = torch.cat([batch for part in batches for batch in part])
     np.testing.assert_array_equal(rows.numpy(), _numbered(num_rows))
+
+
+class _Grouped:
+    """Rows that carry their number, of a file that gives them in groups; counts how often each group is read."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self.rows, self.row_groups = _numbered(sum(sizes)), np.array(sizes)
+        self.shape, self.dtype, self.reads = self.rows.shape, self.rows.dtype, []
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        self.reads.append((rows.start, rows.stop))
+        return self.rows[rows]
+
+
+@pytest.mark.parametrize("cut", [0, 7, 30, 61])
+def test_rows_of_groups_are_the_order_and_resume(cut: int):
+    sizes = [70, 33, 120, 1, 1, 75, 100]
+    loader = StreamLoader(_Grouped(sizes), batch_size=8, epoch_size=10**6, seed=3)
+    expected = [loader.order.batch_rows(epoch, batch).tolist() for epoch in range(3) for batch in range(len(loader))]
+    assert _take(loader, 3) == expected
+    resumed = StreamLoader(_Grouped(sizes), batch_size=8, epoch_size=10**6, seed=3)
+    epoch, batch = divmod(cut, len(loader))
+    resumed.load_state_dict(loader.state_dict() | {"epoch": epoch, "batch": batch})
+    assert _take(resumed, 1) == expected[cut : cut + len(loader)]
+    with pytest.raises(ValueError, match="num_row_groups=5, this run has num_row_groups=None; resume with the same"):
+        _loader(num_rows=400).load_state_dict(loader.state_dict())
+
+
+def test_a_group_is_read_once_where_windows_are_larger(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(loader_module, "WINDOW_BYTES", 1 << 20)
+    vectors = _Grouped([50] * 40)
+    assert len(list(StreamLoader(vectors, batch_size=10, epoch_size=2000))) == 200
+    assert sorted(vectors.reads) == [(first, first + 50) for first in range(0, 2000, 50)]
+
+
+def test_row_groups_that_are_larger_than_what_is_shuffled_are_told(monkeypatch, caplog):
+    monkeypatch.setattr(loader_module, "MAX_WINDOW_BYTES", 1024)
+    StreamLoader(_Grouped([500, 10]), batch_size=10, epoch_size=500)
+    assert "row groups of up to 500 rows, of which 64 are shuffled together: write it with smaller ones" in caplog.text

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from qinco_lit.data.order import StreamOrder
+from qinco_lit.data.order import GivenBlocks, StreamOrder
 
 
 def _epoch(order: StreamOrder, epoch: int, rank: int) -> np.ndarray:
@@ -16,6 +16,12 @@ def _epoch(order: StreamOrder, epoch: int, rank: int) -> np.ndarray:
 @st.composite
 def orders(draw):
     num_rows = draw(st.integers(1, 400))
+    blocks = None
+    if draw(st.booleans()):
+        blocks = GivenBlocks(
+            np.array(draw(st.lists(st.integers(1, 90), min_size=1, max_size=8))), draw(st.integers(1, 9))
+        )
+        num_rows = int(blocks.stops[-1])
     batch_size, world_size = draw(st.integers(1, 40)), draw(st.integers(1, 5))
     epoch_size = draw(st.integers(1, 600))
     assume(min(num_rows, epoch_size) >= batch_size * world_size)
@@ -27,6 +33,7 @@ def orders(draw):
         world_size=world_size,
         block_rows=draw(st.integers(1, 64)),
         window_rows=draw(st.integers(1, 200)),
+        blocks=blocks,
     )
 
 
@@ -57,6 +64,7 @@ def test_ranks_share_out_the_stream(order: StreamOrder, epoch: int):
         seed=order.seed,
         block_rows=order.block_rows,
         window_rows=1,  # windows of one row: nothing is shuffled but the blocks
+        blocks=order.blocks,
     )
     positions = range(epoch * order.epoch_rows, (epoch + 1) * order.epoch_rows)
     expected = [one_by_one.batch_rows(*divmod(q, order.num_rows))[0] for q in positions]
@@ -78,7 +86,12 @@ def test_segments_are_contiguous_blocks_and_slots_a_permutation(order: StreamOrd
     windows = -(-order.batches_per_epoch // order.batches_per_window)
     window, rank = data.draw(st.integers(0, windows - 1)), data.draw(st.integers(0, order.world_size - 1))
     segments, slots = order.segments(epoch, window, rank), order.slots(epoch, window, rank)
-    assert all(0 <= start < stop <= order.num_rows and stop - start <= order.block_rows for start, stop in segments)
+    assert all(0 <= start < stop <= order.num_rows for start, stop in segments)
+    if order.blocks is None:
+        assert all(stop - start <= order.block_rows for start, stop in segments)
+    else:
+        blocks = [np.searchsorted(order.blocks.stops, [start, stop - 1], side="right") for start, stop in segments]
+        assert all(first == last for first, last in blocks)
     assert sum(stop - start for start, stop in segments) == len(slots)
     assert len(slots) % order.batch_size == 0
     np.testing.assert_array_equal(np.sort(slots), np.arange(len(slots)))
@@ -113,6 +126,27 @@ def test_first_rows_are_unbiased():
     counts = np.bincount(firsts, minlength=10)
     assert counts.min() > 240
     assert counts.max() < 360
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(1, 60))
+def test_groups_of_a_file_are_whole_in_a_block(sizes: list[int], least: int):
+    blocks = GivenBlocks(np.array(sizes), least)
+    assert blocks.stops[-1] == sum(sizes)
+    assert set(blocks.stops) <= set(np.cumsum(sizes))
+    rows = np.diff(blocks.stops, prepend=0)
+    assert (rows >= min(least, sum(sizes))).all()
+    assert (rows < least + max(sizes) + least).all()
+
+
+def test_a_pass_takes_the_groups_of_a_file_in_another_order_each_time():
+    blocks = GivenBlocks(np.array([30, 50, 20, 40]), 1)
+    order = StreamOrder(num_rows=140, batch_size=1, epoch_size=140, seed=7, window_rows=1, blocks=blocks)
+    passes = [_epoch(order, epoch, 0) for epoch in range(20)]
+    starts = {tuple(rows[np.flatnonzero(np.diff(rows, prepend=-9) != 1)].tolist()) for rows in passes}
+    assert len(starts) > 10
+    assert {len(one) for one in starts} <= {1, 2, 3, 4}  # groups that follow each other in the file, too
+    assert {start for one in starts for start in one} == {0, 30, 80, 100}
 
 
 def test_golden_order():

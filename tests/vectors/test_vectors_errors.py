@@ -24,7 +24,8 @@ FILES = {
     "unknown suffix": (
         "x.txt",
         b"1",
-        "unknown suffix '.txt'; known: .fvecs .bvecs .ivecs .fbin .u8bin .i8bin .ibin .npy .hdf5:DATASET .h5:DATASET",
+        "unknown suffix '.txt'; known: .fvecs .bvecs .ivecs .fbin .u8bin .i8bin .ibin .npy .hdf5:DATASET .h5:DATASET "
+        ".parquet .arrow .feather",
     ),
     "empty record file": ("x.bvecs", b"", "empty file (0 bytes)"),
     "empty bin file": ("x.fbin", b"", "empty file (0 bytes)"),

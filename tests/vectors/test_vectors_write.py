@@ -195,7 +195,7 @@ def write_batches(path, *batches, **options):
 
 def test_writing_mistakes_are_one_line(tmp_path):
     fvecs, npy, h5 = (f"{tmp_path}/x.{suffix}" for suffix in ("fvecs", "npy", "h5"))
-    known = ".fvecs .bvecs .ivecs .fbin .u8bin .i8bin .ibin .npy .hdf5:DATASET .h5:DATASET"
+    known = ".fvecs .bvecs .ivecs .fbin .u8bin .i8bin .ibin .npy .hdf5:DATASET .h5:DATASET .parquet .arrow .feather"
     refused(lambda: write_vectors("x.csv", ROWS), f"x.csv: unknown suffix '.csv'; known: {known}")
     refused(lambda: write_vectors(fvecs, ROWS[0]), f"{fvecs}: cannot write shape (3,); vectors are (rows, dim)")
     refused(lambda: write_vectors(fvecs, ROWS[:0]), f"{fvecs}: cannot write shape (0, 3); vectors are (rows, dim)")

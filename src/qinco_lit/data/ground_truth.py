@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from qinco_lit.progress import Progress
-from qinco_lit.vectors import VectorFile, exact_neighbours, open_vectors, write_vectors
+from qinco_lit.vectors import VectorFile, exact_neighbours, open_vectors, remote, write_vectors
+from qinco_lit.vectors.layout import is_url
 from qinco_lit.vectors.neighbours import Metric, comparison
 
 NUM_NEIGHBOURS = 100
@@ -102,7 +103,17 @@ def exact_ground_truth(
 
 def _file_facts(vectors: VectorFile) -> tuple[Any, ...]:
     """Path, size and time of the file; of several, all of theirs."""
+    if vectors.row_groups is not None:  # which column it is, is in the path
+        return (vectors.path, *((file, *_version(file)) for file in vectors.files))
     if len(vectors.files) > 1:
-        return tuple((file, (stat := Path(file).stat()).st_size, stat.st_mtime_ns) for file in vectors.files)
+        return tuple((file, *_version(file)) for file in vectors.files)
     stat = Path(vectors.files[0]).stat()
     return str(Path(vectors.path).resolve()), stat.st_size, stat.st_mtime_ns
+
+
+def _version(file: str) -> tuple[int, int | str]:
+    """Size and time of a file; of one at a url, what its server calls the version."""
+    if is_url(file):
+        return remote.facts(file)
+    stat = Path(file).stat()
+    return stat.st_size, stat.st_mtime_ns

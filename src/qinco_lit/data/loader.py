@@ -1,5 +1,6 @@
 """Loaders: rows of a file as batches of tensors, read ahead in a thread while earlier batches are consumed."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -9,11 +10,15 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from qinco_lit.data.order import StreamOrder
+from qinco_lit.data.order import GivenBlocks, StreamOrder
 from qinco_lit.vectors.vector_file import read_ahead
+
+_log = logging.getLogger(__name__)
 
 WINDOW_BYTES = 32 * 2**20  # rows shuffled together; up to three windows are in memory: consumed, ready, being read
 BLOCK_BYTES = 128 * 2**10  # rows read contiguously: large enough for disks and network file systems
+# Rows that a file gives in groups (Parquet) are shuffled with those of so many groups, as far as they are no larger.
+WINDOW_GROUPS, MAX_WINDOW_BYTES = 8, 256 * 2**20
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -83,6 +88,17 @@ class StreamLoader:
         pin_memory: bool = False,
     ) -> None:
         row_bytes = vectors.shape[1] * vectors.dtype.itemsize
+        block_rows, window_rows = min(max(BLOCK_BYTES // row_bytes, 32), 1024), max(WINDOW_BYTES // row_bytes, 1)
+        blocks, groups = None, getattr(vectors, "row_groups", None)
+        if groups is not None:
+            blocks = GivenBlocks(groups, block_rows)
+            several, most = WINDOW_GROUPS * len(vectors) // len(blocks), MAX_WINDOW_BYTES // row_bytes
+            window_rows = max(window_rows, min(several, most))
+            if groups.max() > window_rows:
+                _log.warning(
+                    "%s: row groups of up to %s rows, of which %s are shuffled together: write it with smaller ones",
+                    getattr(vectors, "path", "training rows"), f"{groups.max():,}", f"{window_rows:,}",
+                )  # fmt: skip
         self.vectors = vectors
         self.rank = rank
         self._num_unfinished, self._pin_memory = num_unfinished, pin_memory
@@ -92,8 +108,9 @@ class StreamLoader:
             epoch_size=epoch_size,
             seed=seed,
             world_size=world_size,
-            block_rows=min(max(BLOCK_BYTES // row_bytes, 32), 1024),
-            window_rows=max(WINDOW_BYTES // row_bytes, 1),
+            block_rows=block_rows,
+            window_rows=window_rows,
+            blocks=blocks,
         )
         # Batches handed out since the first epoch. Counted before the yield: code after the last one of an epoch may
         # never run.
@@ -122,11 +139,12 @@ class StreamLoader:
         Raises:
             ValueError: the state belongs to another order, for instance another batch size or number of devices.
         """
-        for key, own in self._identity().items():
-            if state.get(key) != own:
+        own = self._identity()
+        for key in dict.fromkeys([*own, *state]):
+            if key not in ("epoch", "batch") and state.get(key) != own.get(key):
                 raise ValueError(
-                    f"cannot resume: the checkpoint was made with {key}={state.get(key)}, this run has {key}={own};"
-                    f" resume with the same {key}"
+                    f"cannot resume: the checkpoint was made with {key}={state.get(key)}, this run has"
+                    f" {key}={own.get(key)}; resume with the same {key}"
                 )
         self._delivered = state["epoch"] * len(self) + state["batch"]
 
@@ -138,6 +156,7 @@ class StreamLoader:
             "batch_size": order.batch_size,
             "epoch_size": min(order.epoch_size, order.num_rows),
             "world_size": order.world_size,
+            **({} if order.blocks is None else {"num_row_groups": len(order.blocks)}),
         }
 
     def _pieces(self, first: int, last: int) -> Iterator[tuple[int, int, int, int]]:

@@ -1,9 +1,10 @@
 """The order in which training rows stream from a file: a pure function of (seed, epoch, batch, rank).
 
 An endless stream of positions q = 0, 1, 2, … walks through the file again and again; pass q // num_rows visits every
-row once. A pass cuts the circle of rows into contiguous blocks, from a random first row, and permutes the blocks. Epoch
-e covers the next `epoch_rows` positions. Inside an epoch, positions are dealt out in windows: each rank takes a
-contiguous part, reads it block by block and shuffles it in memory. Rows of an unfinished pass follow in the next epoch.
+row once. A pass cuts the circle of rows into contiguous blocks, from a random first row, and permutes the blocks; where
+a file gives its rows in groups (Parquet), these are the blocks. Epoch e covers the next `epoch_rows` positions. Inside
+an epoch, positions are dealt out in windows: each rank takes a contiguous part, reads it block by block and shuffles it
+in memory. Rows of an unfinished pass follow in the next epoch.
 """
 
 from collections.abc import Iterator
@@ -32,6 +33,48 @@ def _block_order(
     return first_row, generator.permutation(np.arange(num_rows // block_rows, dtype=np.uint32))
 
 
+class GivenBlocks:
+    """Blocks of the sizes that a file has them in; holds two numbers for each.
+
+    Args:
+        sizes: rows of each, in the order of the file.
+        least: rows of a block at the least; smaller ones that follow each other are one.
+    """
+
+    def __init__(self, sizes: Int64[np.ndarray, " groups"], least: int) -> None:
+        stops, last = [], 0
+        for stop in np.cumsum(sizes).tolist():
+            if stop - last >= least:
+                stops.append(stop)
+                last = stop
+        if stops and last < sizes.sum():  # what is left at the end belongs to the last one
+            stops.pop()
+        self.stops = np.array([*stops, *([sizes.sum()] if last < sizes.sum() else [])], dtype=np.int64)
+        self.starts = np.concatenate([[0], self.stops[:-1]])
+
+    def __len__(self) -> int:
+        return len(self.stops)
+
+    def ranges(self, seed: int, pass_index: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yield the rows at positions [start, stop) of a pass as contiguous ranges, at most one block each."""
+        order, ends = _permuted(self, seed, pass_index)
+        slot = int(np.searchsorted(ends, start, side="right"))
+        while start < stop:
+            block, end = order[slot], min(stop, int(ends[slot]))
+            row = int(self.stops[block]) - (int(ends[slot]) - start)
+            yield row, row + end - start
+            start, slot = end, slot + 1
+
+
+@lru_cache(maxsize=2)
+def _permuted(
+    blocks: GivenBlocks, seed: int, pass_index: int
+) -> tuple[Int64[np.ndarray, " blocks"], Int64[np.ndarray, " blocks"]]:
+    """Return the order of the blocks in a pass, and the position where each of them ends there."""
+    order = _generator(_PASS_DRAWS, seed, pass_index).permutation(len(blocks))
+    return order, np.cumsum((blocks.stops - blocks.starts)[order])
+
+
 @dataclass(frozen=True)
 class StreamOrder:
     """Order of the training rows for all ranks and epochs; holds numbers only, whatever the size of the file.
@@ -44,6 +87,7 @@ class StreamOrder:
         world_size: number of ranks.
         block_rows: rows read contiguously.
         window_rows: rows shuffled together by one rank; rounded to whole batches, at least one.
+        blocks: that the rows are read in, of `num_rows` together, instead of blocks of `block_rows`.
 
     Raises:
         ValueError: a number out of range, or fewer rows than one batch on every rank.
@@ -56,6 +100,7 @@ class StreamOrder:
     world_size: int = 1
     block_rows: int = 1024
     window_rows: int = 262_144
+    blocks: GivenBlocks | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_rows", "batch_size", "epoch_size", "world_size", "block_rows", "window_rows"):
@@ -113,6 +158,11 @@ class StreamOrder:
         """Yield the rows at stream positions [start, stop) as contiguous ranges, at most one block each."""
         while start < stop:
             pass_index, offset = divmod(start, self.num_rows)
+            if self.blocks is not None:
+                count = min(self.num_rows - offset, stop - start)
+                yield from self.blocks.ranges(self.seed, pass_index, offset, offset + count)
+                start += count
+                continue
             first_row, blocks = _block_order(self.seed, pass_index, self.num_rows, self.block_rows)
             slot, inside = divmod(offset, self.block_rows)
             # The ragged block stays last; the pass's random first row makes it another part of the file each time.

@@ -1,27 +1,35 @@
 """From a path to the layout of its rows, after every check that costs O(1)."""
 
+import io
 import os
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from qinco_lit.vectors import hdf5
+from qinco_lit.vectors import arrow_file, hdf5, parquet, remote
 from qinco_lit.vectors.layout import (
     BIN_DTYPES,
     HDF5_SUFFIXES,
     MAX_DIM,
+    PARQUET_SUFFIX,
     RECORD_DTYPES,
+    TABLE_SUFFIXES,
     Layout,
     Target,
+    is_url,
     matrix_shape,
     numeric_dtype,
+    split_dataset,
     split_path,
 )
 
 # Records of an fvecs, bvecs or ivecs file whose dimension is compared with the first one's.
 _NUM_SAMPLED_RECORDS = 16
+# Of an npy file at a url: its header is far shorter.
+_HEAD_BYTES = 16 << 10
 
 
 def read_layout(path: str | os.PathLike[str]) -> Layout:
@@ -31,6 +39,8 @@ def read_layout(path: str | os.PathLike[str]) -> Layout:
     truncated file, disagreeing dimensions, and contents that are not a matrix of numbers.
     """
     target = split_path(path)
+    if is_url(target.path):
+        return _layout_at_url(target)
     if not target.file.is_file():
         raise FileNotFoundError(f"{target.path}: no such file")
     file_bytes = target.file.stat().st_size
@@ -38,12 +48,30 @@ def read_layout(path: str | os.PathLike[str]) -> Layout:
         raise ValueError(f"{target.path}: empty file (0 bytes)")
     if target.suffix in HDF5_SUFFIXES:
         return hdf5.read_layout(target, file_bytes)
+    if target.suffix == PARQUET_SUFFIX:
+        return parquet.read_layout(target, _absolute(target.file))
+    if target.suffix in TABLE_SUFFIXES:
+        return arrow_file.read_layout(target, _absolute(target.file))
     with target.file.open("rb") as stream:
         if target.suffix in RECORD_DTYPES:
             return _record_layout(target, stream, file_bytes)
         if target.suffix in BIN_DTYPES:
             return _bin_layout(target, stream, file_bytes)
         return _npy_layout(target, stream, file_bytes)
+
+
+def _layout_at_url(target: Target) -> Layout:
+    url, _ = split_dataset(target.path)
+    if target.suffix == PARQUET_SUFFIX:
+        return parquet.read_layout(target, url)
+    if target.suffix != ".npy":
+        raise ValueError(f"{target.path}: of urls only .npy and {PARQUET_SUFFIX} files are read, not {target.suffix}")
+    file_bytes, _ = remote.facts(url)
+    if file_bytes == 0:
+        raise ValueError(f"{target.path}: empty file (0 bytes)")
+    head = io.BytesIO(remote.read_range(url, 0, min(file_bytes, _HEAD_BYTES)))
+    layout = _npy_layout(target, head, file_bytes)
+    return replace(layout, file=url, groups=remote.ranges_of(layout.num_rows, layout.row_stride))
 
 
 def _record_layout(target: Target, stream: BinaryIO, file_bytes: int) -> Layout:
@@ -103,7 +131,7 @@ def _check_dim(path: str, dim: int, where: str, suffix: str) -> None:
         raise ValueError(f"{path}: {where} says dimension {dim}, not in 1..{MAX_DIM}; is it really {suffix}?")
 
 
-def _npy_layout(target: Target, stream: BinaryIO, file_bytes: int) -> Layout:
+def _npy_layout(target: Target, stream: BinaryIO | io.BytesIO, file_bytes: int) -> Layout:
     path = target.path
     shape, fortran_order, dtype = _npy_header(path, stream)
     numeric_dtype(path, dtype)
@@ -119,7 +147,7 @@ def _npy_layout(target: Target, stream: BinaryIO, file_bytes: int) -> Layout:
     return Layout(path, _absolute(target.file), file_bytes, dtype, num_rows, dim, offset, row_bytes)
 
 
-def _npy_header(path: str, stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _npy_header(path: str, stream: BinaryIO | io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype]:
     try:
         version = np.lib.format.read_magic(stream)
         # Version 3 differs from 2 only in the encoding of field names, which no matrix of numbers has.

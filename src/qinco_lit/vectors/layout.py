@@ -2,10 +2,13 @@
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int64
 
 # Stored dtype of the formats whose suffix fixes it; all of them are little-endian by convention.
 RECORD_DTYPES: dict[str, np.dtype] = {".fvecs": np.dtype("<f4"), ".bvecs": np.dtype("u1"), ".ivecs": np.dtype("<i4")}
@@ -16,24 +19,34 @@ BIN_DTYPES: dict[str, np.dtype] = {
     ".ibin": np.dtype("<i4"),
 }
 HDF5_SUFFIXES = (".hdf5", ".h5")
-FILE_SUFFIXES = (*RECORD_DTYPES, *BIN_DTYPES, ".npy", *HDF5_SUFFIXES)
-KNOWN_SUFFIXES = (*RECORD_DTYPES, *BIN_DTYPES, ".npy", *(f"{suffix}:DATASET" for suffix in HDF5_SUFFIXES))
+PARQUET_SUFFIX = ".parquet"
+TABLE_SUFFIXES = (PARQUET_SUFFIX, ".arrow", ".feather")
+WRITTEN_SUFFIXES = (*RECORD_DTYPES, *BIN_DTYPES, ".npy", *HDF5_SUFFIXES)
+FILE_SUFFIXES = (*WRITTEN_SUFFIXES, *TABLE_SUFFIXES)
+KNOWN_SUFFIXES = (
+    *RECORD_DTYPES, *BIN_DTYPES, ".npy", *(f"{suffix}:DATASET" for suffix in HDF5_SUFFIXES), *TABLE_SUFFIXES,
+)  # fmt: skip
 
 # Dtypes of vectors, as numpy and torch call them. Wider integers are ids or codes; float32 would not hold all of them.
 VECTOR_DTYPES = ("uint8", "int8", "float16", "float32", "float64")
 # A garbage header read as a dimension is almost surely above this; real embeddings stay below 10^5.
 MAX_DIM = 1 << 20
 
-_HDF5_PATH = re.compile(r"^(?P<file>.*\.(?:hdf5|h5)):(?P<dataset>.*)$")
+_PATH_WITHIN = re.compile(r"^(?P<file>.*\.(?:hdf5|h5|parquet|arrow|feather)):(?P<dataset>.*)$")
+_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
+
+# Runs of rows that are read together: (rows, how many runs of so many follow each other), …
+Groups = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
 class Layout:
     """The place of (num_rows, dim) numbers inside a file.
 
-    `path` is what the caller wrote (for messages), `file` the absolute path. Row i starts at byte
-    `offset + i * row_stride`; `offset` is None for HDF5 data that only h5py can read (chunked, compressed).
-    `dtype` is the stored one, byte order included.
+    `path` is what the caller wrote (for messages), `file` the absolute path, or the url. Row i starts at byte
+    `offset + i * row_stride`; `offset` is None for what only a library can read: HDF5 data in chunks, columns of
+    tables. `dtype` is the stored one, byte order included; `dataset` that of an HDF5 file, or the column of a table.
+    `groups` are runs of rows of which one costs about as much as all: row groups, record batches, ranges at a url.
     """
 
     path: str
@@ -45,11 +58,17 @@ class Layout:
     offset: int | None
     row_stride: int
     dataset: str | None = None
+    groups: Groups | None = None
+
+    @property
+    def suffix(self) -> str:
+        """Of the file."""
+        return Path(self.file).suffix
 
 
 @dataclass(frozen=True)
 class Target:
-    """A path split into its parts: the text as written, the file, the suffix, and the HDF5 dataset if any."""
+    """A path split into its parts: the text as written, the file, the suffix, and the dataset or column if any."""
 
     path: str
     file: Path
@@ -58,7 +77,7 @@ class Target:
 
 
 def split_path(path: str | os.PathLike[str]) -> Target:
-    """Split `file.hdf5:name` or a plain path; ValueError for a suffix that no format has."""
+    """Split `file.hdf5:name`, `file.parquet:column` or a plain path; ValueError for a suffix that no format has."""
     text = os.fspath(path)
     name, dataset = split_dataset(text)
     file = Path(name)
@@ -70,9 +89,28 @@ def split_path(path: str | os.PathLike[str]) -> Target:
 
 
 def split_dataset(text: str) -> tuple[str, str | None]:
-    """The file and the dataset of `file.hdf5:dataset`; None for other paths."""
-    match = _HDF5_PATH.match(text)
+    """The file and the dataset or column of `file.hdf5:dataset`, `file.parquet:column`; None for other paths."""
+    match = _PATH_WITHIN.match(text)
     return (match["file"], match["dataset"]) if match else (text, None)
+
+
+def is_url(text: str) -> bool:
+    """Whether a path is one of a file system that fsspec reads: `s3://bucket/file.npy`."""
+    return _URL.match(text) is not None
+
+
+def run_lengths(sizes: Iterable[int]) -> Groups:
+    """Sizes of runs of rows, equal ones that follow each other counted."""
+    return tuple((size, len(list(same))) for size, same in groupby(sizes))
+
+
+def group_sizes(layout: Layout, default: int) -> Int64[np.ndarray, " groups"]:
+    """Rows of each group of a file; of one without groups, runs of `default` rows."""
+    groups = layout.groups
+    if groups is None:
+        full, rest = divmod(layout.num_rows, default)
+        groups = ((default, full), (rest, int(rest > 0)))
+    return np.repeat(*(np.array(each, dtype=np.int64) for each in zip(*groups, strict=True)))
 
 
 def numeric_dtype(path: str, dtype: np.dtype) -> np.dtype:

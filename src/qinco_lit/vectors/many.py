@@ -15,20 +15,23 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from qinco_lit.vectors.layout import FILE_SUFFIXES, HDF5_SUFFIXES, Layout, split_dataset
+from qinco_lit.vectors.layout import FILE_SUFFIXES, HDF5_SUFFIXES, Groups, Layout, is_url, split_dataset
+from qinco_lit.vectors.remote import named_urls
 from qinco_lit.vectors.rows import RowSource
 
-# Files that are open at a time; each may have some 64 MB of its mapping resident.
-_MAX_OPEN = 8
+# Files that are open at a time; each may have some 64 MB of its mapping resident. Of tables, whose rows are decoded
+# (32 MB) and which are slower to read than to open, it is the one that is read, and the one that another thread reads.
+_MAX_OPEN, _MAX_OPEN_TABLES = 8, 2
 _WILDCARDS = re.compile(r"[*?[]")
 _DIGITS = re.compile(r"(\d+)")
 
 
 def named_files(path: str | os.PathLike[str]) -> list[str] | None:
-    """The files of a glob (`emb/part-*.npy`, `**` for folders within) or of a folder, in natural order.
+    """The files of a glob (`emb/part-*.npy`, `**` for folders within) or of a folder, in natural order; urls as well.
 
     None: it names one file. Of a folder these are the files of the one format of vectors that it holds, but no hidden
-    ones and none of folders within; of HDF5 files a glob names the dataset as well (`emb/*.h5:vectors`).
+    ones and none of folders within; of HDF5 files a glob names the dataset as well (`emb/*.h5:vectors`), of tables the
+    column, where there are several (`emb/*.parquet:embedding`).
 
     Raises:
         FileNotFoundError: no file is there.
@@ -36,6 +39,11 @@ def named_files(path: str | os.PathLike[str]) -> list[str] | None:
     """
     text = os.fspath(path)
     file, dataset = split_dataset(text)
+    if is_url(file):
+        found = named_urls(file, FILE_SUFFIXES)
+        if found is not None and not found:
+            raise FileNotFoundError(f"{text}: no file of vectors is named like this")
+        return found and _in_order(found, dataset)
     if Path(file).is_dir():
         return _of_folder(text, Path(file))
     if not _WILDCARDS.search(file) or Path(file).exists():
@@ -43,6 +51,10 @@ def named_files(path: str | os.PathLike[str]) -> list[str] | None:
     found = [name for name in glob.glob(file, recursive=True) if Path(name).is_file()]  # noqa: PTH207 (a pattern of the user's, absolute or not)
     if not found:
         raise FileNotFoundError(f"{text}: no file is named like this")
+    return _in_order(found, dataset)
+
+
+def _in_order(found: list[str], dataset: str | None) -> list[str]:
     return [name if dataset is None else f"{name}:{dataset}" for name in sorted(found, key=_natural)]
 
 
@@ -99,7 +111,9 @@ class ManyRows:
     def __setstate__(self, state: tuple[bytes, Any]) -> None:
         columns = json.loads(zlib.decompress(state[0]))
         facts = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
-        layouts = [Layout(**{**fact, "dtype": np.dtype(fact["dtype"])}) for fact in facts]
+        layouts = [
+            Layout(**{**fact, "dtype": np.dtype(fact["dtype"]), "groups": _groups(fact["groups"])}) for fact in facts
+        ]
         self.__init__(layouts, state[1])  # type: ignore[misc]
 
     def block(self, start: int, stop: int) -> Shaped[np.ndarray, "n dim"]:
@@ -141,9 +155,14 @@ class ManyRows:
             if rows is None:
                 rows = self._open_rows(self.layouts[number])
             self._open[number] = rows
-            if len(self._open) > _MAX_OPEN:
+            if len(self._open) > (_MAX_OPEN if self.layouts[number].groups is None else _MAX_OPEN_TABLES):
                 self._open.popitem(last=False)
             return rows
+
+
+def _groups(pairs: list[list[int]] | None) -> Groups | None:
+    """As they were before they were JSON."""
+    return None if pairs is None else tuple((rows, number) for rows, number in pairs)
 
 
 def _facts(layout: Layout) -> dict[str, Any]:

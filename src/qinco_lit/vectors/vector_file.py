@@ -11,12 +11,27 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 from numpy.typing import DTypeLike
 
+from qinco_lit.vectors import arrow_file, parquet
+from qinco_lit.vectors.columns import ColumnRows
 from qinco_lit.vectors.formats import read_layout
 from qinco_lit.vectors.hdf5 import ChunkedRows
-from qinco_lit.vectors.layout import Layout, check_vector_dtype
+from qinco_lit.vectors.layout import (
+    PARQUET_SUFFIX,
+    TABLE_SUFFIXES,
+    Layout,
+    check_vector_dtype,
+    group_sizes,
+    is_url,
+)
 from qinco_lit.vectors.many import ManyRows, joined_layout, named_files
 from qinco_lit.vectors.mapped import MappedRows
+from qinco_lit.vectors.remote import RangedRows
 from qinco_lit.vectors.rows import ArrayRows, RowSource, UnitRows
+
+# Of files whose rows can be read one by one, next to others that cannot.
+_RUN_ROWS = 1024
+# Headers and footers at urls that are read at a time.
+_READERS_OF_URLS = 16
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -55,6 +70,21 @@ class VectorFile:
         if isinstance(rows, ManyRows):
             return tuple(layout.file for layout in rows.layouts)
         return (self._layout.file,) if self._layout.file else ()
+
+    @property
+    def row_groups(self) -> Int64[np.ndarray, " groups"] | None:
+        """Rows of each run of which one costs about as much to read as all; None: any rows are read by themselves.
+
+        They are row groups of Parquet, record batches of Arrow, and ranges at a url.
+        """
+        rows = self._stored_rows
+        layouts = rows.layouts if isinstance(rows, ManyRows) else (self._layout,)
+        if all(layout.groups is None for layout in layouts):
+            return None
+        stops = np.cumsum(np.concatenate([group_sizes(layout, _RUN_ROWS) for layout in layouts]))
+        inside = stops[(stops > self._start) & (stops < self._stop)]
+        sizes: Int64[np.ndarray, " groups"] = np.diff(inside, prepend=self._start, append=self._stop)
+        return sizes
 
     @property
     def file_bytes(self) -> int:
@@ -154,6 +184,9 @@ class VectorFile:
 def open_vectors(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> VectorFile:
     """Open vectors without reading them: fvecs, bvecs, ivecs, fbin, u8bin, i8bin, ibin, npy, file.hdf5:dataset.
 
+    Of parquet, arrow and feather files it is the column of lists of numbers, file.parquet:column where there are more.
+    Parquet and npy files may lie at urls (s3://bucket/file.npy, by way of fsspec), of which ranges are read.
+
     Many files of one dimension and dtype are opened as one: a glob (`emb/part-*.npy`, in natural order: part-2 before
     part-10), a folder of files of one format, or a list of files, of which each may be a glob.
 
@@ -167,7 +200,7 @@ def open_vectors(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
         files, text = named_files(path) or [os.fspath(path)], os.fspath(path)
     else:
         raise ValueError(f"path is of type {type(path).__name__}: give the path of a file of vectors")
-    layouts = [read_layout(file) for file in files]
+    layouts = _layouts(files)
     if files == [text]:
         return VectorFile(layouts[0], _rows_of(layouts[0]), 0, layouts[0].num_rows)
     layout = joined_layout(text, layouts)
@@ -180,7 +213,19 @@ def _are_paths(x: Any) -> TypeGuard[Sequence[str | os.PathLike[str]]]:
 
 def _rows_of(layout: Layout) -> RowSource:
     """Of one file."""
+    if layout.suffix in TABLE_SUFFIXES:
+        return ColumnRows(layout, (parquet if layout.suffix == PARQUET_SUFFIX else arrow_file).open_batches)
+    if is_url(layout.file):
+        return RangedRows(layout)
     return ChunkedRows(layout) if layout.offset is None else MappedRows(layout)
+
+
+def _layouts(files: Sequence[str]) -> list[Layout]:
+    """Of files at urls some at a time, as each of them waits for a server."""
+    if not any(map(is_url, files)):
+        return [read_layout(file) for file in files]
+    with ThreadPoolExecutor(_READERS_OF_URLS, thread_name_prefix="open-urls") as pool:
+        return list(pool.map(read_layout, files))
 
 
 def as_vectors_file(x: Any, name: str = "x") -> VectorFile:

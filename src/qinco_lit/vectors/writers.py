@@ -17,6 +17,7 @@ from qinco_lit.vectors.layout import (
     HDF5_SUFFIXES,
     MAX_DIM,
     RECORD_DTYPES,
+    WRITTEN_SUFFIXES,
     Target,
     numeric_dtype,
     split_path,
@@ -39,6 +40,8 @@ class VectorWriter:
         self, path: str | os.PathLike[str], *, dim: int, dtype: DTypeLike | None = None, num_rows: int | None = None
     ) -> None:
         self._target = split_path(path)
+        if self._target.suffix not in WRITTEN_SUFFIXES:
+            raise ValueError(f"{self._target.path}: vectors are not written as {self._target.suffix}; give .npy")
         self._dtype = _stored_dtype(self._target, dtype)
         if not 1 <= dim <= MAX_DIM:
             raise ValueError(f"{self._target.path}: cannot write dimension {dim}, not in 1..{MAX_DIM}")
