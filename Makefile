@@ -42,7 +42,7 @@ $(installed): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments: on Debian run  apt install python3-venv" >&2; exit 1; }
 	@test -x $(bin)/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv (a few minutes the first time)"
-	@PYTHONWARNINGS=ignore $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,demo,joblib,parquet,slurm]'
+	@PYTHONWARNINGS=ignore $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,demo,joblib,parquet,ray,ray-launcher,slurm]'
 	@touch $@
 
 .PHONY: demo
@@ -94,7 +94,7 @@ QUICK := tests/cli/test_jobs.py tests/vectors/test_vectors_read.py tests/codec/t
 test-floors: ## run quick tests with the oldest versions that pyproject.toml allows (torch: that of constraints.txt), in .venv-floors
 	@test -x .venv-floors/bin/python || $(PYTHON) -m venv .venv-floors
 	@$(PYTHON) .ci/floors.py > .venv-floors/constraints.txt
-	@PYTHONWARNINGS=ignore .venv-floors/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-floors/constraints.txt -e '.[dev,demo,joblib,parquet,slurm]'
+	@PYTHONWARNINGS=ignore .venv-floors/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-floors/constraints.txt -e '.[dev,demo,joblib,parquet,ray,ray-launcher,slurm]'
 	@.venv-floors/bin/pytest -q -o addopts='--import-mode=importlib --strict-markers' -o filterwarnings=default -W ignore $(QUICK)
 
 .PHONY: lint

@@ -70,7 +70,7 @@ def test_replicas_take_turns_and_stand_in_for_each_other(cluster, monkeypatch):
 def test_without_ray(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     _, folders = in_parts(indexed(num_rows=20), tmp_path, 2)
-    with pytest.raises(ImportError, match=r"^Ray is not installed: pip install 'qinco_lit\[ray\]'$"):
+    with pytest.raises(ValueError, match=r"^Ray is not installed: pip install 'qinco_lit\[ray\]'$"):
         ShardedSearcher(folders)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from qinco_lit import ray_cluster as cluster
 from qinco_lit.options import Count, checked
-from qinco_lit.ray import cluster
 from qinco_lit.search.index.part_folders import part_folders
 from qinco_lit.search.parts import IndexPart, PartsSearcher
 
@@ -29,9 +29,8 @@ class ShardedSearcher(PartsSearcher):
         mmap, precision, device: as of `Searcher.load`; device auto is the GPU where num_gpus says so.
 
     Raises:
-        ImportError: Ray is not installed.
         FileNotFoundError: no index there.
-        ValueError: parts that are damaged, not of one index, there twice, or not all.
+        ValueError: parts that are damaged, not of one index, there twice, or not all; Ray is not installed.
     """
 
     @checked

@@ -8,12 +8,12 @@ def ray() -> Any:
     """The module, which is connected to the cluster of RAY_ADDRESS, or to one of its own on this machine.
 
     Raises:
-        ImportError: it is not installed.
+        ValueError: it is not installed.
     """
     try:
         import ray as module
     except ImportError:
-        raise ImportError("Ray is not installed: pip install 'qinco_lit[ray]'") from None
+        raise ValueError("Ray is not installed: pip install 'qinco_lit[ray]'") from None
     if not module.is_initialized():
         module.init(log_to_driver=False, logging_level=logging.WARNING)
     return module
@@ -29,6 +29,6 @@ def result(reference: Any) -> Any:
     try:
         return module.get(reference)
     except module.exceptions.RayTaskError as error:
-        if isinstance(error.cause, ValueError | OSError | ImportError):
+        if isinstance(error.cause, ValueError | OSError):
             raise error.cause from None
         raise
