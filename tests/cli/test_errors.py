@@ -159,7 +159,10 @@ def test_wrong_type(refused: Refused, arguments: str, message: str) -> None:
         ("plan model=qinco2 recipe.lr=0", r"recipe.lr=0 must be positive"),
         ("plan codec=nowhere", r"no codec in nowhere: config.json is missing .*"),
         ("encode codec=nowhere output=x.h5", r"no codec in nowhere: config.json is missing .*"),
-        ("encode codec=c output=x.npy", r"output=x.npy: codes are written as HDF5, name a file that ends in .h5"),
+        (
+            "encode codec=c output=x.npy",
+            r"output=x.npy: codes are written as HDF5 or Parquet, name a file that ends in .*",
+        ),
         ("encode codec=c output=x.h5 shard_rows=0", r"shard_rows=0: give at least 1"),
         ("centroids num_lists=9 output=x.bin", r"output=x.bin: centroids are written as npy, .*"),
         ("centroids num_lists=9 output=x.npy iterations=0", r"iterations=0: give at least 1"),

@@ -171,7 +171,10 @@ def test_every_row_of_a_small_input_and_the_ends_of_a_large_one_are_in_its_hash(
             {"trainer": {"precision": "bf16-true"}},
             r"trainer.precision=bf16-true: it would round the vectors; give precision=NAME",
         ),
-        ({"name": "codes.npy"}, r"output=.*codes.npy: codes are written as HDF5, name a file that ends in .h5"),
+        (
+            {"name": "codes.npy"},
+            r"output=.*codes.npy: codes are written as HDF5 or Parquet, name a file .*, or a folder",
+        ),
         ({"name": "no/codes.h5"}, r"output=.*codes.h5: the folder .*no does not exist; make it first"),
     ],
 )

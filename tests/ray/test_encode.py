@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from qinco_lit.encoding.encode_file import encode
@@ -38,26 +40,34 @@ class _DiesOnce(VectorFile):
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> Path:
-    """A codec (with lists), base.npy, and expected/ with the store that this process writes."""
+    """A codec with lists, base.npy, the same rows as emb/*.parquet with ids, and the codes of these by this process."""
     save_codec(tmp_path / "codec", lists=5)
-    save_vectors(tmp_path / "base.npy")
-    (tmp_path / "expected").mkdir()
+    rows = np.asarray(open_vectors(save_vectors(tmp_path / "base.npy")))
+    for folder in ("emb", "expected", "ray"):
+        (tmp_path / folder).mkdir()
+    for number, ids in enumerate(np.array_split(np.arange(NUM_ROWS), [400])):
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(rows[ids].ravel()), rows.shape[1])
+        pq.write_table(pa.table({"id": 10 * ids, "embedding": lists}), tmp_path / "emb" / f"part-{number}.parquet")
     encode(
-        codec=tmp_path / "codec", vectors=open_vectors(tmp_path / "base.npy"), shard_rows=SHARD_ROWS,
-        output=tmp_path / "expected" / "codes.h5", trainer={"accelerator": "cpu", "devices": 1},
+        codec=tmp_path / "codec", vectors=open_vectors(tmp_path / "emb"), shard_rows=SHARD_ROWS,
+        output=tmp_path / "expected" / "codes", trainer={"accelerator": "cpu", "devices": 1},
     )  # fmt: skip
     return tmp_path
 
 
 @pytest.mark.usefixtures("cluster")
 def test_the_same_files_though_a_worker_is_killed(inputs: Path, qinco: Qinco) -> None:
-    (inputs / "ray").mkdir()
-    vectors = _DiesOnce(open_vectors(inputs / "base.npy"), inputs / "killed")
-    output, given = inputs / "ray" / "codes.h5", {"codec": inputs / "codec", "shard_rows": SHARD_ROWS}
+    vectors = _DiesOnce(open_vectors(inputs / "emb"), inputs / "killed")
+    output, given = inputs / "ray" / "codes", {"codec": inputs / "codec", "shard_rows": SHARD_ROWS}
     encode(vectors=vectors, output=output, engine="ray", trainer=None, **given)
     assert (inputs / "killed").exists()
-    assert contents(inputs / "ray") == contents(inputs / "expected")
-    record = json.loads((inputs / "ray" / "codes.h5.json").read_text())
+    found, expected = (
+        {name: rows for name, rows in contents(inputs / folder).items() if "codes.json" not in name}
+        for folder in ("ray", "expected")
+    )
+    assert list(found) == ["codes/part-0.parquet", "codes/part-1.parquet"]
+    assert found == expected
+    record = json.loads((inputs / "ray" / "codes.json").read_text())
     assert (record["device"], record["num_ranks"], record["num_rows_encoded"]) == ("cpu", 2, NUM_ROWS)
 
     # on the command line, where relative paths begin; a vector that is none costs its shard

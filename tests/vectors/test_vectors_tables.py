@@ -159,8 +159,8 @@ def test_columns_that_are_not_there_or_hold_no_numbers(tmp_path):
     write(tmp_path / "x.parquet", table(random_rows(4, 2, "f4"), tags=[["a"]] * 4))
     for name, message in {
         "x": "no column 'x'; columns there: id text embedding tags$",
-        "text": "column text holds string; vectors are lists of numbers$",
-        "tags": "column tags holds list<.*>; vectors are lists of numbers$",
+        "text": "column text holds string; vectors are lists of numbers, ids integers$",
+        "tags": "column tags holds list<.*>; vectors are lists of numbers, ids integers$",
     }.items():
         with pytest.raises(ValueError, match=rf"x\.parquet:{name}: {message}"):
             open_vectors(tmp_path / f"x.parquet:{name}")

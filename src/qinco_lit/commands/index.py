@@ -26,7 +26,7 @@ def index(
     centroids: Path | None = None,
     num_training: Count | None = 200_000,
     training_codes: Path | None = None,
-    ids: Path | None = None,
+    ids: str | None = None,
     pairwise: bool | None = None,
     num_tables: int | None = None,
     num_list_codes: int = 5,
@@ -50,7 +50,8 @@ def index(
         num_training: training vectors, evenly spaced, that are encoded to fit the decoders; None: all.
         training_codes: store of the codes of the first training vectors instead: its row k is training vector k; or of
             all rows of their file, validation vectors included.
-        ids: file of the ids of the vectors, one integer each; None: their positions in the store.
+        ids: file of the ids of the vectors, one integer each, or a column of tables (`emb/*.parquet:id`); None: their
+            positions in the store.
         pairwise, num_tables, num_list_codes, pairwise_dtype, parts, on_disk, num_threads: as of `build_index`.
         part: build this one only (0 to parts - 1), and stop; for machines that share the folder of the output.
         merge: the parts into one index; false: each is an index of its own in the output, with the decoders of all, for

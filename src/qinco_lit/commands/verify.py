@@ -10,7 +10,7 @@ _log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `qinco verify`."""
     parser.add_argument(
-        "store", metavar="FILE.h5", type=Path, help="store of codes that `qinco encode` wrote, or is writing"
+        "store", metavar="PATH", type=Path, help="store of codes that `qinco encode` wrote, or is writing"
     )
 
 
@@ -34,11 +34,11 @@ def run(options: argparse.Namespace) -> None:
         )
     store = open_codes(options.store)
     with Progress("shards") as progress:
-        progress.start("verifying", store.info.num_shards)
-        for shard in range(store.info.num_shards):
+        progress.start("verifying", store.num_shards)
+        for shard in range(store.num_shards):
             store.verify_shard(shard)
             progress.advance()
     _log.info(
         "%s: complete and undamaged, %s rows in %d shards, %d bytes each",
-        store.path, f"{len(store):,}", store.info.num_shards, store.info.bytes_per_vector,
+        store.path, f"{len(store):,}", store.num_shards, store.info.bytes_per_vector,
     )  # fmt: skip

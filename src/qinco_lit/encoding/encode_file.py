@@ -1,6 +1,5 @@
 """Vectors to a store of codes, on any number of ranks, resumable."""
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,15 +13,15 @@ import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning import Trainer
 
-from qinco_lit.atomic import write_atomically
 from qinco_lit.coarse.assignment import list_assigner
 from qinco_lit.codec import Codec
 from qinco_lit.devices import chosen_device, default_torch
 from qinco_lit.encoding import Encoding, ShardFolder, default_shard_rows, on_ray
 from qinco_lit.encoding.decode_file import as_codec
+from qinco_lit.encoding.record import write_record
 from qinco_lit.encoding.shards import OtherRankFailedError, check_output, check_same, finished_store, folder_of
+from qinco_lit.encoding.tables import Tables, tables_for
 from qinco_lit.encoding.writer import RowsDone, WriteShards
-from qinco_lit.environment import environment
 from qinco_lit.locks import only_writer
 from qinco_lit.options import Count, checked, in_range
 from qinco_lit.progress import Progress, duration, shown
@@ -49,6 +48,7 @@ def encode_file(
     shard_rows: Count | None = None,
     merge: bool = False,
     packed: bool = False,
+    id_column: str | None = None,
     beam_size: int | None = None,
     num_candidates: int | None = None,
     candidate_budget: int | None = None,
@@ -66,9 +66,10 @@ def encode_file(
     Args:
         codec: or its folder.
         input: (n, dim) vectors: an array, or what `open_vectors` opens or has opened.
-        output: HDF5 file; its shards are made in `OUTPUT.shards` next to it, and `OUTPUT.json` says what encoded it.
-        shard_rows, merge, packed, beam_size, num_candidates, candidate_budget, num_steps, batch_size, num_threads,
-            progress: of `encode`.
+        output: HDF5 file, or Parquet: a file, or a folder, in which each file of the vectors has its own. Shards are
+            made in `OUTPUT.shards` next to it, and `OUTPUT.json` says what encoded it.
+        shard_rows, merge, packed, id_column, beam_size, num_candidates, candidate_budget, num_steps, batch_size,
+            num_threads, progress: of `encode`.
         precision, device: of a codec that is loaded, see `Codec`.
 
     Returns:
@@ -88,6 +89,7 @@ def encode_file(
         shard_rows=shard_rows,
         merge=merge,
         packed=packed,
+        id_column=id_column,
         beam_size=beam_size,
         num_candidates=num_candidates,
         candidate_budget=candidate_budget,
@@ -110,6 +112,7 @@ def encode(
     shard_rows: Count | None = None,
     merge: bool = False,
     packed: bool = False,
+    id_column: str | None = None,
     beam_size: int | None = None,
     num_candidates: int | None = None,
     candidate_budget: int | None = None,
@@ -127,13 +130,15 @@ def encode(
     Args:
         codec: its folder, from which every process loads it for its device; or itself, for this process alone.
         vectors: (num_rows, dim).
-        output: HDF5 file; its shards are made in `OUTPUT.shards` next to it, and `OUTPUT.json` says what encoded it.
+        output: HDF5 file, or Parquet: a file, or a folder, in which each file of the vectors has its own. Shards are
+            made in `OUTPUT.shards` next to it, and `OUTPUT.json` says what encoded it.
         trainer: arguments of `pl.Trainer` that say where to run: accelerator, devices, num_nodes, strategy; None: this
             process alone, on the device of a codec in memory, which takes none, or the first GPU.
         engine: whose processes encode: Lightning's, or tasks of a Ray cluster, a shard each (`on_ray.runner`).
         shard_rows: rows per shard, the unit of work that a kill can cost; None: `default_shard_rows`.
         merge: end in one file instead of one that refers to its shards; does so later for a finished store, too.
         packed: the codes of a vector in ceil(num_steps x log2(codebook_size)) bits, rounded up to bytes.
+        id_column: of the vectors' files, which goes into Parquet files of codes; None: `id`, where they all have one.
         beam_size, num_candidates, candidate_budget: of `Codec.encode`; None takes the model's.
         num_steps: codes per vector; the search is for exactly so many, and finds others than the first ones of more.
             None: all of the model's.
@@ -151,6 +156,7 @@ def encode(
     began = time.time()
     search = {"beam_size": beam_size, "num_candidates": num_candidates, "candidate_budget": candidate_budget}
     check_output(output)
+    tables = tables_for(output, vectors, id_column, merge=merge)
     with _process_left_as_it_was():
         quiet_lightning()
         if isinstance(codec, Codec):
@@ -185,7 +191,7 @@ def encode(
                         assign_lists=assign_lists,
                     )  # fmt: skip
                     run = partial(_predict, fitter, module, folder)
-                _run(run, folder, codec, is_first=fitter.is_global_zero, merge=merge, show=show)
+                _run(run, folder, codec, tables, is_first=fitter.is_global_zero, merge=merge, show=show)
 
 
 def _shards(output: Path, info: CodeInfo, fitter: Trainer, *, merge: bool, keep_rows: bool) -> ShardFolder | None:
@@ -243,17 +249,22 @@ def _heard(folder: ShardFolder, fitter: Trainer) -> Iterator[None]:
         raise
 
 
-def _run(run: Run, folder: ShardFolder, codec: Codec, *, is_first: bool, merge: bool, show: bool) -> None:
+def _run(
+    run: Run, folder: ShardFolder, codec: Codec, tables: Tables | None, *, is_first: bool, merge: bool, show: bool
+) -> None:
     began, rows_before = time.monotonic(), folder.num_rows(folder.finished())
     with Progress(show=show) as told:
         where = run(RowsDone(folder, told))
     if is_first:
         with shown("joining the shards", show=show):
-            folder.merge() if merge else folder.join()
+            if tables is not None:
+                folder.write_tables(*tables)
+            else:
+                folder.merge() if merge else folder.join()
         rows, taken = folder.info.num_rows, time.monotonic() - began
         size = rows * folder.info.bytes_per_vector / 1e6
         if rows > rows_before:  # else it was only merged
-            _write_record(folder, codec, where, num_rows=rows - rows_before, seconds=taken)
+            write_record(folder, codec, where, num_rows=rows - rows_before, seconds=taken)
         log.info("%s: %s rows, %.1f MB of codes, in %s", folder.output, f"{rows:,}", size, duration(taken))
 
 
@@ -263,24 +274,6 @@ def _predict(fitter: Trainer, module: Encoding, folder: ShardFolder, progress: R
     if fitter.is_global_zero:
         _wait(folder, progress)
     return {"device": str(fitter.strategy.root_device), "num_ranks": fitter.world_size}
-
-
-def _write_record(
-    folder: ShardFolder, codec: Codec, where: Mapping[str, Any], *, num_rows: int, seconds: float
-) -> None:
-    """Say beside the store what encoded it; the store itself is the same from wherever it comes."""
-    record = {
-        "format": "qinco_lit encode",
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "codec": None if codec.folder is None else str(codec.folder),
-        **where,
-        "num_rows_encoded": num_rows,
-        "seconds": round(seconds, 3),
-        "store": folder.info.to_values(),
-        **environment(),
-    }
-    path = folder.output.with_name(f"{folder.output.name}.json")
-    write_atomically(path, json.dumps(record, indent=2) + "\n")
 
 
 def _wait(folder: ShardFolder, progress: RowsDone) -> None:

@@ -2,16 +2,17 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from qinco_lit.atomic import full_disk_code, replacing, write_atomically
 from qinco_lit.mistakes import in_one_line, users_mistake
 from qinco_lit.vectors.code_info import CodeInfo, RowsDigest, StoredRows
-from qinco_lit.vectors.code_store import CodeStore, check_shard_file, open_codes, shard_name
+from qinco_lit.vectors.code_store import CodeFiles, CodeStore, check_shard_file, open_codes, shard_name
+from qinco_lit.vectors.code_tables import Part, is_table_store, write_parts
 from qinco_lit.vectors.code_writer import CodeWriter, ShardRecord, virtual_store
-from qinco_lit.vectors.layout import HDF5_SUFFIXES
+from qinco_lit.vectors.layout import HDF5_SUFFIXES, PARQUET_SUFFIX
 
 _MANIFEST = "manifest.json"
 # A kill costs a rank the shard it works on: at most a 64th of the rows, or a million (minutes on a GPU); but no shard
@@ -102,7 +103,7 @@ class ShardFolder:
 
     def _reader(self) -> CodeStore:
         files = [str(self.file(shard).absolute()) for shard in range(self.info.num_shards)]
-        return CodeStore(str(self.folder), self.info, [], files)
+        return CodeStore(str(self.folder), self.info, [], CodeFiles(files, self.info))
 
     def unfinished(self, rank: int, num_ranks: int) -> list[int]:
         """Return this rank's shards that are to be encoded: each num_ranks-th, without those finished and undamaged.
@@ -189,10 +190,24 @@ class ShardFolder:
             self._explain(error, self.output)
         self.remove()
 
+    def write_tables(self, parts: Sequence[Part], id_name: str | None) -> None:
+        """Write the store as Parquet and remove the shards. Raises ValueError for one that is missing or damaged."""
+        self._remove_stale()
+        reader = self._reader()
+        for shard, record in enumerate(self.records()):
+            reader.verify_shard(shard, record)
+        try:
+            write_parts(parts, self.info, reader.stored, id_name)
+        except (OSError, RuntimeError) as error:
+            self._explain(error, self.output)
+        self.remove()
+
     def _remove_stale(self) -> None:
         """Remove what processes that were killed have left, once no rank writes shards any more."""
         _remove_temporary(self.folder, ".")
         _remove_temporary(self.output.parent, f".{self.output.name}.")
+        if self.output.is_dir():
+            _remove_temporary(self.output, ".")
 
     def remove(self) -> None:
         """Remove the folder, the manifest last: until then it is known for what it is."""
@@ -257,7 +272,7 @@ def finished_store(output: Path) -> CodeStore | None:
     Raises:
         ValueError: a file of that name that is no store.
     """
-    if not output.exists():
+    if not output.exists() or (output.is_dir() and not any(output.glob(f"*{PARQUET_SUFFIX}"))):
         return None
     try:
         return open_codes(output)
@@ -274,9 +289,11 @@ def check_same(path: Path, known: CodeInfo, info: CodeInfo, *, option: str = "ou
         raise ValueError(f"{path} belongs to other work: {', '.join(differences)}; name another {option}, or remove it")
 
 
-def check_output(output: Path, *, option: str = "output=") -> None:
+def check_output(output: Path, *, option: str = "output=", only_hdf5: bool = False) -> None:
     """Raise ValueError or FileNotFoundError unless a store can be written under this name, given as `option`."""
-    if output.suffix not in HDF5_SUFFIXES:
-        raise ValueError(f"{option}{output}: codes are written as HDF5, name a file that ends in .h5")
+    if output.suffix not in HDF5_SUFFIXES and (only_hdf5 or not is_table_store(output)):
+        others = "" if only_hdf5 else " or Parquet"
+        fix = "a file that ends in .h5" if only_hdf5 else "a file that ends in .h5 or .parquet, or a folder"
+        raise ValueError(f"{option}{output}: codes are written as HDF5{others}, name {fix}")
     if not output.parent.is_dir():
         raise FileNotFoundError(f"{option}{output}: the folder {output.parent} does not exist; make it first")

@@ -24,7 +24,7 @@ def truncate_codes(source: Path, num_steps: int, output: Path) -> None:
     Rows go from shard to shard in flat memory. Each shard of the source is compared with its checksum as it is read;
     what an earlier call has finished is kept, and a store that is complete stays as it is.
     """
-    check_output(output, option="--output ")
+    check_output(output, option="--output ", only_hdf5=True)
     store = open_codes(source)
     check_steps(source, num_steps, store.shape[1])
     info, began = store.info.prefix(num_steps), time.monotonic()
@@ -41,13 +41,18 @@ def truncate_codes(source: Path, num_steps: int, output: Path) -> None:
         return
     folder = folder or ShardFolder(output, info)
     folder.create()
-    shards = folder.unfinished(0, 1)
+    shards, every = folder.unfinished(0, 1), range(info.num_shards)
+    by_shard = [store.shard_range(shard) for shard in range(store.num_shards)] == list(map(info.shard_range, every))
+    if not by_shard:  # Parquet: its checksums are of files
+        for shard in range(store.num_shards):
+            store.verify_shard(shard)
     with Progress() as shown:
         done = RowsDone(folder, shown, "truncating")
         done.start(shards)
         for shard in shards:
             with folder.writing(shard) as writer:
-                for rows in store.checked_batches(shard):
+                rows_of_shard = store.stored_batches(*info.shard_range(shard))
+                for rows in store.checked_batches(shard) if by_shard else rows_of_shard:
                     codes = info.stored(store.info.unstored(rows.codes)[:, :num_steps])
                     writer.append(StoredRows(codes, rows.list_ids))
                     done.advance(len(codes))

@@ -13,7 +13,9 @@ import numpy as np
 from jaxtyping import Int32, Integer
 
 from qinco_lit.vectors.code_info import CodeInfo, RowsDigest, StoredRows
+from qinco_lit.vectors.code_tables import TableRows, read_parts
 from qinco_lit.vectors.code_writer import ShardRecord
+from qinco_lit.vectors.layout import PARQUET_SUFFIX
 from qinco_lit.vectors.vector_file import read_ahead
 
 _MAX_OPEN_FILES = 32
@@ -30,9 +32,9 @@ class CodeStore:
 
     ndim = 2
 
-    def __init__(self, path: str, info: CodeInfo, shards: list[ShardRecord], files: list[str]) -> None:
+    def __init__(self, path: str, info: CodeInfo, shards: list[ShardRecord], rows: "CodeFiles | TableRows") -> None:
         self.path, self.info, self.shards = path, info, shards
-        self._rows = _Files(files, info.shard_rows if len(files) > 1 else info.num_rows)
+        self._rows = rows
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -47,7 +49,18 @@ class CodeStore:
     @property
     def is_virtual(self) -> bool:
         """Whether the rows lie in files of shards next to the store, instead of in the store."""
-        return self._rows.files != [str(Path(self.path).absolute())]
+        return isinstance(self._rows, CodeFiles) and self._rows.files != [str(Path(self.path).absolute())]
+
+    @property
+    def num_shards(self) -> int:
+        """Ranges of rows that have a checksum each: the shards of the encoding, or the files of a store in Parquet."""
+        return self.info.num_shards if isinstance(self._rows, CodeFiles) else len(self._rows.stops)
+
+    def shard_range(self, shard: int) -> tuple[int, int]:
+        """First row of a shard, and the row after its last."""
+        if isinstance(self._rows, CodeFiles):
+            return self.info.shard_range(shard)
+        return (self._rows.stops[shard - 1] if shard else 0), self._rows.stops[shard]
 
     def __len__(self) -> int:
         return self.info.num_rows
@@ -104,6 +117,10 @@ class CodeStore:
         stored = self._rows.read(rows.start, rows.stop)
         return self.info.unstored(stored.codes), stored.list_ids
 
+    def stored(self, start: int, stop: int) -> StoredRows:
+        """Rows start..stop as they lie in the file, 0 <= start <= stop."""
+        return self._rows.read(start, stop)
+
     def stored_batches(self, start: int, stop: int) -> Iterator[StoredRows]:
         """Yield rows start..stop as they lie in the file, some megabytes at a time."""
         step = max(1, _VERIFIED_BYTES // self.info.bytes_per_vector)
@@ -117,18 +134,18 @@ class CodeStore:
             ValueError: after the last rows, when they are damaged, or as soon as they cannot be read; names the file,
                 the shard and its rows.
         """
-        start, stop = self.info.shard_range(shard)
+        start, stop = self.shard_range(shard)
         digest, reason = RowsDigest(), ""
         try:
             for rows in self.stored_batches(start, stop):
                 digest.add(rows)
                 yield rows
-        except OSError as error:
+        except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
         if not reason and digest.hexdigest() != (record or self.shards[shard]).sha256:
             reason = "its checksum is another"
         if reason:
-            where = self._rows.files[shard if self.is_virtual else 0]
+            where = self._rows.files[shard if len(self._rows.files) > 1 else 0]
             raise ValueError(f"{where}: shard {shard} (rows {start}..{stop - 1}) is damaged: {reason}")
 
     def verify_shard(self, shard: int, record: ShardRecord | None = None) -> None:
@@ -138,7 +155,7 @@ class CodeStore:
 
 
 def open_codes(path: str | os.PathLike[str]) -> CodeStore:
-    """Open a store of codes without reading its rows.
+    """Open a store of codes, HDF5 or Parquet (a file, or a folder of them), without reading its rows.
 
     Raises:
         FileNotFoundError: the file, or that of a shard, is missing.
@@ -147,6 +164,9 @@ def open_codes(path: str | os.PathLike[str]) -> CodeStore:
     if not isinstance(path, str | os.PathLike):
         raise ValueError(f"path is of type {type(path).__name__}: give the path of a store of codes")
     file = Path(path)
+    if file.is_dir() or (file.suffix == PARQUET_SUFFIX and file.is_file()):
+        info, shards, files, stops = read_parts(file)
+        return CodeStore(str(file), info, shards, TableRows(files, info, stops))
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file")
     try:
@@ -161,11 +181,11 @@ def open_codes(path: str | os.PathLike[str]) -> CodeStore:
         ) from None
     shards = [ShardRecord(int(size), row.tobytes().hex()) for size, row in zip(sizes, checksums, strict=True)]
     if folder is None:
-        return CodeStore(str(file), info, shards, [str(file.absolute())])
-    files = [file.absolute().parent / str(folder) / shard_name(shard) for shard in range(info.num_shards)]
-    for shard_file, record in zip(files, shards, strict=True):
-        check_shard_file(shard_file, record)
-    return CodeStore(str(file), info, shards, [str(shard_file) for shard_file in files])
+        return CodeStore(str(file), info, shards, CodeFiles([str(file.absolute())], info))
+    places = [file.absolute().parent / str(folder) / shard_name(shard) for shard in range(info.num_shards)]
+    for place, record in zip(places, shards, strict=True):
+        check_shard_file(place, record)
+    return CodeStore(str(file), info, shards, CodeFiles([str(place) for place in places], info))
 
 
 def shard_name(shard: int) -> str:
@@ -181,19 +201,20 @@ def check_shard_file(file: Path, record: ShardRecord) -> None:
         raise ValueError(f"{file}: {found} bytes, but the shard was written with {record.file_bytes}: it is damaged")
 
 
-class _Files:
-    """Rows that lie in files of `rows_per_file` each, the last one shorter; a few files are open at a time."""
+class CodeFiles:
+    """Rows in HDF5 files, one of them, or one of each shard; a few files are open at a time."""
 
-    def __init__(self, files: list[str], rows_per_file: int) -> None:
-        self.files, self._rows_per_file = files, rows_per_file
+    def __init__(self, files: list[str], info: CodeInfo) -> None:
+        self.files, self._info = files, info
+        self._rows_per_file = info.shard_rows if len(files) > 1 else info.num_rows
         self._open: dict[int, h5py.File] = {}
         self._lock = threading.Lock()
         self._process_id = os.getpid()
 
-    def __getstate__(self) -> tuple[list[str], int]:
-        return self.files, self._rows_per_file
+    def __getstate__(self) -> tuple[list[str], CodeInfo]:
+        return self.files, self._info
 
-    def __setstate__(self, state: tuple[list[str], int]) -> None:
+    def __setstate__(self, state: tuple[list[str], CodeInfo]) -> None:
         self.__init__(*state)  # type: ignore[misc]
 
     def read(self, start: int, stop: int) -> StoredRows:

@@ -50,7 +50,9 @@ def column_layout(target: Target, file: str, file_bytes: int, field: Any, dim: i
     item = _item_type(kind) if _is_list(kind) else kind
     name = None if item is None else _name(item)
     if name is None:
-        raise ValueError(f"{target.path}: column {field.name} holds {field.type}; vectors are lists of numbers")
+        raise ValueError(
+            f"{target.path}: column {field.name} holds {field.type}; vectors are lists of numbers, ids integers"
+        )
     dtype = np.dtype(name)
     length = 1 if not _is_list(kind) else dim if (fixed := fixed_length(field)) is None else fixed
     shape = matrix_shape(target.path, (sum(sizes), length or 0))

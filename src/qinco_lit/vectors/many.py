@@ -7,7 +7,7 @@ import re
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,12 @@ def named_files(path: str | os.PathLike[str]) -> list[str] | None:
 
 
 def _in_order(found: list[str], dataset: str | None) -> list[str]:
-    return [name if dataset is None else f"{name}:{dataset}" for name in sorted(found, key=_natural)]
+    return [name if dataset is None else f"{name}:{dataset}" for name in in_natural_order(found)]
+
+
+def in_natural_order(names: Iterable[str]) -> list[str]:
+    """part-2 before part-10."""
+    return sorted(names, key=_natural)
 
 
 def _of_folder(text: str, folder: Path) -> list[str]:
@@ -67,11 +72,10 @@ def _of_folder(text: str, folder: Path) -> list[str]:
         raise ValueError(f"{text}: a folder with files of {' and '.join(suffixes)}: say which, {text}/*{suffixes[0]}")
     if suffixes[0] in HDF5_SUFFIXES:
         raise ValueError(f"{text}: a folder of HDF5 files: name their dataset, {text}/*{suffixes[0]}:DATASET")
-    return sorted((str(file) for file in found if file.is_file()), key=_natural)
+    return in_natural_order(str(file) for file in found if file.is_file())
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
-    """part-2 before part-10."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in _DIGITS.split(name)]
 
 

@@ -71,6 +71,16 @@ class VectorFile:
             return tuple(layout.file for layout in rows.layouts)
         return (self._layout.file,) if self._layout.file else ()
 
+    def file_ranges(self) -> list[tuple[Layout, int, int]]:
+        """Of each file with rows of these, its layout and which of its rows they are: start..stop."""
+        rows, first, found = self._stored_rows, 0, []
+        for layout in rows.layouts if isinstance(rows, ManyRows) else (self._layout,):
+            start, stop = max(self._start - first, 0), min(self._stop - first, layout.num_rows)
+            if start < stop:
+                found.append((layout, start, stop))
+            first += layout.num_rows
+        return found
+
     @property
     def row_groups(self) -> Int64[np.ndarray, " groups"] | None:
         """Rows of each run of which one costs about as much to read as all; None: any rows are read by themselves.
@@ -202,16 +212,16 @@ def open_vectors(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
         raise ValueError(f"path is of type {type(path).__name__}: give the path of a file of vectors")
     layouts = _layouts(files)
     if files == [text]:
-        return VectorFile(layouts[0], _rows_of(layouts[0]), 0, layouts[0].num_rows)
+        return VectorFile(layouts[0], rows_of(layouts[0]), 0, layouts[0].num_rows)
     layout = joined_layout(text, layouts)
-    return VectorFile(layout, ManyRows(layouts, _rows_of), 0, layout.num_rows)
+    return VectorFile(layout, ManyRows(layouts, rows_of), 0, layout.num_rows)
 
 
 def _are_paths(x: Any) -> TypeGuard[Sequence[str | os.PathLike[str]]]:
     return isinstance(x, list | tuple) and len(x) > 0 and all(isinstance(each, str | os.PathLike) for each in x)
 
 
-def _rows_of(layout: Layout) -> RowSource:
+def rows_of(layout: Layout) -> RowSource:
     """Of one file."""
     if layout.suffix in TABLE_SUFFIXES:
         return ColumnRows(layout, (parquet if layout.suffix == PARQUET_SUFFIX else arrow_file).open_batches)

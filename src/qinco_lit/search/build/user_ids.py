@@ -16,7 +16,8 @@ class UserIds:
     """Ids of vectors, checked; those of a file are mapped from it.
 
     Args:
-        ids: integers (n,), or their file: npy of shape (n,) or (n, 1), ivecs or ibin of one column.
+        ids: integers (n,), or their file: npy of shape (n,) or (n, 1), ivecs or ibin of one column; or a column of
+            tables, as `open_vectors` takes it: `emb/*.parquet:id`.
         num_rows: vectors that need one.
 
     Attributes:
@@ -29,13 +30,13 @@ class UserIds:
 
     def __init__(self, ids: Any, num_rows: int) -> None:
         self._name = f"ids={ids}" if isinstance(ids, str | Path) else "ids"
-        values = _open_ids(Path(ids)) if isinstance(ids, str | Path) else np.asarray(ids)
+        values = _open_ids(str(ids)) if isinstance(ids, str | Path) else np.asarray(ids)
         if values.dtype.kind not in "iu" or (values.dtype.kind == "u" and values.dtype.itemsize == 8):
             raise ValueError(f"{self._name} holds {values.dtype}: give integers of at most 64 bits, signed")
         if len(values.shape) == 2 and values.shape[1] != 1:
             raise ValueError(f"{self._name} has {values.shape[1]} columns: give one id per vector")
         if values.shape[:1] != (num_rows,):
-            raise ValueError(f"{self._name} has {values.size} ids, there are {num_rows} vectors: give one for each")
+            raise ValueError(f"{self._name} has {values.shape[0]} ids, there are {num_rows} vectors: give one for each")
         self._values = values
         self.sha256 = self._check()
 
@@ -62,15 +63,16 @@ class UserIds:
         return digest.hexdigest()
 
 
-def _open_ids(path: Path) -> Any:
-    if not path.is_file():
-        raise FileNotFoundError(f"ids={path}: no such file")
-    return np.load(path, mmap_mode="r") if _is_plain_npy(path) else open_vectors(path)
+def _open_ids(path: str) -> Any:
+    try:
+        return np.load(path, mmap_mode="r") if _is_plain_npy(Path(path)) else open_vectors(path)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"ids={error}") from None
 
 
 def _is_plain_npy(path: Path) -> bool:
     """Whether the file is an array of one dimension, which is no file of vectors."""
-    if path.suffix != ".npy":
+    if path.suffix != ".npy" or not path.is_file():
         return False
     try:
         return bool(np.load(path, mmap_mode="r").ndim == 1)

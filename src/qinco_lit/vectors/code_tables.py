@@ -1,0 +1,246 @@
+"""Stores of codes as Parquet: one file, or a folder of a file for each file of the vectors, with their ids."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qinco_lit.atomic import replacing
+from qinco_lit.vectors import arrow_file, parquet
+from qinco_lit.vectors.code_info import CodeInfo, RowsDigest, StoredRows
+from qinco_lit.vectors.code_writer import ShardRecord
+from qinco_lit.vectors.columns import pyarrow
+from qinco_lit.vectors.layout import PARQUET_SUFFIX, TABLE_SUFFIXES, Layout, Target, split_dataset
+from qinco_lit.vectors.many import ManyRows, in_natural_order
+from qinco_lit.vectors.vector_file import VectorFile, rows_of
+
+CODES, LIST_ID = "codes", "list_id"  # columns
+DEFAULT_ID = "id"  # column of the vectors' files
+_METADATA = b"qinco_lit codes"
+_GROUP_ROWS = 1 << 17
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file of a store in Parquet.
+
+    Attributes:
+        file: its name.
+        start, stop: rows of the store in it.
+        sources: the files of its vectors, and which of their rows they are, start..stop.
+    """
+
+    file: Path
+    start: int
+    stop: int
+    sources: list[tuple[Layout, int, int]]
+
+
+def is_table_store(path: Path) -> bool:
+    """Whether a store of this name is one in Parquet: a file, or a folder, which has no suffix until it is there."""
+    return path.suffix == PARQUET_SUFFIX or path.suffix == "" or path.is_dir()
+
+
+def parts_of(output: Path, vectors: VectorFile) -> list[Part]:
+    """The files of a store: a Parquet file as named, or in a folder one for each file of the vectors, in its name.
+
+    Where these names are not different, or not in the order of the rows, numbers come before them.
+    """
+    ranges = vectors.file_ranges()
+    stops = np.cumsum([stop - start for _, start, stop in ranges]).tolist()
+    starts = [0, *stops[:-1]]
+    if output.suffix == PARQUET_SUFFIX and not output.is_dir():
+        return [Part(output, 0, stops[-1], ranges)]
+    names = [Path(layout.file).stem or "codes" for layout, _, _ in ranges]
+    if len(set(names)) < len(names) or in_natural_order(names) != names:
+        names = [f"{number:05d}-{name}" for number, name in enumerate(names)]
+    files = [output / f"{name}{PARQUET_SUFFIX}" for name in names]
+    return [
+        Part(file, first, stop, [source])
+        for file, first, stop, source in zip(files, starts, stops, ranges, strict=True)
+    ]
+
+
+# --- ids --------------------------------------------------------------------------------------------------------------
+
+
+def id_column(vectors: VectorFile, wanted: str | None) -> str | None:
+    """The column of ids that goes into a store: the one that is wanted, or `id` where all files have one of one type.
+
+    Raises:
+        ValueError: a file lacks the column that is wanted, or has it in another type than the first.
+    """
+    name, first = wanted or DEFAULT_ID, None
+    for layout, _, _ in vectors.file_ranges():
+        schema = _open_table(layout).schema if layout.suffix in TABLE_SUFFIXES else None
+        kind = schema.field(name).type if schema is not None and name in schema.names else None
+        first = first or kind
+        if kind is None or kind != first:
+            if wanted is None:
+                return None
+            found = "no column of this name" if kind is None else f"it as {kind}, the first file has it as {first}"
+            raise ValueError(f"id_column={wanted}: {split_dataset(layout.path)[0]} has {found}")
+    return name
+
+
+class _Table:
+    """A table of vectors, open: its schema and the arrays of a column."""
+
+    def __init__(self, schema: Any, arrays: Callable[[str], Iterator[Any]]) -> None:
+        self.schema, self.arrays = schema, arrays
+
+
+def _open_table(layout: Layout) -> _Table:
+    if layout.suffix == PARQUET_SUFFIX:
+        file = parquet.ParquetFile(layout.file, layout.path)
+        groups = list(file.groups)
+        return _Table(file.content.schema_arrow, lambda name: file.arrays(name, _GROUP_ROWS, groups))
+    arrow = arrow_file.ArrowFile(layout.file, layout.path)
+    return _Table(
+        arrow.schema, lambda name: (a for group in arrow.groups for a in arrow.arrays(name, _GROUP_ROWS, group))
+    )
+
+
+class _Ids:
+    """The ids of a part, taken in order."""
+
+    def __init__(self, part: Part, name: str) -> None:
+        self._name, self._sources = name, part.sources
+        self.field = _open_table(part.sources[0][0]).schema.field(name)
+        self._arrays = self._all()
+        self._rest: Any = None
+
+    def _all(self) -> Iterator[Any]:
+        for layout, start, stop in self._sources:
+            row = 0
+            for array in _open_table(layout).arrays(self._name):
+                some = array[max(0, start - row) : max(0, stop - row)]
+                row += len(array)
+                if len(some):
+                    yield some
+
+    def take(self, number: int) -> list[Any]:
+        """Arrays of the next ids, so many together."""
+        taken: list[Any] = []
+        while number:
+            array = next(self._arrays) if self._rest is None else self._rest
+            taken.append(array[:number])
+            self._rest = array[number:] if len(array) > number else None
+            number -= len(taken[-1])
+        return taken
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def write_parts(
+    parts: Sequence[Part], info: CodeInfo, read: Callable[[int, int], StoredRows], id_name: str | None
+) -> None:
+    """Write the files of a store, each of them whole or not at all; what is written depends on nothing but its rows.
+
+    Args:
+        parts: all files.
+        info: of the store.
+        read: rows start..stop of the codes.
+        id_name: column of the ids in the files of the vectors; None: there are none.
+    """
+    for number, part in enumerate(parts):
+        part.file.parent.mkdir(exist_ok=True)
+        with replacing(part.file) as temporary:
+            _write_part(temporary, part, number, len(parts), info, read, id_name)
+
+
+def _write_part(
+    path: Path,
+    part: Part,
+    number: int,
+    num_parts: int,
+    info: CodeInfo,
+    read: Callable[[int, int], StoredRows],
+    id_name: str | None,
+) -> None:
+    library = pyarrow(str(path))
+    ids = None if id_name is None else _Ids(part, id_name)
+    lists = [] if info.num_lists is None else [library.field(LIST_ID, library.int32(), nullable=False)]
+    item = library.field("element", library.from_numpy_dtype(info.stored_dtype.newbyteorder("=")), nullable=False)
+    codes = library.field(CODES, library.list_(item, info.stored_columns), nullable=False)
+    schema = library.schema([*([] if ids is None else [ids.field]), *lists, codes])
+    digest = RowsDigest()
+    # of 256 values a dictionary takes a byte for each, as plain numbers they would take four
+    with library.parquet.ParquetWriter(path, schema, compression="zstd", use_dictionary=True) as writer:
+        for first in range(part.start, part.stop, _GROUP_ROWS):
+            stop = min(first + _GROUP_ROWS, part.stop)
+            rows = read(first, stop)
+            digest.add(rows)
+            arrays = [] if ids is None else [library.chunked_array(ids.take(stop - first), ids.field.type)]
+            if rows.list_ids is not None:
+                arrays.append(library.array(rows.list_ids, library.int32()))
+            values = library.array(np.ascontiguousarray(rows.codes).reshape(-1))
+            arrays.append(library.FixedSizeListArray.from_arrays(values, type=codes.type))
+            writer.write_table(library.Table.from_arrays(arrays, schema=schema), row_group_size=_GROUP_ROWS)
+        about = {"part": number, "num_parts": num_parts, "first_row": part.start, "sha256": digest.hexdigest()}
+        writer.add_key_value_metadata({_METADATA: json.dumps({**info.to_values(), **about})})
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+class TableRows:
+    """Codes in Parquet files, and the list of each; `stops` are the rows where the files end."""
+
+    def __init__(self, files: Sequence[str], info: CodeInfo, stops: Sequence[int]) -> None:
+        self.files, self.stops = list(files), list(stops)
+        self._codes = _column(self.files, CODES)
+        self._list_ids = None if info.num_lists is None else _column(self.files, LIST_ID)
+
+    def read(self, start: int, stop: int) -> StoredRows:
+        """Rows start..stop, 0 <= start <= stop."""
+        codes = self._codes.block(start, stop)
+        return StoredRows(codes, None if self._list_ids is None else self._list_ids.block(start, stop)[:, 0])
+
+
+def _column(files: Sequence[str], name: str) -> ManyRows:
+    layouts = [parquet.read_layout(Target(file, Path(file), PARQUET_SUFFIX, name), file) for file in files]
+    return ManyRows(layouts, rows_of)
+
+
+def read_parts(path: Path) -> tuple[CodeInfo, list[ShardRecord], list[str], list[int]]:
+    """What a store in Parquet is, the checksums and files of its parts, and the rows where these end.
+
+    Raises:
+        FileNotFoundError: a folder without Parquet files.
+        ValueError: a file that is no part of the store, or a part that is missing.
+    """
+    files = (
+        [path] if path.is_file() else sorted(file for file in path.glob(f"*{PARQUET_SUFFIX}") if file.name[0] != ".")
+    )
+    if not files:
+        raise FileNotFoundError(f"{path}: a folder without codes in Parquet")
+    parts: dict[int, tuple[dict[str, Any], Path, int]] = {}
+    for file in files:
+        metadata = parquet.ParquetFile(str(file), str(file)).content.metadata
+        about = (metadata.metadata or {}).get(_METADATA)
+        if about is None:
+            raise ValueError(f"{file}: no codes that `qinco encode` wrote: name another folder")
+        values = json.loads(about)
+        if values["part"] in parts:
+            raise ValueError(f"{file}: the same part as {parts[values['part']][1]}: keep one of them")
+        parts[values["part"]] = values, file, metadata.num_rows
+    info = CodeInfo.from_values(next(iter(parts.values()))[0])
+    stop, stops = 0, []
+    for number in range(next(iter(parts.values()))[0]["num_parts"]):
+        if number not in parts:
+            raise ValueError(f"{path}: part {number} is missing, its rows begin at {stop}: run the same `qinco encode`")
+        values, file, num_rows = parts[number]
+        if values["first_row"] != stop or CodeInfo.from_values(values) != info:
+            raise ValueError(f"{file}: part {number} is of another store than the others in {path}")
+        stop += num_rows
+        stops.append(stop)
+    if stop != info.num_rows:
+        raise ValueError(f"{path}: {stop} rows, but the store has {info.num_rows}: it is damaged")
+    ordered = [parts[number] for number in range(len(stops))]
+    records = [ShardRecord(file.stat().st_size, str(values["sha256"])) for values, file, _ in ordered]
+    return info, records, [str(file.absolute()) for _, file, _ in ordered], stops
