@@ -57,10 +57,10 @@ def test_a_sweep_file_that_does_not_compose_says_why(refused, job, tmp_path):
     assert "Could not find 'model/qinco9'" in refused("train", "-cd", "mine", "-cn", "wrong")
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "submitit_slurm"])
+@pytest.mark.parametrize("launcher", ["joblib", "ray", "submitit_local", "submitit_slurm"])
 def test_a_missing_launcher_is_one_line(refused, monkeypatch, tmp_path, launcher):
     monkeypatch.delitem(ConfigStore.instance().repo["hydra"]["launcher"], f"{launcher}.yaml", raising=False)
-    extra = "joblib" if launcher == "joblib" else "slurm"
+    extra = {"joblib": "joblib", "ray": "ray-launcher"}.get(launcher, "slurm")
     expected = f"hydra/launcher={launcher} is not installed: pip install 'qinco_lit[{extra}]'"
     assert refused(*BEAM, f"hydra/launcher={launcher}") == expected
     (tmp_path / "mine").mkdir()

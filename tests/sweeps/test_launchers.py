@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,11 +48,24 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
 
 
+@pytest.fixture
+def ray_folder() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
 @pytest.mark.usefixtures("vectors", "slurm")
 @pytest.mark.parametrize(
-    ("launcher", "plugin"), [("joblib", "hydra_joblib_launcher"), ("submitit_slurm", "hydra_submitit_launcher")]
+    ("launcher", "plugin"),
+    [
+        ("joblib", "hydra_joblib_launcher"),
+        ("ray", "hydra_ray_launcher"),
+        ("submitit_slurm", "hydra_submitit_launcher"),
+    ],
 )
-def test_two_jobs_at_once(launcher: str, plugin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_jobs_at_once(
+    launcher: str, plugin: str, tmp_path: Path, ray_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip(f"hydra_plugins.{plugin}")
     tracked = launcher == "joblib"
     if tracked:
@@ -58,6 +73,11 @@ def test_two_jobs_at_once(launcher: str, plugin: str, tmp_path: Path, monkeypatc
     sweep = ["-cd", str(SWEEPS), "-cn", "learning_rate", f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep"]
     tracker = [] if tracked else ["logger=none"]
     command = [sys.executable, str(REPOSITORY / "train.py"), *sweep, *TINY, *DIVERGES, *tracker]
+    if launcher == "ray":  # whose sockets need a short name, and whose tokens and statistics a home
+        for name, value in {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}.items():
+            monkeypatch.setenv(name, value)
+        start = "+hydra.launcher.ray.init"
+        command += [f"{start}.include_dashboard=false", f"{start}.num_cpus=2", f"{start}._temp_dir={ray_folder}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 2, done.stderr
     finished, failed = (json.loads((tmp_path / "sweep" / job / "summary.json").read_text()) for job in "01")

@@ -26,7 +26,7 @@ FAILED = "failed.txt"  # in the folder of a job of a sweep that failed: why, in 
 # Lets Hydra report failed jobs at the end of a sweep.
 REPORT = "+hydra.callbacks.qinco_failures._target_=qinco_lit.cli.sweeps.failures_reporter"
 # Launchers of Hydra that are packages of their own, and the extra of ours that brings them.
-_PLUGINS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}
+_PLUGINS = {"joblib": "joblib", "ray": "ray-launcher", "submitit_local": "slurm", "submitit_slurm": "slurm"}
 # Of a job's config, what may be another one when its sweep is gone on with.
 _MAY_CHANGE = ("logger", "choices", "resume", "data_dir", *UNTYPED)
 

@@ -11,6 +11,7 @@ from qinco_lit.reports.search import index_table
 from qinco_lit.search.build.inputs import open_inputs
 from qinco_lit.search.build.job import BuildOptions, build
 from qinco_lit.search.index.bundle import read_config
+from qinco_lit.search.index.part_folders import part_folder
 
 
 @in_range
@@ -32,6 +33,7 @@ def index(
     pairwise_dtype: str = "float16",
     parts: int = 1,
     part: int | None = None,
+    merge: bool = True,
     on_disk: bool = False,
     device: str = "auto",
     num_threads: int | None = None,
@@ -52,6 +54,8 @@ def index(
             positions in the store.
         pairwise, num_tables, num_list_codes, pairwise_dtype, parts, on_disk, num_threads: as of `build_index`.
         part: build this one only (0 to parts - 1), and stop; for machines that share the folder of the output.
+        merge: the parts into one index; false: each is an index of its own in the output, with the decoders of all, for
+            machines that have one part each (`qinco_lit.ray.ShardedSearcher`).
         device: of the codec and the fits: auto, cpu, cuda, cuda:1.
 
     Returns:
@@ -65,7 +69,7 @@ def index(
     """
     options = BuildOptions(
         pairwise=pairwise, num_tables=num_tables, num_list_codes=num_list_codes, pairwise_dtype=pairwise_dtype,
-        parts=parts, part=part, on_disk=on_disk, num_threads=num_threads,
+        parts=parts, part=part, merge=merge, on_disk=on_disk, num_threads=num_threads,
     )  # fmt: skip
     options.check(output)
     chosen = str(chosen_device(device))
@@ -83,5 +87,7 @@ def index(
     )
     report = build(inputs, output, options)
     if report is not None:
-        Console().print(index_table(report, read_config(output)["parts"]))
+        folders = [output] if merge else [part_folder(output, number) for number in range(parts)]
+        files = {f"{folder}/{name}": file for folder in folders for name, file in read_config(folder)["parts"].items()}
+        Console().print(index_table(report, files))
     return report

@@ -1,28 +1,27 @@
 """Vectors to a store of codes, on any number of ranks, resumable."""
 
-import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning import Trainer
 
-from qinco_lit.atomic import write_atomically
 from qinco_lit.coarse.assignment import list_assigner
 from qinco_lit.codec import Codec
 from qinco_lit.devices import chosen_device, default_torch
-from qinco_lit.encoding import Encoding, ShardFolder, default_shard_rows
+from qinco_lit.encoding import Encoding, ShardFolder, default_shard_rows, on_ray
 from qinco_lit.encoding.decode_file import as_codec
+from qinco_lit.encoding.record import write_record
 from qinco_lit.encoding.shards import OtherRankFailedError, check_output, check_same, finished_store, folder_of
 from qinco_lit.encoding.tables import Tables, tables_for
 from qinco_lit.encoding.writer import RowsDone, WriteShards
-from qinco_lit.environment import environment
 from qinco_lit.locks import only_writer
 from qinco_lit.options import Count, checked, in_range
 from qinco_lit.progress import Progress, duration, shown
@@ -32,6 +31,9 @@ from qinco_lit.vectors.code_info import CodeInfo, input_facts
 from qinco_lit.vectors.layout import check_vector_dtype
 
 log = logging.getLogger(__name__)
+
+# encodes what is left, and says where
+Run = Callable[[RowsDone], dict[str, Any]]
 
 _POLL_S = 0.2  # between looks at whether the other ranks have finished
 
@@ -106,6 +108,7 @@ def encode(
     vectors: VectorFile,
     output: Path,
     trainer: Mapping[str, Any] | None,
+    engine: Literal["lightning", "ray"] = "lightning",
     shard_rows: Count | None = None,
     merge: bool = False,
     packed: bool = False,
@@ -131,6 +134,7 @@ def encode(
             made in `OUTPUT.shards` next to it, and `OUTPUT.json` says what encoded it.
         trainer: arguments of `pl.Trainer` that say where to run: accelerator, devices, num_nodes, strategy; None: this
             process alone, on the device of a codec in memory, which takes none, or the first GPU.
+        engine: whose processes encode: Lightning's, or tasks of a Ray cluster, a shard each (`on_ray.runner`).
         shard_rows: rows per shard, the unit of work that a kill can cost; None: `default_shard_rows`.
         merge: end in one file instead of one that refers to its shards; does so later for a finished store, too.
         packed: the codes of a vector in ceil(num_steps x log2(codebook_size)) bits, rounded up to bytes.
@@ -159,6 +163,8 @@ def encode(
             if trainer is not None:
                 raise ValueError("trainer says where processes load the codec: save it, and give its folder")
             fitter, codec = _trainer(None, codec.device), as_codec(codec, precision=precision)
+        elif engine == "ray":  # which codes it gives, workers will know
+            fitter, codec = _trainer(None, torch.device("cpu")), Codec.load(codec, precision=precision)
         else:
             fitter = _trainer(trainer, chosen_device("auto"))
             codec = Codec.load(codec, device=fitter.strategy.root_device, precision=precision)
@@ -171,21 +177,21 @@ def encode(
                 return
             if fitter.is_global_zero:
                 folder.forget_failure(before=began)
+            searched, show = {**search, "num_steps": steps}, progress is not False
             with _heard(folder, fitter):
-                assign_lists, centroids = None, codec.coarse_centroids
-                if centroids is not None:
-                    with shown("graph over the centroids", show=progress is not False and fitter.is_global_zero):
-                        assign_lists = list_assigner(centroids, vectors, codec.device)
-                module = Encoding(
-                    codec,
-                    vectors,
-                    folder,
-                    search={**search, "num_steps": steps},
-                    batch_size=batch_size,
-                    num_threads=num_threads,
-                    assign_lists=assign_lists,
-                )
-                _run(fitter, module, folder, merge=merge, tables=tables, show=progress is not False)
+                if engine == "ray":
+                    run = on_ray.runner(codec, precision, vectors, folder, searched, batch_size, num_threads, trainer)
+                else:
+                    assign_lists, centroids = None, codec.coarse_centroids
+                    if centroids is not None:
+                        with shown("graph over the centroids", show=show and fitter.is_global_zero):
+                            assign_lists = list_assigner(centroids, vectors, codec.device)
+                    module = Encoding(
+                        codec, vectors, folder, search=searched, batch_size=batch_size, num_threads=num_threads,
+                        assign_lists=assign_lists,
+                    )  # fmt: skip
+                    run = partial(_predict, fitter, module, folder)
+                _run(run, folder, codec, tables, is_first=fitter.is_global_zero, merge=merge, show=show)
 
 
 def _shards(output: Path, info: CodeInfo, fitter: Trainer, *, merge: bool, keep_rows: bool) -> ShardFolder | None:
@@ -244,16 +250,12 @@ def _heard(folder: ShardFolder, fitter: Trainer) -> Iterator[None]:
 
 
 def _run(
-    fitter: Trainer, module: Encoding, folder: ShardFolder, *, merge: bool, tables: Tables | None, show: bool
+    run: Run, folder: ShardFolder, codec: Codec, tables: Tables | None, *, is_first: bool, merge: bool, show: bool
 ) -> None:
     began, rows_before = time.monotonic(), folder.num_rows(folder.finished())
     with Progress(show=show) as told:
-        progress = RowsDone(folder, told)
-        fitter.callbacks.append(WriteShards(folder, progress))  # type: ignore[attr-defined]
-        fitter.predict(module, return_predictions=False)
-        if fitter.is_global_zero:
-            _wait(folder, progress)
-    if fitter.is_global_zero:
+        where = run(RowsDone(folder, told))
+    if is_first:
         with shown("joining the shards", show=show):
             if tables is not None:
                 folder.write_tables(*tables)
@@ -262,25 +264,16 @@ def _run(
         rows, taken = folder.info.num_rows, time.monotonic() - began
         size = rows * folder.info.bytes_per_vector / 1e6
         if rows > rows_before:  # else it was only merged
-            _write_record(folder, module.codec, fitter, num_rows=rows - rows_before, seconds=taken)
+            write_record(folder, codec, where, num_rows=rows - rows_before, seconds=taken)
         log.info("%s: %s rows, %.1f MB of codes, in %s", folder.output, f"{rows:,}", size, duration(taken))
 
 
-def _write_record(folder: ShardFolder, codec: Codec, fitter: Trainer, *, num_rows: int, seconds: float) -> None:
-    """Say beside the store what encoded it; the store itself is the same from wherever it comes."""
-    record = {
-        "format": "qinco_lit encode",
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "codec": None if codec.folder is None else str(codec.folder),
-        "device": str(fitter.strategy.root_device),
-        "num_ranks": fitter.world_size,
-        "num_rows_encoded": num_rows,
-        "seconds": round(seconds, 3),
-        "store": folder.info.to_values(),
-        **environment(),
-    }
-    path = folder.output.with_name(f"{folder.output.name}.json")
-    write_atomically(path, json.dumps(record, indent=2) + "\n")
+def _predict(fitter: Trainer, module: Encoding, folder: ShardFolder, progress: RowsDone) -> dict[str, Any]:
+    fitter.callbacks.append(WriteShards(folder, progress))  # type: ignore[attr-defined]
+    fitter.predict(module, return_predictions=False)
+    if fitter.is_global_zero:
+        _wait(folder, progress)
+    return {"device": str(fitter.strategy.root_device), "num_ranks": fitter.world_size}
 
 
 def _wait(folder: ShardFolder, progress: RowsDone) -> None:

@@ -1,7 +1,12 @@
-"""What happens to queries, stage by stage, and which of them are worked on together, each by one thread."""
+"""What happens to queries, stage by stage, and which of them are worked on together, each by one thread.
+
+Chunks of queries depend on the batch, never on who works on them: threads of this process (`Pipeline`), or processes
+that have a part of the lists each (`parts.py`).
+"""
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +19,7 @@ from qinco_lit.quantizers.workers import for_each
 from qinco_lit.search.index.bundle import Bundle
 from qinco_lit.search.parameters import ResolvedParameters
 from qinco_lit.search.plain_scan import Candidates, PlainScan
-from qinco_lit.search.progressive import ProgressiveDecoder
+from qinco_lit.search.progressive import ProgressiveDecoder, Sample
 from qinco_lit.search.rerank import Decode, rerank
 from qinco_lit.search.scan import AdditiveScan
 
@@ -43,6 +48,53 @@ class SearchTrace(NamedTuple):
     stages: dict[str, Stage]
 
 
+# A stage of some queries: its name, the queries, what the stage before has found for them, the rows of each chunk, the
+# parameters; what it finds for each chunk.
+RunStage = Callable[
+    [str, Float[np.ndarray, "queries dim"], Candidates | None, list[Rows], ResolvedParameters], list[Candidates]
+]
+
+
+def query_batches(num_queries: int, *, on_cpu: bool) -> list[tuple[int, int]]:
+    """Ranges of queries whose shortlists are in memory together; `on_cpu`: where the full decoder is."""
+    rows = _BATCH_QUERIES if on_cpu else _BATCH_QUERIES_GPU
+    return [(start, min(start + rows, num_queries)) for start in range(0, max(1, num_queries), rows)]
+
+
+def search_batch(
+    queries: Float[np.ndarray, "queries dim"],
+    parameters: ResolvedParameters,
+    run: RunStage,
+    *,
+    on_cpu: bool,
+    num_devices: int = 1,
+) -> SearchTrace:
+    """All stages for the queries of a batch.
+
+    Args:
+        queries: raw space.
+        parameters: for this index.
+        run: a stage.
+        on_cpu: where the full decoder is; of a GPU the queries are one chunk for each of `num_devices`.
+        num_devices: GPUs that decode side by side.
+    """
+    stages = {}
+
+    def ranked(stage: str, found: Candidates | None, order: Rows, together: int) -> Candidates:
+        began = time.perf_counter()
+        found = _in_chunks(lambda chunks: run(stage, queries, found, chunks, parameters), order, together)
+        stages[stage] = Stage(found.ids, time.perf_counter() - began)
+        return found
+
+    together = min(_MOST_SCANNED, -(-len(queries) // _PARTS))
+    found = ranked("additive", None, np.arange(len(queries)), together)
+    if parameters.num_pairwise:
+        found = ranked("pairwise", found, *_neighbours(found))
+    order, together = _neighbours(found)
+    found = ranked("decode", found, order, together if on_cpu else -(-len(queries) // num_devices))
+    return SearchTrace(found.scores, found.ids, stages)
+
+
 class FullDecoders:
     """The codec in the precisions that its reconstructions are computed in.
 
@@ -68,31 +120,35 @@ class FullDecoders:
 
 
 class Pipeline:
-    """The stages of a search in an index.
-
-    Queries are shared among threads in chunks that depend on the batch, never on the number of threads.
+    """The stages of a search in an index, in this process.
 
     Args:
         bundle: with the decoders.
         scan: of its lists.
         decoders: of its codec.
+
+    Attributes:
+        sample: of the index, by which the decoder drops candidates; asked at the first search that does.
+        on_cpu: where the full decoder is.
+        precision: of the full decoder.
     """
 
     def __init__(self, bundle: Bundle, scan: AdditiveScan | PlainScan, decoders: FullDecoders) -> None:
         self._scan, self._pairwise_decoder, self._inner_product = scan, bundle.pairwise, bundle.metric != "l2"
         self._exact, self._rough, self.precision = decoders.exact, decoders.rough, decoders.precision
+        self.sample: Sample = scan.sample
         # a GPU decodes all candidates in less time than it would wait for a decision between two steps
-        self._on_cpu = self._exact.device.type == "cpu"
+        self.on_cpu = self._exact.device.type == "cpu"
         self._progressive = {
             codec: ProgressiveDecoder(
                 codec,
                 bundle.additive.codebooks,
                 by_residual=scan.by_residual,
                 inner_product=self._inner_product,
-                sample=scan.sample,
+                sample=lambda: self.sample(),
             )
             for codec in (self._exact, self._rough)
-            if codec is not None and self._on_cpu
+            if codec is not None and self.on_cpu
         }
 
     def search(
@@ -105,49 +161,75 @@ class Pipeline:
             parameters: for this index.
             num_threads: among which the work is shared; None: as many as torch has here.
         """
-        rows = _BATCH_QUERIES if self._on_cpu else _BATCH_QUERIES_GPU
         number = torch.get_num_threads() if num_threads is None else num_threads
+        run = partial(self._run, num_threads=number)
         parts: list[SearchTrace] = []
 
         def batch(start: int, stop: int) -> None:
-            parts.append(self._batch(queries[start:stop], parameters, number))
+            parts.append(search_batch(queries[start:stop], parameters, run, on_cpu=self.on_cpu))
 
-        batches = [(start, start + rows) for start in range(0, max(1, len(queries)), rows)]
         # by one thread, which has others help it
-        for_each(batch, batches, self._exact.device, num_threads=1)
-        return parts[0] if len(parts) == 1 else _joined(parts)
+        for_each(batch, query_batches(len(queries), on_cpu=self.on_cpu), self._exact.device, num_threads=1)
+        return joined_traces(parts)
 
-    def _batch(
-        self, queries: Float[np.ndarray, "queries dim"], parameters: ResolvedParameters, num_threads: int
-    ) -> SearchTrace:
+    def run(
+        self,
+        stage: str,
+        queries: Float[np.ndarray, "queries dim"],
+        found: Candidates | None,
+        chunks: list[Rows],
+        parameters: ResolvedParameters,
+        num_threads: int | None,
+    ) -> list[Candidates]:
+        """A stage alone, as a search runs it (`RunStage`)."""
+        number = torch.get_num_threads() if num_threads is None else num_threads
+        results: list[Candidates] = []
+
+        def work(start: int, stop: int) -> None:  # noqa: ARG001 (all of it)
+            results.extend(self._run(stage, queries, found, chunks, parameters, num_threads=number))
+
+        for_each(work, [(0, len(queries))], self._exact.device, num_threads=1)
+        return results
+
+    def _run(
+        self,
+        stage: str,
+        queries: Float[np.ndarray, "queries dim"],
+        found: Candidates | None,
+        chunks: list[Rows],
+        parameters: ResolvedParameters,
+        *,
+        num_threads: int,
+    ) -> list[Candidates]:
+        results: dict[int, Candidates] = {}
+
+        def chunk(start: int, stop: int) -> None:  # noqa: ARG001 (one at a time)
+            rows = chunks[start]
+            of_rows = None if found is None else found.of(rows)
+            results[start] = self._stage(stage, queries[rows], of_rows, parameters, num_threads)
+
+        if len(chunks) == 1:
+            chunk(0, 1)
+        else:
+            ranges = [(number, number + 1) for number in range(len(chunks))]
+            for_each(chunk, ranges, _CPU, num_threads=num_threads)
+        return [results[number] for number in range(len(chunks))]
+
+    def _stage(
+        self,
+        stage: str,
+        queries: Float[np.ndarray, "queries dim"],
+        found: Candidates | None,
+        parameters: ResolvedParameters,
+        num_threads: int,
+    ) -> Candidates:
         k, nprobe, ef_search, num_additive, num_pairwise, num_steps = parameters
-        stages = {}
-        began = time.perf_counter()
-
-        def scan(rows: Rows) -> Candidates:
+        if found is None:
             with one_faiss_thread():
-                return self._scan.search(queries[rows], num_additive, nprobe=nprobe, ef_search=ef_search)
-
-        def pairwise(rows: Rows) -> Candidates:
-            return rerank(
-                queries[rows], found.of(rows), num_pairwise, self._pairwise, inner_product=self._inner_product
-            )
-
-        def decode(rows: Rows) -> Candidates:
-            return self._decoded(queries[rows], found.of(rows), k, num_steps, num_threads)
-
-        together = min(_MOST_SCANNED, -(-len(queries) // _PARTS))
-        found = _in_chunks(scan, np.arange(len(queries)), together, num_threads)
-        stages["additive"] = Stage(found.ids, (now := time.perf_counter()) - began)
-        if num_pairwise:
-            began, found = now, _in_chunks(pairwise, *_neighbours(found), num_threads)
-            stages["pairwise"] = Stage(found.ids, (now := time.perf_counter()) - began)
-        order, together = _neighbours(found)
-        if not self._on_cpu:
-            together = len(queries)
-        began, found = now, _in_chunks(decode, order, together, num_threads)
-        stages["decode"] = Stage(found.ids, time.perf_counter() - began)
-        return SearchTrace(found.scores, found.ids, stages)
+                return self._scan.search(queries, num_additive, nprobe=nprobe, ef_search=ef_search)
+        if stage == "pairwise":
+            return rerank(queries, found, num_pairwise, self._pairwise, inner_product=self._inner_product)
+        return self._decoded(queries, found, k, num_steps, num_threads)
 
     def _decoded(
         self, queries: Float[np.ndarray, "queries dim"], found: Candidates, k: int, num_steps: int, num_threads: int
@@ -167,7 +249,7 @@ class Pipeline:
         num_steps: int,
         num_threads: int,
     ) -> Candidates:
-        if self._on_cpu:
+        if self.on_cpu:
             progressive = self._progressive[codec]
             return progressive.rerank(queries, found, size, num_steps=num_steps, num_threads=num_threads)
         decode, inner_product = self._decoding(codec), self._inner_product
@@ -201,25 +283,20 @@ def _neighbours(found: Candidates) -> tuple[Rows, int]:
     return np.argsort(found.list_ids[:, 0], kind="stable"), max(1, pairs // size)
 
 
-def _in_chunks(work: Callable[[Rows], Candidates], order: Rows, together: int, num_threads: int) -> Candidates:
+def _in_chunks(work: Callable[[list[Rows]], list[Candidates]], order: Rows, together: int) -> Candidates:
     """What `work` finds for so many queries at a time, in their own order."""
     if len(order) <= together:
-        return work(np.arange(len(order)))
-    found: dict[int, Candidates] = {}
-
-    def chunk(start: int, stop: int) -> None:
-        found[start] = work(order[start:stop])
-
-    starts = range(0, len(order), together)
-    for_each(chunk, [(start, start + together) for start in starts], _CPU, num_threads=num_threads)
+        return work([np.arange(len(order))])[0]
+    columns = zip(*work([order[start : start + together] for start in range(0, len(order), together)]), strict=True)
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
-    columns = zip(*(found[start] for start in starts), strict=True)
     return Candidates(*(np.concatenate(column)[back] for column in columns))
 
 
-def _joined(parts: list[SearchTrace]) -> SearchTrace:
+def joined_traces(parts: list[SearchTrace]) -> SearchTrace:
     """One search of all queries, from those of its batches."""
+    if len(parts) == 1:
+        return parts[0]
     stages = {
         name: Stage(
             np.concatenate([part.stages[name].ids for part in parts]),

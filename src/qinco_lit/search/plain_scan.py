@@ -1,6 +1,6 @@
 """The lists of a faiss index as they are: what is in them, and faiss' own scan, for lists that stay on disk."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import faiss
@@ -31,6 +31,15 @@ class Candidates(NamedTuple):
         """Those of some of the queries."""
         return Candidates(*(column[queries] for column in self))
 
+    @classmethod
+    def of_parts(cls, parts: "Sequence[Candidates]", size: int, *, inner_product: bool) -> "Candidates":
+        """The `size` best of shortlists of the same queries in parts of an index, each of the part's `size` best."""
+        scores, ids, list_ids, codes = (np.concatenate(column, axis=1) for column in zip(*parts, strict=True))
+        # the nearest of one list in the order of the parts, as where these are merged; what holds no vector comes last
+        order = np.lexsort((list_ids, -scores if inner_product else scores, ids < 0), axis=1)[:, :size]
+        rows = np.arange(len(order))[:, None]
+        return cls(scores[rows, order], ids[rows, order], list_ids[rows, order], codes[rows, order])
+
 
 def list_entries(
     lists: Any, numbers: Iterable[int] | None = None
@@ -47,13 +56,30 @@ def list_entries(
 
 def sampled_entries(lists: Any) -> tuple[Int32[np.ndarray, " n"], UInt8[np.ndarray, "n bytes"]]:
     """List ids and stored codes of some vectors: the first ones of lists that are evenly spaced."""
-    some = range(0, lists.nlist, -(-lists.nlist // _SAMPLED_LISTS))
-    most = -(-_SAMPLED_LISTS * _SAMPLED_ROWS // len(some))
+    some, most = _sampled(lists.nlist)
     found = [(number, packed[:most]) for number, packed, _ in list_entries(lists, some)]
     sizes = [len(packed) for _, packed in found]
     list_ids = np.repeat(np.array([number for number, _ in found], dtype=np.int32), sizes)
     nothing = np.empty((0, lists.code_size), dtype=np.uint8)
     return list_ids, np.concatenate([nothing, *(packed for _, packed in found)])
+
+
+def joined_samples(
+    samples: Sequence[tuple[Int32[np.ndarray, " _"], Integer[np.ndarray, "_ steps"]]], num_lists: int
+) -> tuple[Int32[np.ndarray, " n"], Integer[np.ndarray, "n steps"]]:
+    """What a sample of the lists would be that those of these samples are merged into, one after the other."""
+    list_ids, codes = map(np.concatenate, zip(*samples, strict=True))
+    order = np.argsort(list_ids, kind="stable")
+    _, first, sizes = np.unique(list_ids[order], return_index=True, return_counts=True)
+    places = np.arange(len(order)) - np.repeat(first, sizes)
+    kept = order[places < _sampled(num_lists)[1]]
+    return list_ids[kept], codes[kept]
+
+
+def _sampled(num_lists: int) -> tuple[range, int]:
+    """Lists that are sampled, and the most rows of each."""
+    some = range(0, num_lists, -(-num_lists // _SAMPLED_LISTS))
+    return some, -(-_SAMPLED_LISTS * _SAMPLED_ROWS // len(some))
 
 
 def as_list_ids(stored: UInt8[np.ndarray, "n bytes"]) -> Int32[np.ndarray, " n"]:

@@ -10,9 +10,10 @@ from jaxtyping import Float32, Int64
 
 from qinco_lit.devices import default_torch, threads
 from qinco_lit.options import Count, checked
+from qinco_lit.search.answers import AnswersQueries
 from qinco_lit.search.index.bundle import Bundle, load, save
 from qinco_lit.search.parameters import (
-    SearchParameters,
+    ResolvedParameters,
     as_ids,
     as_matrix,
     checked_new_ids,
@@ -22,10 +23,11 @@ from qinco_lit.search.parameters import (
 from qinco_lit.search.pipeline import FullDecoders, Pipeline, SearchTrace
 from qinco_lit.search.plain_scan import PlainScan
 from qinco_lit.search.scan import AdditiveScan
+from qinco_lit.vectors.neighbours import Metric
 from qinco_lit.vectors.rows import unit_rows
 
 
-class Searcher:
+class Searcher(AnswersQueries):
     """An index in memory, or mapped from disk, that answers queries.
 
     Args:
@@ -113,7 +115,7 @@ class Searcher:
         return self._bundle.codec.num_steps
 
     @property
-    def metric(self) -> str:
+    def metric(self) -> Metric:
         """What is searched for: the smallest squared L2 (`l2`), the largest inner product (`ip`) or `cosine`."""
         return self._bundle.metric
 
@@ -133,49 +135,18 @@ class Searcher:
         """Whether there is a pairwise decoder."""
         return self._bundle.pairwise is not None
 
-    def search(
-        self, queries: Any, k: int = 10, **parameters: int | None
-    ) -> tuple[Float32[np.ndarray, "queries k"], Int64[np.ndarray, "queries k"]]:
-        """The k nearest vectors of each query: (distances, ids), best first, both (num_queries, k).
+    @property
+    def pipeline(self) -> Pipeline:
+        """The stages of a search, which run alone where the index is a part of one (`parts.py`)."""
+        return self._pipeline
 
-        Args:
-            queries: (num_queries, dim), float32, or any dtype of vectors.
-            k: results per query. Where fewer vectors are found the rest is id -1 with distance inf (-inf for `ip`
-                and `cosine`).
-            **parameters: `nprobe`, `ef_search`, `num_additive`, `num_pairwise`, `num_steps` of `SearchParameters`.
+    @property
+    def bundle(self) -> Bundle:
+        """What was loaded, without its lists."""
+        return self._bundle
 
-        Returns:
-            distances: squared L2 between query and decoded vector; inner products for `ip` and `cosine` (of unit
-            queries, with decoded vectors), larger is better. ids: int64.
-
-        Raises:
-            ValueError: wrong dimension, NaN or infinity in a query, a parameter that is unknown, below 1 or no whole
-                number, no pairwise decoder, more steps than the index has.
-        """
-        trace = self.trace(queries, k, **parameters)
-        return trace.distances, trace.ids
-
-    @default_torch()
-    def trace(self, queries: Any, k: int = 10, **parameters: int | None) -> SearchTrace:
-        """`search`, with the ranking and the seconds of every stage."""
-        resolved = SearchParameters.of(parameters).resolved(
-            k,
-            num_vectors=len(self),
-            num_lists=self.num_lists,
-            stored_steps=self.num_steps,
-            has_pairwise=self.has_pairwise,
-        )
-        trace = self._pipeline.search(self._queries(queries), resolved, self.num_threads)
-        missing = k - resolved.k
-        return _padded(trace, missing, np.inf if self.metric == "l2" else -np.inf) if missing else trace
-
-    def _queries(self, queries: Any) -> Float32[np.ndarray, "queries dim"]:
-        with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinity
-            x = np.ascontiguousarray(as_matrix(queries, self.dim, what="queries", owner="index"), dtype=np.float32)
-        finite = np.isfinite(x).all(axis=1)
-        if not finite.all():
-            raise ValueError(f"query {int(finite.argmin())} holds NaN or infinity")
-        return unit_rows(x) if self.metric == "cosine" else x
+    def _traced(self, queries: Float32[np.ndarray, "queries dim"], parameters: ResolvedParameters) -> SearchTrace:
+        return self._pipeline.search(queries, parameters, self.num_threads)
 
     # -- changing the index -------------------------------------------------------------------------------------------
 
@@ -239,11 +210,3 @@ class Searcher:
             parts = [ids for _, _, ids in self._writable().contents()]
             self._known_ids = np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
         return self._known_ids
-
-
-def _padded(trace: SearchTrace, missing: int, worst: float) -> SearchTrace:
-    """Columns without a vector after the others."""
-    columns = ((0, 0), (0, missing))
-    ids = np.pad(trace.ids, columns, constant_values=-1)
-    distances = np.pad(trace.distances, columns, constant_values=worst)
-    return SearchTrace(distances, ids, {**trace.stages, "decode": trace.stages["decode"]._replace(ids=ids)})

@@ -2,10 +2,14 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
+
+import numpy as np
+from jaxtyping import Int64
 
 from qinco_lit.coarse.centroids import train_centroids
 from qinco_lit.devices import threads
@@ -21,9 +25,12 @@ from qinco_lit.search.build.work import Fit, IndexWork, remove_work
 from qinco_lit.search.index import bundle as bundles
 from qinco_lit.search.index.faiss_index import list_sizes
 from qinco_lit.search.index.lists import fill_lists, merge_in_memory, merge_on_disk
+from qinco_lit.search.index.part_folders import is_in_parts, part_folder
 from qinco_lit.vectors import CodeStore, VectorFile, as_vectors_file
 
 log = logging.getLogger(__name__)
+
+ListSizes = Int64[np.ndarray, " lists"]
 
 MAX_VALIDATION_ROWS = 10_000
 _LISTS_FILE = "lists.ivfdata"
@@ -35,6 +42,7 @@ class BuildOptions:
 
     Attributes:
         part: build this range of `parts` only, and stop; for machines that share the folder of the output.
+        merge: into one index; else each part is an index of its own in the output, for `qinco_lit.search.parts`.
     """
 
     pairwise: bool | None = None
@@ -43,6 +51,7 @@ class BuildOptions:
     pairwise_dtype: str = "float16"
     parts: Count = 1
     part: int | None = None
+    merge: bool = True
     on_disk: bool = False
     num_threads: Count | None = None
     progress: bool | None = None
@@ -76,7 +85,7 @@ def build(inputs: IndexInputs, output: Path, options: BuildOptions) -> dict[str,
     part, parts = options.part, options.parts
     # parts may be built side by side, but not beside what ends the work and removes its folder
     with only_writer(output, shared=part is not None):
-        if _is_complete(output, job):
+        if _is_complete(output, job, None if options.merge else parts):
             return None
         warn_of_other_searches(inputs)
         work = IndexWork(output, job)
@@ -90,24 +99,28 @@ def build(inputs: IndexInputs, output: Path, options: BuildOptions) -> dict[str,
             if part is not None:
                 _say_what_is_missing(work, part, parts)
                 return None
-            progress.start("joining the lists, writing the index", None)
-            return _finish(inputs, work, fit, job, output, options)
+            if options.merge:
+                progress.start("joining the lists, writing the index", None)
+                return _finish(inputs, work, fit, job, output, options)
+            progress.start("writing the parts", None)
+            return _finish_parts(inputs, work, fit, job, output, options)
 
 
-def _is_complete(output: Path, job: dict[str, Any]) -> bool:
-    """Whether the output is there already. Raises ValueError when it is of other work."""
+def _is_complete(output: Path, job: dict[str, Any], parts: int | None) -> bool:
+    """Whether the output is there already, in so many parts. Raises ValueError when it is of other work."""
     if not output.exists():
         return False
+    in_parts = is_in_parts(output)
     try:
-        config = bundles.read_config(output)
+        config = bundles.read_config(part_folder(output, 0) if in_parts else output)
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"output={output} exists and is no index: name another one") from None
-    there = config.get("inputs") or {}
-    different = [name for name in job if there.get(name) != job[name]]
+    there, asked = config.get("inputs") or {}, {**job, "parts": parts}
+    different = [name for name in asked if there.get(name) != asked[name]]
     if different:
         raise ValueError(f"output={output} is an index of other work: {', '.join(different)} differ; name another one")
     remove_work(output)  # of a job killed at its very end
-    log.info("%s is complete already: %s vectors", output, f"{config['num_vectors']:,}")
+    log.info("%s is complete already%s", output, "" if in_parts else f": {config['num_vectors']:,} vectors")
     return True
 
 
@@ -254,31 +267,73 @@ def _finish(
 ) -> dict[str, Any]:
     """Merge the parts, write the bundle, and say what it is."""
     began = time.monotonic()
-    records = [work.part_record(part, options.parts) for part in range(options.parts)]
-    files = [work.part_file(part, options.parts) for part in range(options.parts)]
+    _merge(work, fit, range(options.parts), options)
+    assert fit.index.ntotal == len(inputs.coded)
+    report = _report(inputs, work, fit, options, list_sizes(fit.index), began)
+    work.publish(output, lambda folder: bundles.save(_bundle(inputs, fit, options, job, report), folder))
+    _say_what_is_there(output, report)
+    return report
+
+
+def _finish_parts(
+    inputs: IndexInputs, work: IndexWork, fit: Fit, job: dict[str, Any], output: Path, options: BuildOptions
+) -> dict[str, Any]:
+    """Write each part as an index with the decoders of all; the report of all together."""
+    began, sizes = time.monotonic(), []
+
+    def save(folder: Path) -> None:
+        for part in range(options.parts):
+            _merge(work, fit, [part], options)
+            sizes.append(list_sizes(fit.index))
+            own = {**job, "part": part, "parts": options.parts}
+            report = _report(inputs, work, fit, options, sizes[-1], began)
+            bundles.save(_bundle(inputs, fit, options, own, report), part_folder(folder, part))
+
+    work.publish(output, save)
+    report = _report(inputs, work, fit, options, np.sum(sizes, axis=0), began)
+    _say_what_is_there(output, report)
+    return report
+
+
+def _merge(work: IndexWork, fit: Fit, parts: Sequence[int], options: BuildOptions) -> None:
+    """Give these parts' lists to the index."""
+    files = [work.part_file(part, options.parts) for part in parts]
     if options.on_disk:
-        merge_on_disk(fit.index, files, work.folder / _LISTS_FILE)
+        merge_on_disk(fit.index, files, work.folder / f"{parts[0]}-{_LISTS_FILE}")
     else:
         merge_in_memory(fit.index, files)
-    assert fit.index.ntotal == len(inputs.coded)
+
+
+def _bundle(
+    inputs: IndexInputs, fit: Fit, options: BuildOptions, job: dict[str, Any], report: dict[str, Any]
+) -> bundles.Bundle:
+    info = inputs.coded.store.info
+    encoder = {name: getattr(info, name) for name in ("beam_size", "num_candidates", "candidate_budget", "precision")}
+    config = {"encoder": encoder, "on_disk": options.on_disk, "inputs": job}
+    return bundles.Bundle(inputs.codec, fit.index, fit.additive, fit.pairwise, inputs.metric, config, report)
+
+
+def _report(
+    inputs: IndexInputs, work: IndexWork, fit: Fit, options: BuildOptions, sizes: ListSizes, began: float
+) -> dict[str, Any]:
+    """What report.json holds of lists of these sizes, whose writing began then."""
+    records = [work.part_record(part, options.parts) for part in range(options.parts)]
     seconds = {
         **fit.report["seconds"],
         "lists": sum(record["seconds"] for record in records if record is not None),
         "merge": time.monotonic() - began,
     }
-    report = {**_figures(inputs, fit), **fit.report, "seconds": seconds, "parts": options.parts, **environment()}
-    info = inputs.coded.store.info
-    encoder = {name: getattr(info, name) for name in ("beam_size", "num_candidates", "candidate_budget", "precision")}
-    config = {"encoder": encoder, "on_disk": options.on_disk, "inputs": job}
-    bundle = bundles.Bundle(inputs.codec, fit.index, fit.additive, fit.pairwise, inputs.metric, config, report)
-    work.publish(output, lambda folder: bundles.save(bundle, folder))
-    log.info("%s: %s vectors, in %s", output, f"{len(inputs.coded):,}", duration(sum(seconds.values())))
-    return report
+    figures = _figures(inputs, fit, sizes)
+    return {**figures, **fit.report, "seconds": seconds, "parts": options.parts, **environment()}
 
 
-def _figures(inputs: IndexInputs, fit: Fit) -> dict[str, Any]:
-    sizes = list_sizes(fit.index)
-    num_vectors, codes = int(fit.index.ntotal), -(-inputs.codec.bits_per_vector // 8)
+def _say_what_is_there(output: Path, report: dict[str, Any]) -> None:
+    seconds = sum(report["seconds"].values())
+    log.info("%s: %s vectors, in %s", output, f"{report['num_vectors']:,}", duration(seconds))
+
+
+def _figures(inputs: IndexInputs, fit: Fit, sizes: ListSizes) -> dict[str, Any]:
+    num_vectors, codes = int(sizes.sum()), -(-inputs.codec.bits_per_vector // 8)
     return {
         "num_vectors": num_vectors,
         "num_lists": len(sizes),
