@@ -42,7 +42,7 @@ $(installed): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments: on Debian run  apt install python3-venv" >&2; exit 1; }
 	@test -x $(bin)/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv (a few minutes the first time)"
-	@PYTHONWARNINGS=ignore $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,demo,joblib,slurm]'
+	@PYTHONWARNINGS=ignore $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,demo,joblib,slurm,text]'
 	@touch $@
 
 .PHONY: demo
