@@ -38,9 +38,9 @@ def _config(qinco: Any, job: str, *overrides: str) -> dict[str, Any]:
 
 
 def _compose(qinco: Any, job: str, *overrides: str) -> dict[str, Any]:
-    outcome = qinco(job, *overrides, "--cfg", "job")
+    outcome = qinco(job, *overrides, "--cfg", "job", "--resolve")
     assert outcome.code == 0, outcome.err
-    values = OmegaConf.to_container(OmegaConf.create(outcome.out), resolve=True)
+    values = OmegaConf.to_container(OmegaConf.create(outcome.out))
     assert isinstance(values, dict)
     return values  # type: ignore[return-value]
 

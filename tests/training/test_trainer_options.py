@@ -58,23 +58,24 @@ def test_schedule_and_epochs_count_optimizer_steps(every: int, train: Train) -> 
 
 
 def test_steps_end_the_training_and_its_schedule_within_an_epoch(train: Train, vectors_path: Path) -> None:
-    run_dir = train("+trainer.max_steps=20", "trainer.log_every_n_steps=1")
+    run_dir = train("+trainer.max_steps=40", "trainer.log_every_n_steps=1", "recipe.batch_size=64")
+    batches = 2 * _BATCHES
     rows = _rows(run_dir)
     rates = [row["lr"] for row in rows if "lr" in row]
-    assert len(rates) == 20
+    assert len(rates) == 40
     assert rates[-1] < 0.1 * max(rates)
     validated = [row["step"] for row in rows if "val/mse" in row]
-    assert validated == [_BATCHES, 20]  # the weights at the end, too
+    assert validated == [batches, 40]  # the weights at the end, too
     summary = _summary(run_dir)
-    assert (summary["steps"], summary["state"]) == (20, "finished")
+    assert (summary["steps"], summary["state"]) == (40, "finished")
     assert summary["best_val_mse"] == pytest.approx(_error(run_dir, vectors_path), rel=1e-5)
     # again, which leaves nothing to train; then on: the second epoch is finished
     before = (run_dir / "metrics.jsonl").read_text()
     assert main(["train", f"resume={run_dir}"]) == 0
     assert len((run_dir / "metrics.jsonl").read_text().splitlines()) == len(before.splitlines())
     assert main(["train", f"resume={run_dir}", "trainer.max_steps=-1"]) == 0
-    assert _summary(run_dir)["steps"] == 2 * _BATCHES
-    assert [row["step"] for row in _rows(run_dir) if "val/mse" in row] == [_BATCHES, 2 * _BATCHES]
+    assert _summary(run_dir)["steps"] == 2 * batches
+    assert [row["step"] for row in _rows(run_dir) if "val/mse" in row] == [batches, 2 * batches]
 
 
 def test_without_validation_the_codec_is_the_last_model(train: Train, vectors_path: Path) -> None:
