@@ -4,6 +4,7 @@
 
 Vectors/s at batch 1024 from a 128-d uint8 file in the page cache, nothing being done with them; then time to the first
 batch, vectors/s and resident set while streaming from a sparse file of 10^9 rows, every page new to the page cache.
+Vectors/s, also per second of this process on a CPU, and resident set from 200 files of 384-d float16, npy and Parquet.
 """
 
 import argparse
@@ -16,6 +17,8 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import torch
 
 from qinco_lit.data.data_module import VectorDataModule
@@ -23,6 +26,7 @@ from qinco_lit.vectors import VectorWriter
 from qinco_lit.vectors.data_facts import DataSource
 
 DIM, BATCH_SIZE, NUM_VAL = 128, 1024, 10_000
+MANY_DIM = 384
 
 
 def data_module(path: Path, epoch_size: int) -> VectorDataModule:
@@ -77,16 +81,48 @@ def measure_billion(folder: Path, num_batches: int) -> None:
     )
 
 
+def measure_many(folder: Path, num_files: int, rows_per_file: int, repeats: int) -> None:
+    rows = np.random.default_rng(0).standard_normal((rows_per_file, MANY_DIM)).astype(np.float16)
+    column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows.reshape(-1)), MANY_DIM)
+    table = pyarrow.table({"id": np.arange(len(rows)), "embedding": column})
+    for kind in ("npy", "parquet"):
+        (folder / kind).mkdir()
+    for number in range(num_files):
+        np.save(folder / "npy" / f"part-{number}.npy", rows)
+        path = folder / "parquet" / f"part-{number}.parquet"
+        pyarrow.parquet.write_table(table, path, use_dictionary=False, compression="none")
+    for kind in ("npy", "parquet"):
+        loader = data_module(folder / kind, num_files * rows_per_file // 2).train_dataloader()
+        speeds, cpu_speeds, peaks = [], [], []
+        for _ in range(repeats + 1):  # the first one warms up
+            start, cpu_start, delivered, peak = time.perf_counter(), time.process_time(), 0, 0.0
+            for batch in loader:
+                delivered, peak = delivered + len(batch), max(peak, resident_mib())
+            speeds.append(delivered / (time.perf_counter() - start) / 1e3)
+            cpu_speeds.append(delivered / (time.process_time() - cpu_start) / 1e3)
+            peaks.append(f"{peak:.0f}")
+        print(
+            f"{num_files} {kind} files of {rows_per_file} x {MANY_DIM} float16: {np.median(speeds[1:]):.0f}k vectors/s,"
+            f" {np.median(cpu_speeds[1:]):.0f}k per CPU second, best {max(speeds[1:]):.0f}k;"
+            f" resident set, peak of each pass: {', '.join(peaks)} MiB"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-rows", type=int, default=2_000_000, help="rows of the warm file")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--num-batches", type=int, default=4000, help="batches from the file of 10^9 rows")
+    parser.add_argument("--num-files", type=int, default=200)
+    parser.add_argument("--rows-per-file", type=int, default=5000)
+    parser.add_argument("--only-many", action="store_true", help="the files of npy and Parquet only")
     options = parser.parse_args()
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
     with tempfile.TemporaryDirectory() as folder:
-        measure_speed(Path(folder), options.num_rows, options.repeats)
-        measure_billion(Path(folder), options.num_batches)
+        if not options.only_many:
+            measure_speed(Path(folder), options.num_rows, options.repeats)
+            measure_billion(Path(folder), options.num_batches)
+        measure_many(Path(folder), options.num_files, options.rows_per_file, options.repeats)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,7 @@ class ColumnRows:
     def __init__(self, layout: Layout, open_batches: Callable[[Layout], Batches]) -> None:
         self._layout, self._open_batches = layout, open_batches
         self._place = _Place(layout)
+        self._straight_rows = max(1, _PIECE_BYTES // 8 // (layout.dim * layout.dtype.itemsize))
 
     def __getstate__(self) -> tuple[Layout, Any]:
         return self._layout, self._open_batches
@@ -141,6 +143,9 @@ class ColumnRows:
         with self._own_place() as place:
             row = start
             while row < stop:
+                if stop - row >= self._straight_rows:  # many rows need no piece on their way
+                    row = place.fill(row, out[row - start :], self._open_batches)
+                    continue
                 first, piece = place.piece(row, self._open_batches)
                 last = min(stop, first + len(piece))
                 out[row - start : last - start] = piece[row - first : last - first]
@@ -190,8 +195,32 @@ class _Place:
 
     def piece(self, row: int, open_batches: Callable[[Layout], Batches]) -> tuple[int, Shaped[np.ndarray, "n dim"]]:
         """The first row of the piece that holds a row, and its rows; raises ValueError for what cannot be read."""
+        if not self._first <= row < self._first + len(self._piece):
+            with self._going_to(row, open_batches) as stop:
+                self._decode(row, stop)
+        return self._first, self._piece
+
+    def fill(self, row: int, out: Shaped[np.ndarray, "n dim"], open_batches: Callable[[Layout], Batches]) -> int:
+        """Decode rows from one on into an array, to its end or that of the group; the row after them."""
         if self._first <= row < self._first + len(self._piece):
-            return self._first, self._piece
+            rows = self._piece[row - self._first :][: len(out)]
+            out[: len(rows)] = rows
+            return row + len(rows)
+        with self._going_to(row, open_batches) as stop:
+            self._piece, start = self._piece[:0], row
+            stop = min(stop, row + len(out))
+            while row < stop:
+                first, array = self._next(row, stop)
+                some = array[row - first : stop - first]
+                out[row - start :][: len(some)] = matrix(some, self._layout, row)
+                row += len(some)
+            if row < self._next_row:  # what the last batch has besides
+                self._first, self._piece = row, matrix(array[row - first :], self._layout, row)
+        return row
+
+    @contextmanager
+    def _going_to(self, row: int, open_batches: Callable[[Layout], Batches]) -> Iterator[int]:
+        """Make the next batches those up to a row; yields where its group ends, and names what cannot be read."""
         group = int(np.searchsorted(self._stops, row, side="right"))
         start, stop = int(self._stops[group - 1]) if group else 0, int(self._stops[group])
         try:
@@ -200,40 +229,42 @@ class _Place:
             if group != self._group or row < self._next_row:
                 self._group, self._next_row = group, start
                 self._following = self._batches(group, self._batch_rows)
-            self._decode(row, stop)
+            yield stop
         except BaseException as error:
             self._group, self._piece = -1, self._piece[:0]
-            if isinstance(error, OSError | ValueError) and type(error).__module__.startswith("pyarrow"):
-                raise ValueError(self._unreadable(start, stop, " ".join(str(error).split()))) from None
-            if type(error) is OSError and error.errno is None:
+            is_arrows = type(error).__module__.startswith("pyarrow")
+            if isinstance(error, OSError | ValueError) and (is_arrows or (type(error) is OSError and not error.errno)):
                 raise ValueError(self._unreadable(start, stop, " ".join(str(error).split()))) from None
             raise
-        return self._first, self._piece
+
+    def _next(self, row: int, stop: int) -> tuple[int, Any]:
+        """The first row of the next batch that ends after a row, and the batch."""
+        while True:
+            array = next(self._following, None)
+            if array is None:
+                raise ValueError(self._unreadable(self._next_row, stop, "they are not there"))
+            first, self._next_row = self._next_row, self._next_row + len(array)
+            if row < self._next_row:
+                return first, array
+
+    def _decode(self, row: int, stop: int) -> None:
+        """Decode from the batch that holds a row on: a piece, at most to the end of the group."""
+        self._piece = self._piece[:0]  # the memory of the last one is free before there is another
+        first, array = self._next(row, stop)
+        out = np.empty((max(len(array), min(self._piece_rows, stop - first)), self._layout.dim), self._layout.dtype)
+        self._first, done = first, 0
+        while True:
+            out[done : done + len(array)] = matrix(array, self._layout, first)
+            done += len(array)
+            if done + self._batch_rows > len(out) or self._next_row >= stop:
+                break
+            first, array = self._next(self._next_row, stop)
+        self._piece = out[:done]
 
     @property
     def _batch_rows(self) -> int:
         """Few enough that a batch stays in the cache of a core on its way."""
         return max(1, self._piece_rows >> 5)
-
-    def _decode(self, row: int, stop: int) -> None:
-        """Decode from the batch that holds a row on: a piece, at most to the end of the group."""
-        out, done = np.empty((0, 0)), 0
-        self._piece = self._piece[:0]  # the memory of the last one is free before there is another
-        while self._next_row < stop:
-            array = next(self._following, None)
-            if array is None:
-                raise ValueError(self._unreadable(self._next_row, stop, "they are not there"))
-            first, self._next_row = self._next_row, self._next_row + len(array)
-            if self._next_row <= row:
-                continue
-            if not done:
-                most = max(len(array), min(self._piece_rows, stop - first))
-                out, self._first = np.empty((most, self._layout.dim), self._layout.dtype), first
-            out[done : done + len(array)] = matrix(array, self._layout, first)
-            done += len(array)
-            if done + self._batch_rows > len(out):
-                break
-        self._piece = out[:done]
 
     def _unreadable(self, start: int, stop: int, reason: str) -> str:
         return f"{self._layout.path}: rows {start}..{stop - 1} cannot be read: {reason}"
