@@ -8,12 +8,12 @@ import hashlib
 import json
 import logging
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import numpy as np
@@ -33,9 +33,6 @@ from qinco_lit.progress import Progress
 from qinco_lit.vectors import VectorWriter, exact_neighbours, open_vectors, write_vectors
 from qinco_lit.vectors.data_facts import DataSource
 from qinco_lit.vectors.neighbours import Metric
-
-if TYPE_CHECKING:
-    from datamodules.minilm import MiniLM
 
 FORMAT_VERSION = 1  # part of the folder name: raise it when the rows change for the same versions, seed and sizes
 NUM_NEIGHBOURS = 100
@@ -211,14 +208,25 @@ def _embed(folder: Path, split: str, texts: list[str], num_workers: int | None, 
     done = sum(len(texts[start : start + BLOCK_ROWS]) for start in starts if start not in left)
     progress.start(f"docs_text: vectors of {split}", len(texts), done=done, unit="texts")
     model = MiniLM(model_folder())
+    stopped = threading.Event()
+
+    def advance(num_texts: int) -> None:
+        if stopped.is_set():  # Ctrl-C, or another block has failed: nobody waits for the rest of this one
+            raise CancelledError
+        progress.advance(num_texts)
+
+    def work(start: int) -> None:
+        block = model.embed(texts[start : start + BLOCK_ROWS], advance)
+        write_vectors(blocks[start], block.astype(np.float16))
+
     num_threads = torch.get_num_threads()
     with ThreadPoolExecutor(num_workers or num_threads, "docs_text", torch.set_num_threads, (1,)) as pool:
-        work = partial(_embed_block, model, progress=progress)
-        running = [pool.submit(work, texts[start : start + BLOCK_ROWS], blocks[start]) for start in left]
+        running = [pool.submit(work, start) for start in left]
         try:
             for each in running:
                 each.result()
         finally:
+            stopped.set()
             for each in running:
                 each.cancel()
             torch.set_num_threads(num_threads)  # also of threads that begin later
@@ -227,10 +235,6 @@ def _embed(folder: Path, split: str, texts: list[str], num_workers: int | None, 
             writer.append(open_vectors(path)[:])
     for path in blocks.values():
         path.unlink()
-
-
-def _embed_block(model: "MiniLM", texts: list[str], path: Path, *, progress: Progress) -> None:
-    write_vectors(path, model.embed(texts, progress.advance).astype(np.float16))
 
 
 def _facts(sizes: dict[str, int], seed: int) -> dict[str, object]:

@@ -153,6 +153,27 @@ def test_an_interrupted_build_goes_on_with_the_blocks_that_it_has(tmp_path, monk
 
 
 @pytest.mark.usefixtures("hash_model")
+def test_no_block_is_finished_after_another_has_failed(tmp_path, monkeypatch):
+    failed, first = threading.Event(), None
+
+    def one_fails(model, texts, advance):
+        nonlocal first
+        first = first or texts
+        if texts is first:
+            failed.set()
+            raise MemoryError
+        failed.wait()
+        while True:  # a long block: ends as soon as it hears of the other
+            advance(0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HashModel, "embed", one_fails)
+        with pytest.raises(MemoryError):
+            build_docs_text(tmp_path, **TINY, num_workers=2)
+    assert not list(tmp_path.glob(".building-*/*.npy"))
+
+
+@pytest.mark.usefixtures("hash_model")
 def test_a_finished_folder_is_reused_and_a_damaged_one_is_built_again(tmp_path, monkeypatch):
     folder = build_docs_text(tmp_path, **TINY)
     before, num_embedded = contents(folder), HashModel.num_embedded
