@@ -133,8 +133,8 @@ def test_the_users_own_ids(build, inputs, tmp_path):
     np.save(tmp_path / "ids.npy", ids)
     np.save(tmp_path / "column.npy", ids[:, None])
     build("plain")
-    build("own", ids=tmp_path / "ids.npy", parts=2)
-    build("column", ids=tmp_path / "column.npy")
+    build("own", ids=str(tmp_path / "ids.npy"), parts=2)
+    build("column", ids=str(tmp_path / "column.npy"))
     positions, own = (stored_ids(load(tmp_path / name).index) for name in ("plain", "own"))
     np.testing.assert_array_equal(own, ids[positions])
     assert contents(tmp_path / "column") == contents(tmp_path / "own")
@@ -160,7 +160,7 @@ def _ids(change: Callable[[np.ndarray], Any]) -> np.ndarray:
 def test_ids_that_cannot_be(build, tmp_path, change, message):
     np.save(tmp_path / "ids.npy", _ids(change))
     with pytest.raises(ValueError, match=rf"^ids=.*ids.npy ?{message}$"):
-        build(ids=tmp_path / "ids.npy")
+        build(ids=str(tmp_path / "ids.npy"))
     assert {path.name for path in tmp_path.iterdir()} == {"ids.npy"}
 
 
@@ -271,7 +271,7 @@ def test_work_of_another_job_is_refused(build, tmp_path):
         ({"device": "gpu"}, "unknown device gpu; choose from: auto, cpu, cuda, cuda:N"),
         ({"name": "no/index"}, "output=.*no/index: the folder .*no does not exist; make it first"),
         ({"codes": Path("gone.h5")}, "gone.h5: no such file"),
-        ({"ids": Path("gone.npy")}, "ids=gone.npy: no such file"),
+        ({"ids": "gone.npy"}, "ids=gone.npy: no such file"),
         ({"training_codes": Path("gone.h5")}, "gone.h5: no such file"),
         ({"codec_dir": Path("gone")}, "no codec in gone: config.json is missing .*"),
     ],
