@@ -31,6 +31,7 @@ from qinco_lit.vectors.neighbours import METRICS, Metric, comparison
 
 FORMAT = "qinco_lit index"
 VERSION = 1
+POSITIONS = "ids_are_positions"  # of a config: since the index was built, too
 _CONFIG, _INDEX, _LISTS = "config.json", "index.faiss", "lists.ivfdata"
 _CODEC, _PAIRWISE, _ADDITIVE, _REPORT = "codec", "pairwise", "additive.safetensors", "report.json"
 _HASHED_BYTES = 16 << 20  # read at a time
@@ -50,6 +51,7 @@ class Bundle:
         config: plain values of config.json; `encoder` is the search that the codes come from, `inputs` what they were
             made of. Counts and checksums are made anew by `save`.
         report: of the job that built the index; goes into report.json.
+        stays_mapped: whether a Searcher leaves lists on the disk that are mapped from it, or takes them into memory.
     """
 
     codec: Codec
@@ -59,11 +61,17 @@ class Bundle:
     metric: Metric
     config: Mapping[str, Any] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
+    stays_mapped: bool = True
 
     @property
     def is_mapped(self) -> bool:
         """Whether the lists stay on the disk, and cannot be changed."""
         return is_mapped(self.index)
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether ids were positions when the index was built, and had stayed so when it was saved."""
+        return (self.config.get("inputs") or {}).get("ids") is None and bool(self.config.get(POSITIONS, True))
 
     def encode(self, x: Any) -> tuple[Int32[np.ndarray, " n"], Integer[np.ndarray, "n steps"]]:
         """Lists and codes of raw vectors (n, dim), found by the same search as those in the index.
