@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int64
 from qinco_lit.devices import default_torch, threads
 from qinco_lit.locks import SharedLock
 from qinco_lit.options import Count, checked
-from qinco_lit.search.index.bundle import POSITIONS, Bundle, load, save
+from qinco_lit.search.index.bundle import POSITIONS, Bundle, load_to_search, save
 from qinco_lit.search.index.id_set import IdSet
 from qinco_lit.search.parameters import (
     SearchParameters,
@@ -32,7 +32,7 @@ from qinco_lit.vectors.rows import unit_rows
 class Searcher:
     """An index in memory, or mapped from disk, that answers queries.
 
-    Any number of threads may search, add, remove and save. A call sees all of each change or nothing of it: what changes
+    Any number of threads may search, add, remove and save. A call sees all of a change or nothing of it: what changes
     the lists waits for the searches that run, and those that come wait for it, but not for what it encodes or saves.
 
     Args:
@@ -90,9 +90,7 @@ class Searcher:
             FileNotFoundError: no index there.
             ValueError: parts that are damaged or do not belong together; those of the class.
         """
-        # lists that shall be in memory are mapped, too, and taken from there: so they never are twice
-        bundle = load(Path(directory), mmap=True, device=device)
-        bundle.stays_mapped = mmap or bool(bundle.config.get("on_disk"))
+        bundle = load_to_search(directory, mmap=mmap, device=device)
         return cls(bundle, num_threads=num_threads, precision=precision)
 
     def __len__(self) -> int:

@@ -229,9 +229,7 @@ def faiss_file_errors(path: Path) -> Iterator[None]:
 def _read_lists(path: Path, *, mapped: bool) -> Lists:
     with faiss_file_errors(path):
         reader = faiss.FileIOReader(str(path))
-        lists = faiss.downcast_InvertedLists(
-            faiss.read_InvertedLists(reader, faiss.IO_FLAG_MMAP if mapped else 0)
-        )
+        lists = faiss.downcast_InvertedLists(faiss.read_InvertedLists(reader, faiss.IO_FLAG_MMAP if mapped else 0))
     lists.this.own(True)  # SWIG takes it for somebody else's, and would never free it
     return lists
 
