@@ -330,6 +330,8 @@ def test_an_index_of_other_vectors_is_refused(run: Callable[..., Any], given: In
     ):
         with pytest.raises(ValueError, match=message):
             run(data=Data(given, **changes))
+    with pytest.raises(ValueError, match=r"^unknown device gpu; choose from: auto, cpu, cuda, cuda:N$"):
+        run(device="gpu")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         run(index_dir=tmp_path / "nowhere")
     bundles.save(indexed(ROWS).bundle, tmp_path / "own_ids")

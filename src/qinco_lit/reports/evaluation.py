@@ -44,10 +44,14 @@ def table_notes(record: Mapping[str, Any]) -> str:
     cached = [method.upper() for method, row in record["methods"].items() if row.get("from_cache")]
     whole = codec["model"]["num_steps"]
     some = f"{codec['num_steps']} of its {whole} codes, " if codec["num_steps"] < whole else ""
-    lists, list_bits = codec["model"].get("num_lists"), _list_bits(codec)
-    ids = f"Bytes: of the codes, and of the list id ({list_bits} bits for {lists:,} lists), "
+    list_id = ""
+    if bits := _list_bits(codec):
+        list_id = (
+            f"Bytes: of the codes, and of the list id ({bits} bits for {codec['model']['num_lists']:,} lists), which "
+            "an index implies by place, and which the other methods do not have."
+        )
     sentences = [
-        *([f"{ids}which an index implies by place, and which the other methods do not have."] if list_bits else []),
+        *([list_id] if list_id else []),
         "MSE: mean over vectors of the sum over dimensions, raw space.",
         "R@k: true nearest neighbour among the first k of exact search in the reconstructions, "
         f"{record['data']['num_queries']:,} queries{_COMPARED[record['data']['metric']]}.",
