@@ -1,4 +1,4 @@
-"""One process at a time: locks that a killed process cannot leave behind.
+"""One process at a time: locks that a killed process cannot leave behind; and one among threads.
 
 By `flock`, and not by `filelock`, which torch brings: that one leaves its files, turns to locks that outlive a killed
 process where the file system has none, gives no descriptor that a child could hold on to, and shares a lock only by
@@ -11,6 +11,7 @@ import fcntl
 import functools
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,6 +98,46 @@ def is_held(path: Path) -> bool:
         return False
     finally:
         os.close(descriptor)
+
+
+class SharedLock:
+    """Among the threads of a process: any number read what one changes alone. One that waits to change goes first."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._readers = self._waiting = 0
+        self._changing = False
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        """Read inside the block, which must not ask for this lock again."""
+        with self._condition:
+            self._condition.wait_for(lambda: not self._changing and not self._waiting)
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._readers -= 1
+                self._condition.notify_all()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Change inside the block, when all who read have ended."""
+        with self._condition:
+            self._waiting += 1
+            try:
+                self._condition.wait_for(lambda: not self._changing and not self._readers)
+                self._changing = True
+            finally:
+                self._waiting -= 1
+                self._condition.notify_all()
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._changing = False
+                self._condition.notify_all()
 
 
 def _acquire(path: Path, kind: int, busy: str, *, wait: bool) -> tuple[int, bool]:

@@ -50,6 +50,17 @@ def test_the_table_says_what_the_record_says(record: dict[str, Any]) -> None:
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
 
 
+def test_the_list_id_is_said_beside_methods_that_have_none(record: dict[str, Any]) -> None:
+    for num_lists, bits, size in ((65_536, 16, "4+2"), (65_537, 17, "4+2.1"), (4_096, 12, "4+1.5")):
+        record["codec"]["model"]["num_lists"] = num_lists
+        lines = markdown_table(record).splitlines()
+        assert any(line.startswith(f"| QINCo2 | {size} | 20,000 |") for line in lines)
+        assert any(line.startswith("| PQ | 4 | 25,000 |") for line in lines)
+        assert f"and of the list id ({bits} bits for {num_lists:,} lists)" in table_notes(record)
+    record["codec"]["model"]["num_lists"] = None
+    assert "list id" not in table_notes(record)
+
+
 def test_notes_name_threads_search_and_cached_methods(record: dict[str, Any]) -> None:
     notes = table_notes(record)
     assert "beam 32, 16 candidates per hypothesis, on cpu; threads: torch 2, faiss 1" in notes

@@ -1,5 +1,6 @@
 """The command: signals, exit codes, dry runs, what is in the results."""
 
+import importlib
 import json
 import os
 import signal
@@ -112,3 +113,22 @@ def test_commands_of_the_results_name_the_folder_of_the_data(output, monkeypatch
     monkeypatch.delenv("QINCO_DATA", raising=False)
     _call(output, {"QINCO_DATA": "/sets"})
     assert all(task["command"].startswith("QINCO_DATA=/sets qinco ") for task in reports[-1]["tasks"])
+
+
+def test_an_older_snapshot_never_replaces_a_newer_one(output, monkeypatch):
+    """While a call writes what it has seen, another one ends: that one looks and writes afterwards."""
+    module = importlib.import_module("qinco_lit.reproducing.reproduce")
+    seen, others = [], []
+
+    def write(tasks, outcomes, folder, **about):
+        if not others:  # the first call, of Tiny alone
+            others.append(threading.Thread(target=_call, args=(output,)))
+            others[0].start()
+            until(lambda: commands(output) == [*TINY, *BIG])
+        seen.append(sum(outcome.state == "done" for outcome in outcomes.values()))
+
+    monkeypatch.setattr(module, "write_results", write)
+    _call(output, only=["Tiny"])
+    others[0].join()
+    assert seen == [len(TINY), len(TINY) + len(BIG)]
+    assert not list(output.glob(".*"))

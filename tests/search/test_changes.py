@@ -1,5 +1,6 @@
 """Changes of an index: which ids are taken, and to whom the lists belong."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from qinco_lit import Searcher
 from qinco_lit.search.index.bundle import load, save
 from tests.search.indexes import DIM, LISTS, indexed
+from tests.search.test_search_command import positions
 
 LARGEST = 2**63 - 1
 
@@ -116,6 +118,88 @@ def test_vectors_of_torch_are_added_as_those_of_numpy() -> None:
     distances, ids = searcher.search(given.queries[:1], 32, nprobe=LISTS)
     first, second = (distances[ids == one] for one in new)
     assert first == second
+
+
+def test_ids_are_read_only_where_a_given_one_may_be_among_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = indexed(30)
+    searcher = Searcher(given.bundle)
+    scan = searcher._writable()
+    free, read = int(np.setdiff1d(np.arange(150), given.ids)[0]), []
+    contents = scan.contents
+    monkeypatch.setattr(scan, "contents", lambda: read.append(1) or contents())
+    for ids in (None, [10**6, 10**7], None):
+        searcher.add(given.x[:2], ids)
+    assert not read
+    for ids in ([2000], [3000], [10**6 + 1]):
+        searcher.add(given.x[:1], ids)
+    assert len(read) == 1  # once, and kept up to date since
+    with pytest.raises(ValueError, match=r"^id 3000 is in the index already: remove it first, or give another$"):
+        searcher.add(given.x[:2], [free, 3000])
+    assert len(searcher) == 39
+    assert free not in stored(searcher)
+
+
+def test_an_index_says_whether_ids_are_positions(tmp_path: Path) -> None:
+    given = positions()
+    searcher: Any = given.bundle
+    assert searcher.ids_are_positions
+    assert searcher.add(given.x[:2]).tolist() == [400, 401]
+    searcher.add(given.x[:2], [402, 403])
+    assert searcher.ids_are_positions
+    searcher.remove([10**9])
+    assert searcher.ids_are_positions
+    searcher.save(tmp_path / "grown")
+    searcher.remove([7])
+    searcher.add(given.x[:1], [7])  # as many, the same ids, another vector
+    assert not searcher.ids_are_positions
+    searcher.save(tmp_path / "changed")
+    for mmap in (False, True):
+        assert Searcher.load(tmp_path / "grown", mmap=mmap).ids_are_positions
+        assert not Searcher.load(tmp_path / "changed", mmap=mmap).ids_are_positions
+    again = Searcher.load(tmp_path / "changed")
+    again.save(tmp_path / "again")
+    assert not Searcher.load(tmp_path / "again").ids_are_positions
+    assert not Searcher(indexed(30).bundle).ids_are_positions
+
+
+def test_threads_search_add_remove_and_save_at_once(tmp_path: Path) -> None:
+    """Two copies of a far vector come and go together: every search finds both or none of them."""
+    given = indexed(200)
+    searcher = Searcher(given.bundle, num_threads=1)
+    far, ids, ended = given.x[:1] + 50, np.array([10**6, 10**6 + 1]), threading.Event()
+    counts: set[int] = set()
+    failed: list[BaseException] = []
+
+    def repeat(work: Any) -> None:
+        try:
+            while not ended.is_set():
+                work()
+        except BaseException as error:
+            failed.append(error)
+            ended.set()
+
+    def search() -> None:
+        found = searcher.search(np.repeat(far, 8, axis=0), 3, nprobe=LISTS)[1]
+        counts.update(np.isin(found, ids).sum(axis=1).tolist())
+        assert len({int(np.isin(row, ids).sum()) for row in found}) == 1
+
+    def save_and_load() -> None:
+        searcher.save(tmp_path / "index")
+        saved = stored(Searcher.load(tmp_path / "index", num_threads=1))
+        assert len(saved) - 200 == np.isin(saved, ids).sum() != 1
+
+    threads = [threading.Thread(target=repeat, args=(work,)) for work in (search, search, save_and_load)]
+    for thread in threads:
+        thread.start()
+    for _ in range(15):
+        searcher.add(np.repeat(far, 2, axis=0), ids)
+        assert searcher.remove(ids) == 2
+    ended.set()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert counts <= {0, 2}
+    assert len(searcher) == 200
 
 
 # -- to whom the lists belong -----------------------------------------------------------------------------------------

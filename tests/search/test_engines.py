@@ -13,7 +13,7 @@ from qinco_lit.coarse.list_assigner import hnsw_index
 from qinco_lit.metrics import recall_at
 from qinco_lit.progress import Progress
 from qinco_lit.search.points import faiss_engine_cache, faiss_engines
-from qinco_lit.search.points.engines import SearchEngine, SearcherEngine, check_ids, default_grid
+from qinco_lit.search.points.engines import SearchEngine, SearcherEngine, default_grid
 from qinco_lit.search.points.faiss_engine_cache import EngineBuilder
 from qinco_lit.search.points.faiss_engines import METHODS, FaissEngine, built_index
 from qinco_lit.search.searcher import Searcher
@@ -300,10 +300,3 @@ def test_default_values_fit_the_index() -> None:
 def test_values_that_the_index_cannot_have_are_refused_in_one_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         _ours(**options)
-
-
-def test_ids_that_are_no_positions_are_refused() -> None:
-    engine, given = _ours()
-    check_ids(engine, given.queries, 5 * 400)
-    with pytest.raises(ValueError, match=r"^the index holds ids of its own, such as \d+: recall needs positions .*"):
-        check_ids(engine, given.queries, 400)

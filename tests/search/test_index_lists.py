@@ -146,6 +146,16 @@ def test_no_room_is_told_before_anything_is_mapped(rows, tmp_path, monkeypatch):
     assert not (tmp_path / "lists.ivfdata").exists()
 
 
+def test_a_file_of_lists_that_an_index_is_linked_to_is_not_written_again(rows, tmp_path):
+    files = part_files(rows, tmp_path, 2)
+    merge_on_disk(empty(rows), files, tmp_path / "lists.ivfdata")
+    (tmp_path / "published").hardlink_to(tmp_path / "lists.ivfdata")
+    before = (tmp_path / "published").read_bytes()
+    merge_on_disk(empty(rows), files[:1], tmp_path / "lists.ivfdata")
+    assert (tmp_path / "lists.ivfdata").read_bytes() != before
+    assert (tmp_path / "published").read_bytes() == before
+
+
 def test_a_damaged_part_is_one_line(rows, tmp_path):
     files = part_files(rows, tmp_path, 1)
     files[0].write_bytes(files[0].read_bytes()[:200])

@@ -56,9 +56,9 @@ def positions(metric: str = "l2", *, pairwise: bool = True) -> Indexed:
     """An index whose ids are positions."""
     given = indexed(ROWS, metric=metric, pairwise=pairwise)
     searcher = Searcher(given.bundle)
-    searcher.remove(given.ids)
-    searcher._scan.add(given.list_ids, given.codes, np.arange(ROWS))  # type: ignore[union-attr]
-    searcher._known_ids = None
+    scan = searcher._writable()
+    scan.remove(given.ids)
+    scan.add(given.list_ids, given.codes, np.arange(ROWS))
     given.ids = np.arange(ROWS)
     given.bundle = searcher  # type: ignore[assignment]
     return given
@@ -330,9 +330,11 @@ def test_an_index_of_other_vectors_is_refused(run: Callable[..., Any], given: In
     ):
         with pytest.raises(ValueError, match=message):
             run(data=Data(given, **changes))
+    with pytest.raises(ValueError, match=r"^unknown device gpu; choose from: auto, cpu, cuda, cuda:N$"):
+        run(device="gpu")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         run(index_dir=tmp_path / "nowhere")
     bundles.save(indexed(ROWS).bundle, tmp_path / "own_ids")
-    with pytest.raises(ValueError, match=r"^the index holds ids of its own, such as \d+: recall needs positions .*$"):
+    with pytest.raises(ValueError, match=r"own_ids holds ids that are not positions in its vectors .*"):
         run(index_dir=tmp_path / "own_ids")
     assert not (tmp_path / "out").exists()

@@ -9,14 +9,14 @@ from typing import Any, Literal
 from rich.console import Console
 
 from qinco_lit.atomic import write_atomically
-from qinco_lit.devices import threads
+from qinco_lit.devices import chosen_device, threads
 from qinco_lit.options import Count, in_range, unknown
 from qinco_lit.progress import Progress
 from qinco_lit.reports.kit.plots import figure_bytes
 from qinco_lit.reports.search import csv_table, markdown_report, recall_figure, rich_tables, search_notes
 from qinco_lit.reports.wandb_tables import send_search, track
 from qinco_lit.search.points.comparison import circumstances, measured_record, open_inputs
-from qinco_lit.search.points.engines import SearcherEngine, check_ids
+from qinco_lit.search.points.engines import SearcherEngine
 from qinco_lit.search.points.explore import Exploration
 from qinco_lit.search.points.faiss_engines import METHODS
 from qinco_lit.search.points.measure import MeasureSettings
@@ -47,6 +47,7 @@ def search(
     warmup: int = 1,
     repeats: int = 3,
     latency_queries: int = 200,
+    device: str = "cpu",
     num_threads: Count | None = None,
     precision: str = "auto",
     mmap: bool = False,
@@ -75,6 +76,7 @@ def search(
         warmup: batches before the clock starts.
         repeats: passes over the queries, of which the median counts.
         latency_queries: queries that are also asked one by one; 0: none.
+        device: of the full decoder: cpu, auto, cuda, cuda:1; the other stages, and baselines, run on the CPU.
         num_threads: of torch and faiss; None: as many as each takes by itself, all cores.
         precision: of the full decoder: auto, fast, float32, screened, bfloat16 (see `Searcher`).
         mmap: leave the lists of the index on the disk.
@@ -95,7 +97,10 @@ def search(
             raise unknown("baseline", method, METHODS)
     settings = MeasureSettings(tuple(dict.fromkeys(recall_at)), batch_size, warmup, repeats, latency_queries)
     exploration = Exploration(settings, strategy, max_points, seed)
-    inputs = open_inputs(index_dir, data, num_queries, mmap=mmap, num_threads=num_threads, precision=precision)
+    inputs = open_inputs(
+        index_dir, data, num_queries, mmap=mmap, device=str(chosen_device(device)), num_threads=num_threads,
+        precision=precision,
+    )  # fmt: skip
     engine = SearcherEngine(
         inputs.searcher,
         nprobe=nprobe,
@@ -104,7 +109,6 @@ def search(
         num_pairwise=num_pairwise,
         num_steps=num_steps,
     )
-    check_ids(engine, inputs.queries[:100], len(inputs.searcher))
     console = Console()
     with threads(num_threads), Progress("points") as progress:
         file = PointFile(output_dir / "points.jsonl", circumstances(inputs, settings, mmap=mmap))

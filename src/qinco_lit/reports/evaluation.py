@@ -44,7 +44,14 @@ def table_notes(record: Mapping[str, Any]) -> str:
     cached = [method.upper() for method, row in record["methods"].items() if row.get("from_cache")]
     whole = codec["model"]["num_steps"]
     some = f"{codec['num_steps']} of its {whole} codes, " if codec["num_steps"] < whole else ""
+    list_id = ""
+    if bits := _list_bits(codec):
+        list_id = (
+            f"Bytes: of the codes, and of the list id ({bits} bits for {codec['model']['num_lists']:,} lists), which "
+            "an index implies by place, and which the other methods do not have."
+        )
     sentences = [
+        *([list_id] if list_id else []),
         "MSE: mean over vectors of the sum over dimensions, raw space.",
         "R@k: true nearest neighbour among the first k of exact search in the reconstructions, "
         f"{record['data']['num_queries']:,} queries{_COMPARED[record['data']['metric']]}.",
@@ -63,9 +70,16 @@ def _methods(record: Mapping[str, Any]) -> Grid:
     for method, row in methods.items():
         error, *others = _figures(row, methods["codec"]["mse"])
         codes = (f"{_mean(row['entropy_bits']):.2f}", f"{100 * _mean(row['unused_share']):.1f}")
-        label = method_label(record, method)
-        rows.append((label, f"{row['bytes_per_vector']:g}", error, *others[:-2], *codes, *others[-2:]))
+        label, num_bytes = method_label(record, method), f"{row['bytes_per_vector']:g}"
+        if method == "codec" and (list_bits := _list_bits(record["codec"])):
+            num_bytes += f"+{list_bits / 8:.2g}"
+        rows.append((label, num_bytes, error, *others[:-2], *codes, *others[-2:]))
     return Grid(_METHODS, rows, title, bold=(list(methods).index("codec"),))
+
+
+def _list_bits(codec: Mapping[str, Any]) -> int:
+    """Bits of the list id that a vector has beside its codes; 0 where the codec has no lists."""
+    return ((codec["model"].get("num_lists") or 1) - 1).bit_length()
 
 
 def _mean(values: list[float]) -> float:

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from qinco_lit.locks import locked
 from qinco_lit.reproducing.folder import QINCO, Outcome
-from qinco_lit.reproducing.results import counted, failures, listed, typed_data_dir, write_results
+from qinco_lit.reproducing.results import RESULTS, counted, failures, listed, typed_data_dir, write_results
 from qinco_lit.reproducing.runner import Runner, Stop
 from qinco_lit.reproducing.scale import read_scale
 from qinco_lit.reproducing.slurm import SlurmOptions, submit
@@ -87,8 +88,10 @@ class Reproduction:
         try:
             work()
         finally:
-            outcomes = self.runner.outcomes()
-            write_results(tasks, outcomes, output, **about)
+            # looked at and written by one call at a time: what is written last is what was seen last
+            with locked(output / f".{RESULTS}.lock", busy=f"{output}: another call writes its report", wait=True):
+                outcomes = self.runner.outcomes()
+                write_results(tasks, outcomes, output, **about)
         log.info("%s", counted(tasks, outcomes, self._hardware))
         for line in failures(outcomes):
             log.error("failed: %s", line)

@@ -1,6 +1,7 @@
 """Queries in, results out: what users may ask, of whatever finds them."""
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,10 @@ class AnswersQueries(ABC):
     def _traced(self, queries: Float32[np.ndarray, "queries dim"], parameters: ResolvedParameters) -> SearchTrace:
         """All stages of a search of checked queries."""
 
+    def _reading(self) -> AbstractContextManager[None]:
+        """While it is held, nothing changes the index."""
+        return nullcontext()
+
     def search(
         self, queries: Any, k: int = 10, **parameters: int | None
     ) -> tuple[Float32[np.ndarray, "queries k"], Int64[np.ndarray, "queries k"]]:
@@ -74,14 +79,16 @@ class AnswersQueries(ABC):
     @default_torch()
     def trace(self, queries: Any, k: int = 10, **parameters: int | None) -> SearchTrace:
         """`search`, with the ranking and the seconds of every stage."""
-        resolved = SearchParameters.of(parameters).resolved(
-            k,
-            num_vectors=len(self),
-            num_lists=self.num_lists,
-            stored_steps=self.num_steps,
-            has_pairwise=self.has_pairwise,
-        )
-        trace = self._traced(self._queries(queries), resolved)
+        given, x = SearchParameters.of(parameters), self._queries(queries)
+        with self._reading():
+            resolved = given.resolved(
+                k,
+                num_vectors=len(self),
+                num_lists=self.num_lists,
+                stored_steps=self.num_steps,
+                has_pairwise=self.has_pairwise,
+            )
+            trace = self._traced(x, resolved)
         missing = k - resolved.k
         return _padded(trace, missing, np.inf if self.metric == "l2" else -np.inf) if missing else trace
 

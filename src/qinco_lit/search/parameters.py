@@ -153,23 +153,22 @@ def as_ids(ids: Any) -> Int64[np.ndarray, " n"]:
     return given.astype(np.int64)
 
 
-def next_ids(number: int, known: Int64[np.ndarray, " known"]) -> Int64[np.ndarray, " n"]:
-    """`number` ids that count on from the largest of the known ones, which are sorted.
+def next_ids(number: int, last: int) -> Int64[np.ndarray, " n"]:
+    """`number` ids that count on from the largest of those that there are, -1 for none.
 
     Raises:
         ValueError: so many are not left.
     """
-    last = int(known[-1]) if len(known) else -1
     if last > _LARGEST_ID - number:
         raise ValueError(f"no {number} ids are left after {last}: give ids")
     return np.arange(1, number + 1, dtype=np.int64) + last
 
 
-def checked_new_ids(ids: Any, number: int, known: Int64[np.ndarray, " known"]) -> Int64[np.ndarray, " n"]:
+def checked_new_ids(ids: Any, number: int) -> Int64[np.ndarray, " n"]:
     """Ids of `number` vectors to add, as int64.
 
     Raises:
-        ValueError: another number or no integers; an id that is negative, too large, given twice, or known.
+        ValueError: another number or no integers; an id that is negative, too large, or given twice.
     """
     given = np.asarray(ids)
     if given.shape != (number,) or (number and given.dtype.kind not in "iu"):
@@ -178,9 +177,11 @@ def checked_new_ids(ids: Any, number: int, known: Int64[np.ndarray, " known"]) -
     if number and new.min() < 0:
         raise ValueError(f"id {new.min()} is negative")
     ordered = np.sort(new)
-    twice = ordered[1:][ordered[1:] == ordered[:-1]]
-    there = new[np.isin(new, known)]
-    if len(twice) or len(there):
-        bad, why = (there[0], "is in the index already") if len(there) else (twice[0], "is given twice")
-        raise ValueError(f"id {bad} {why}: remove it first, or give another")
+    if len(twice := ordered[1:][ordered[1:] == ordered[:-1]]):
+        raise taken_id(int(twice[0]), "is given twice")
     return new
+
+
+def taken_id(bad: int, why: str) -> ValueError:
+    """The error of an id that cannot be added."""
+    return ValueError(f"id {bad} {why}: remove it first, or give another")

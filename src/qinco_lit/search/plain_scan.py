@@ -175,10 +175,8 @@ class PlainScan:
         return list_ids, unpacked_codes(packed, self.num_steps, self._bits)
 
     def contents(
-        self, *, empty: bool = False
+        self,
     ) -> Iterator[tuple[Int32[np.ndarray, " n"], Integer[np.ndarray, "n steps"], Int64[np.ndarray, " n"]]]:
-        """Yield (list_ids, codes, ids) of all vectors, list by list; `empty` gives up a list's memory after it."""
+        """Yield (list_ids, codes, ids) of all vectors, list by list."""
         for number, packed, ids in list_entries(self.index.invlists):
             yield np.full(len(ids), number, np.int32), unpacked_codes(packed, self.num_steps, self._bits), ids.copy()
-            if empty:
-                self.index.invlists.resize(number, 0)

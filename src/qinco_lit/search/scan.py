@@ -22,7 +22,8 @@ import torch
 from jaxtyping import Float, Float32, Int32, Int64, Integer, UInt8
 from torch.nn import functional as F
 
-from qinco_lit.search.index.faiss_index import add_codes
+from qinco_lit.search.index.faiss_index import append_codes
+from qinco_lit.search.index.lists import ListRoom, drop_lists, set_room
 from qinco_lit.search.plain_scan import (
     Candidates,
     PlainScan,
@@ -131,6 +132,8 @@ class AdditiveScan:
         self._norm_step = max(float(longest) ** 2, 1e-30) / (1 << self._columns.bits * self._norm_digits)
         self._index = self._scanner(coarse)
         self._plain: Any = None
+        self._room = ListRoom(_faiss.downcast_InvertedLists(self._index.invlists))
+        self._largest_id: int | None = -1
         self._list_id_bytes = int(self._index.coarse_code_size())
 
     def _scanner(self, coarse: Any) -> Any:
@@ -158,10 +161,10 @@ class AdditiveScan:
 
     @classmethod
     def taking_over(cls, index: Any, codebooks: Float32[np.ndarray, "steps codebook dim"]) -> "AdditiveScan":
-        """The lists of a faiss index moved into a scan, one by one, so that they are in memory once.
+        """The lists of a faiss index moved into a scan: in memory once where they were mapped from their file.
 
         Args:
-            index: IndexIVFResidualQuantizer in memory; it is left without lists, and is what `as_faiss` fills.
+            index: IndexIVFResidualQuantizer; it is left without lists, and is what `as_faiss` fills.
             codebooks: of the additive decoder, in raw space.
         """
         scan = cls(
@@ -170,9 +173,9 @@ class AdditiveScan:
             inner_product=index.metric_type == _faiss.METRIC_INNER_PRODUCT,
             by_residual=bool(index.by_residual),
         )
-        for list_ids, codes, ids in in_blocks(PlainScan(index).contents(empty=True)):
+        for list_ids, codes, ids in in_blocks(PlainScan(index).contents()):
             scan.add(list_ids, codes, ids)
-        index.ntotal = 0
+        drop_lists(index)
         scan._plain = index
         return scan
 
@@ -180,11 +183,12 @@ class AdditiveScan:
     def as_faiss(self) -> Iterator[Any]:
         """The faiss index that was taken over, with a second copy of the lists inside such a block."""
         try:
+            set_room(self._plain, self.list_sizes())
             for list_ids, codes, ids in in_blocks(self.contents()):
-                add_codes(self._plain, list_ids, codes, ids)
+                append_codes(self._plain, list_ids, codes, ids)
             yield self._plain
         finally:
-            self._plain.reset()
+            drop_lists(self._plain)
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -207,15 +211,28 @@ class AdditiveScan:
         codes: Integer[np.ndarray, "n steps"],
         ids: Int64[np.ndarray, " n"],
     ) -> None:
-        """Put vectors into their lists."""
+        """Put vectors into their lists; nobody may read these meanwhile."""
+        if len(ids) == 0:
+            return
+        self._largest_id = max(self.largest_id, int(ids.max()))
+        self._room.make(list_ids)
         for start in range(0, len(ids), _BLOCK_ROWS):
             block = slice(start, start + _BLOCK_ROWS)
             packed = self._packed(list_ids[block], codes[block])
             self._index.add_sa_codes(packed, np.ascontiguousarray(ids[block], dtype=np.int64))
 
     def remove(self, ids: Int64[np.ndarray, " n"]) -> int:
-        """Take vectors out; returns how many there were."""
+        """Take vectors out; returns how many there were. Nobody may read the lists meanwhile."""
+        if len(ids) and ids.max() >= self.largest_id:
+            self._largest_id = None
         return int(self._index.remove_ids(_faiss.IDSelectorBatch(np.ascontiguousarray(ids, dtype=np.int64))))
+
+    @property
+    def largest_id(self) -> int:
+        """Of the vectors in the lists; -1 where there are none."""
+        if self._largest_id is None:
+            self._largest_id = max((int(ids.max()) for _, _, ids in list_entries(self._index.invlists)), default=-1)
+        return self._largest_id
 
     def contents(
         self,
@@ -248,8 +265,8 @@ class AdditiveScan:
         rows = torch.from_numpy(codes.astype(np.int64)) + self.codebook_size * torch.arange(self.num_steps)
         x_hat = F.embedding_bag(rows, torch.from_numpy(self.codebooks).flatten(0, 1), mode="sum")
         if self.by_residual:
-            x_hat = x_hat + torch.from_numpy(self.centroids[list_ids] - self._origin)
-        norms: Float32[np.ndarray, " n"] = x_hat.square().sum(1).numpy()
+            x_hat += torch.from_numpy(self.centroids[list_ids] - self._origin)
+        norms: Float32[np.ndarray, " n"] = x_hat.square_().sum(1).numpy()
         return norms
 
     # -- search -------------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Search an index: coarse lists, additive distances, the pairwise decoder, then the full decoder."""
 
+import threading
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -9,15 +11,18 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from qinco_lit.devices import default_torch, threads
+from qinco_lit.locks import SharedLock
 from qinco_lit.options import Count, checked
 from qinco_lit.search.answers import AnswersQueries
-from qinco_lit.search.index.bundle import Bundle, load, save
+from qinco_lit.search.index.bundle import POSITIONS, Bundle, load_to_search, save
+from qinco_lit.search.index.id_set import IdSet
 from qinco_lit.search.parameters import (
     ResolvedParameters,
     as_ids,
     as_matrix,
     checked_new_ids,
     next_ids,
+    taken_id,
     whole_number,
 )
 from qinco_lit.search.pipeline import FullDecoders, Pipeline, SearchTrace
@@ -29,6 +34,9 @@ from qinco_lit.vectors.rows import unit_rows
 
 class Searcher(AnswersQueries):
     """An index in memory, or mapped from disk, that answers queries.
+
+    Any number of threads may search, add, remove and save. A call sees all of a change or nothing of it: what changes
+    the lists waits for the searches that run, and those that come wait for it, but not for what it encodes or saves.
 
     Args:
         bundle: what `qinco index` wrote, loaded; the searcher takes its lists over.
@@ -50,10 +58,12 @@ class Searcher(AnswersQueries):
             raise ValueError("a Searcher has taken the lists of this bundle: use it, or load again")
         self.num_threads = None if num_threads is None else whole_number("num_threads", num_threads)
         self._bundle = replace(bundle)
-        self._known_ids: Int64[np.ndarray, " n"] | None = None
+        self._known_ids: IdSet | None = None
+        self._positions = bundle.has_positions
+        self._lists, self._changes = SharedLock(), threading.Lock()  # taken in this order: changes, lists
         self._scan: AdditiveScan | PlainScan
         decoders = FullDecoders(bundle.codec, precision)
-        if bundle.is_mapped:
+        if bundle.is_mapped and bundle.stays_mapped:
             self._scan = PlainScan(bundle.index)
         else:
             with threads(self.num_threads):
@@ -83,7 +93,8 @@ class Searcher(AnswersQueries):
             FileNotFoundError: no index there.
             ValueError: parts that are damaged or do not belong together; those of the class.
         """
-        return cls(load(Path(directory), mmap=mmap, device=device), num_threads=num_threads, precision=precision)
+        bundle = load_to_search(directory, mmap=mmap, device=device)
+        return cls(bundle, num_threads=num_threads, precision=precision)
 
     def __len__(self) -> int:
         return len(self._scan)
@@ -141,12 +152,25 @@ class Searcher(AnswersQueries):
         return self._pipeline
 
     @property
+    def ids_are_positions(self) -> bool:
+        """Whether id i is row i of the vectors that the index was built of and of those that were added since, in turn.
+
+        True neighbours are positions: with other ids recall cannot be told from them.
+        """
+        if isinstance(self._scan, PlainScan):
+            return self._positions
+        return self._positions and self._scan.largest_id == len(self._scan) - 1
+
+    @property
     def bundle(self) -> Bundle:
         """What was loaded, without its lists."""
         return self._bundle
 
     def _traced(self, queries: Float32[np.ndarray, "queries dim"], parameters: ResolvedParameters) -> SearchTrace:
         return self._pipeline.search(queries, parameters, self.num_threads)
+
+    def _reading(self) -> AbstractContextManager[None]:
+        return self._lists.shared()
 
     # -- changing the index -------------------------------------------------------------------------------------------
 
@@ -162,16 +186,22 @@ class Searcher(AnswersQueries):
             ValueError: bad vectors or ids (nothing is added then), or lists that are mapped from disk.
         """
         scan = self._writable()
-        known = self._all_ids()
         x = as_matrix(x, self.dim, what="vectors", owner="codec")
-        new = next_ids(len(x), known) if ids is None else checked_new_ids(ids, len(x), known)
+        with self._changes:  # what is refused is not encoded
+            new = self._new_ids(ids, len(x), scan)
         if len(x) == 0:
             return new
         rows = unit_rows(x) if self.metric == "cosine" else x
         with threads(self.num_threads):
             list_ids, codes = self._bundle.encode(rows)
-            scan.add(list_ids, codes, new)
-        self._known_ids = np.sort(np.concatenate([known, new]))
+        with self._changes:
+            new = self._new_ids(ids, len(x), scan)  # of what is there now
+            are_next = np.array_equal(new, np.arange(len(scan), len(scan) + len(new)))
+            with self._lists.alone():
+                scan.add(list_ids, codes, new)
+            self._positions = self._positions and are_next
+            if self._known_ids is not None:
+                self._known_ids.add(new)
         return new
 
     def remove(self, ids: Any) -> int:
@@ -185,28 +215,39 @@ class Searcher(AnswersQueries):
         """
         scan = self._writable()
         gone = as_ids(ids)
-        with threads(self.num_threads):
-            number = scan.remove(gone)
-        if self._known_ids is not None:
-            self._known_ids = np.setdiff1d(self._known_ids, gone)
+        with self._changes, threads(self.num_threads):
+            with self._lists.alone():
+                number = scan.remove(gone)
+            self._positions = self._positions and not number
+            if self._known_ids is not None:
+                self._known_ids.remove(gone)
         return number
 
     @checked
     def save(self, directory: str | Path) -> None:
         """Write the index as it is now; a directory under that name is replaced when all of it is written.
 
-        The lists are in memory a second time meanwhile.
+        The lists are in memory a second time meanwhile. Searches go on, changes wait.
         """
-        with self._writable().as_faiss() as index:
-            save(replace(self._bundle, index=index), Path(directory))
+        scan = self._writable()
+        with self._changes, scan.as_faiss() as index:
+            config = {**self._bundle.config, POSITIONS: self.ids_are_positions}
+            save(replace(self._bundle, index=index, config=config), Path(directory))
 
     def _writable(self) -> AdditiveScan:
         if isinstance(self._scan, AdditiveScan):
             return self._scan
         raise ValueError("the lists are mapped from disk: they can be searched, not changed or saved")
 
-    def _all_ids(self) -> Int64[np.ndarray, " n"]:
-        if self._known_ids is None:
-            parts = [ids for _, _, ids in self._writable().contents()]
-            self._known_ids = np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
-        return self._known_ids
+    def _new_ids(self, ids: Any, number: int, scan: AdditiveScan) -> Int64[np.ndarray, " n"]:
+        """The ids of vectors to add; those that the index has are read only where one of these might be among them."""
+        if ids is None:
+            return next_ids(number, scan.largest_id)
+        new = checked_new_ids(ids, number)
+        if number and new.min() <= scan.largest_id:
+            if self._known_ids is None:
+                parts = [known for _, _, known in scan.contents()]
+                self._known_ids = IdSet(np.concatenate(parts))
+            if (there := self._known_ids.has(new)).any():
+                raise taken_id(int(new[there][0]), "is in the index already")
+        return new

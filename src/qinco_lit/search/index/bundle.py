@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,14 +22,15 @@ from qinco_lit.codec import Codec
 from qinco_lit.quantizers.precision import recorded_precision
 from qinco_lit.search.decoders.additive import AdditiveDecoder
 from qinco_lit.search.decoders.pairwise import PairwiseDecoder
-from qinco_lit.search.index.faiss_index import Index, Lists, additive_codebooks, is_mapped
-from qinco_lit.search.index.lists import copy_into_memory, faiss_file_errors
+from qinco_lit.search.index.faiss_index import Index, additive_codebooks, is_mapped
+from qinco_lit.search.index.files import INDEX_FILE, LISTS_FILE, read_index, write_index
 from qinco_lit.search.plain_scan import centroids_of
 from qinco_lit.vectors.neighbours import METRICS, Metric, comparison
 
 FORMAT = "qinco_lit index"
 VERSION = 1
-_CONFIG, _INDEX, _LISTS = "config.json", "index.faiss", "lists.ivfdata"
+POSITIONS = "ids_are_positions"  # of a config: since the index was built, too
+_CONFIG = "config.json"
 _CODEC, _PAIRWISE, _ADDITIVE, _REPORT = "codec", "pairwise", "additive.safetensors", "report.json"
 _HASHED_BYTES = 16 << 20  # read at a time
 
@@ -50,6 +49,7 @@ class Bundle:
         config: plain values of config.json; `encoder` is the search that the codes come from, `inputs` what they were
             made of. Counts and checksums are made anew by `save`.
         report: of the job that built the index; goes into report.json.
+        stays_mapped: whether a Searcher leaves lists on the disk that are mapped from it, or takes them into memory.
     """
 
     codec: Codec
@@ -59,11 +59,17 @@ class Bundle:
     metric: Metric
     config: Mapping[str, Any] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
+    stays_mapped: bool = True
 
     @property
     def is_mapped(self) -> bool:
         """Whether the lists stay on the disk, and cannot be changed."""
         return is_mapped(self.index)
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether ids were positions when the index was built, and had stayed so when it was saved."""
+        return (self.config.get("inputs") or {}).get("ids") is None and bool(self.config.get(POSITIONS, True))
 
     def encode(self, x: Any) -> tuple[Int32[np.ndarray, " n"], Integer[np.ndarray, "n steps"]]:
         """Lists and codes of raw vectors (n, dim), found by the same search as those in the index.
@@ -95,7 +101,7 @@ class Bundle:
 
 
 _FIRST = ("format", "version", "faiss", "metric", "num_vectors")  # what a reader of config.json wants to see
-_ALWAYS = (_ADDITIVE, f"{_CODEC}/{_CONFIG}", f"{_CODEC}/weights.safetensors", _INDEX, _REPORT)
+_ALWAYS = (_ADDITIVE, f"{_CODEC}/{_CONFIG}", f"{_CODEC}/weights.safetensors", INDEX_FILE, _REPORT)
 _OWN_CHECKSUM = "config_sha256"
 _SEARCH = ("beam_size", "num_candidates", "candidate_budget")
 
@@ -122,7 +128,7 @@ def save(bundle: Bundle, directory: str | Path) -> None:
         codebooks = {"codebooks": np.ascontiguousarray(bundle.additive.codebooks)}
         (temporary / _ADDITIVE).write_bytes(safetensors_bytes(codebooks))
         (temporary / _REPORT).write_text(json.dumps(dict(bundle.report), indent=2) + "\n")
-        _write_index(bundle.index, temporary)
+        write_index(bundle.index, temporary)
         facts = {**_facts(bundle, temporary), "parts": dict(_checksums(temporary))}
         config = {**{name: facts[name] for name in _FIRST}, **bundle.config, **facts}
         config[_OWN_CHECKSUM] = _config_sha256(config)
@@ -146,13 +152,13 @@ def load(directory: str | Path, *, mmap: bool = False, device: str = "cpu", veri
     source = Path(directory)
     config = read_config(source)
     for name, record in config["parts"].items():
-        _check_part(source / name, record, checksum=name != _LISTS if verify is None else verify)
+        _check_part(source / name, record, checksum=name != LISTS_FILE if verify is None else verify)
     encoder = recorded_precision(config.get("encoder", {}).get("precision", ""))
     precision = encoder if encoder == "bfloat16" else "auto"  # the other names all give float32's codes
     codec = Codec.load(source / _CODEC, device=device, precision=precision)
     bundle = Bundle(
         codec=codec,
-        index=_read_index(source, mmap=mmap),
+        index=read_index(source, mmap=mmap),
         additive=AdditiveDecoder(_read_codebooks(source / _ADDITIVE)),
         pairwise=PairwiseDecoder.load(source / _PAIRWISE) if (source / _PAIRWISE).is_dir() else None,
         metric=config["metric"],
@@ -160,6 +166,13 @@ def load(directory: str | Path, *, mmap: bool = False, device: str = "cpu", veri
         report=json.loads((source / _REPORT).read_text()),
     )
     _check_parts_match(source, bundle)
+    return bundle
+
+
+def load_to_search(directory: str | Path, *, mmap: bool, device: str) -> Bundle:
+    """`load` for a Searcher: lists that it takes into memory are mapped till then, and so never there twice."""
+    bundle = load(directory, mmap=True, device=device)
+    bundle.stays_mapped = mmap or LISTS_FILE in bundle.config["parts"]
     return bundle
 
 
@@ -274,11 +287,11 @@ def _check_parts_match(source: Path, bundle: Bundle) -> None:
     codebooks = bundle.additive.codebooks
     found: dict[str, tuple[Any, Any, str]] = {
         "weights": (_codec_sha256(source / _CODEC)[:12], str(config["codec_sha256"])[:12], _CODEC),
-        "vectors": (int(index.ntotal), config["num_vectors"], _INDEX),
-        "lists": (int(index.nlist), codec.num_lists or int(index.nlist), _INDEX),
-        "lists of residuals": (bool(index.by_residual), codec.num_lists is not None, _INDEX),
-        "dimension": (int(index.d), codec.dim, _INDEX),
-        "metric": ("l2" if index.metric_type == faiss.METRIC_L2 else "ip", comparison(bundle.metric), _INDEX),
+        "vectors": (int(index.ntotal), config["num_vectors"], INDEX_FILE),
+        "lists": (int(index.nlist), codec.num_lists or int(index.nlist), INDEX_FILE),
+        "lists of residuals": (bool(index.by_residual), codec.num_lists is not None, INDEX_FILE),
+        "dimension": (int(index.d), codec.dim, INDEX_FILE),
+        "metric": ("l2" if index.metric_type == faiss.METRIC_L2 else "ip", comparison(bundle.metric), INDEX_FILE),
         "codebooks of shape": (codebooks.shape, (codec.num_steps, codec.codebook_size, codec.dim), _ADDITIVE),
     }
     for what, (there, expected, part) in found.items():
@@ -287,60 +300,14 @@ def _check_parts_match(source: Path, bundle: Bundle) -> None:
     if int(index.rq.M) != codec.num_steps or not np.array_equal(
         additive_codebooks(index, codec.codebook_size), codebooks
     ):
-        raise ValueError(f"{source / _INDEX} does not fit the other parts: its codebooks are not those of {_ADDITIVE}")
+        raise ValueError(
+            f"{source / INDEX_FILE} does not fit the other parts: its codebooks are not those of {_ADDITIVE}"
+        )
     pairwise = bundle.pairwise
     if pairwise is not None and (
         len(pairwise.list_codes) != int(index.nlist) or not np.array_equal(pairwise.additive.codebooks, codebooks)
     ):
         raise ValueError(f"{source / _PAIRWISE} does not fit the other parts: its additive decoder is not {_ADDITIVE}")
-
-
-def _write_index(index: Index, folder: Path) -> None:
-    path = folder / _INDEX
-    with faiss_file_errors(path):
-        if not is_mapped(index):
-            faiss.write_index(index, str(path))
-            return
-        lists: Lists = faiss.downcast_InvertedLists(index.invlists)
-        source = str(lists.filename)
-        if not source:  # mapped out of an index.faiss that has them inside
-            copy_into_memory(index)
-            faiss.write_index(index, str(path))
-            return
-        _link(Path(source), folder / _LISTS)
-        lists.filename = _LISTS  # as another faiss will look for it
-        try:
-            faiss.write_index(index, str(path))
-        finally:
-            lists.filename = source
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{source}: the file of the mapped lists is gone") from None
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
-
-
-def _read_index(folder: Path, *, mmap: bool) -> Index:
-    path, lists_file = folder / _INDEX, folder / _LISTS
-    flags = faiss.IO_FLAG_SKIP_IVF_DATA if lists_file.is_file() else faiss.IO_FLAG_MMAP if mmap else 0
-    with faiss_file_errors(path):
-        index: Index = faiss.read_index(str(path), flags)  # of its own class; a downcast of it would dangle
-        if not isinstance(index, faiss.IndexIVFResidualQuantizer):
-            raise ValueError(f"{path} holds a {type(index).__name__}, not an IndexIVFResidualQuantizer")
-        if lists_file.is_file():
-            _map_lists(index, lists_file)
-    return index
-
-
-def _map_lists(index: Index, file: Path) -> None:
-    """Do as IO_FLAG_ONDISK_SAME_DIR does, which prints a line from C++ and maps the file writable."""
-    lists: Lists = faiss.downcast_InvertedLists(index.invlists)
-    lists.filename, lists.read_only = str(file.absolute()), True
-    lists.do_mmap()
 
 
 def _read_codebooks(path: Path) -> np.ndarray:

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -23,6 +23,7 @@ from qinco_lit.search.index.faiss_index import Index, Lists, append_codes
 _BLOCK_ROWS = 1 << 18
 _ALL_OF_A_RANGE = 0  # faiss.InvertedLists.SUBSET_TYPE_ID_RANGE, which its stubs lack
 _ID_BYTES = 8  # of an entry, next to its code
+_SPARE = 32  # a list grows by this part of it
 _LIST_BYTES = 64  # what the file of a mapped index may take per list, above its entries
 
 
@@ -82,7 +83,7 @@ def fill_lists(
     Raises:
         ValueError: a list id or a code out of range.
     """
-    _set_lists(index, reserved_lists(index, list_populations(store, index.nlist, start, stop)))
+    set_room(index, list_populations(store, index.nlist, start, stop))
     for first, last in _blocks(start, stop):
         codes = store[first:last]
         if codes.size and codes.max() >= codebook_size:
@@ -103,6 +104,50 @@ def reserved_lists(index: Index, populations: Int64[np.ndarray, " lists"]) -> Li
     return lists
 
 
+class ListRoom:
+    """Room in lists that grow: a part of it more than they need, where a C++ vector would double.
+
+    Args:
+        lists: ArrayInvertedLists in memory, empty.
+    """
+
+    def __init__(self, lists: Lists) -> None:
+        self._lists = lists
+        self._room = np.zeros(lists.nlist, dtype=np.int64)
+
+    def make(self, list_ids: Integer[np.ndarray, " n"]) -> None:
+        """Let these lists take one more entry for each time that they are named; a list's first entries fit exactly."""
+        for number, more in zip(*map(np.ndarray.tolist, np.unique(list_ids, return_counts=True)), strict=True):
+            size = self._lists.list_size(number)
+            if (needed := size + more) > self._room[number]:
+                self._resize(number, size, needed + (needed // _SPARE + 1 if size else 0))
+
+    def _resize(self, number: int, size: int, room: int) -> None:
+        """An empty vector that is resized beyond its memory takes exactly what it needs."""
+        lists, kept = self._lists, None
+        if size:
+            codes = faiss.rev_swig_ptr(lists.get_codes(number), size * lists.code_size)
+            kept = codes.copy(), faiss.rev_swig_ptr(lists.get_ids(number), size).copy()
+        for length in (0, room, size):
+            lists.resize(number, length)
+        if kept is not None:
+            codes, ids = kept
+            lists.update_entries(number, 0, size, faiss.swig_ptr(ids), faiss.swig_ptr(codes))
+        self._room[number] = room
+
+
+def drop_lists(index: Index) -> None:
+    """Leave the index without vectors and without the memory of its lists, which lists that are only emptied keep."""
+    _set_lists(index, faiss.ArrayInvertedLists(index.nlist, index.code_size))
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc keeps for itself what is freed in small pieces
+        trim(0)
+
+
+def set_room(index: Index, populations: Int64[np.ndarray, " lists"]) -> None:
+    """Replace the lists of the index by empty ones that have the memory for so many entries each."""
+    _set_lists(index, reserved_lists(index, populations))
+
+
 def write_lists(index: Index, path: Path) -> None:
     """Write the lists of the index, without the rest of it. Raises OSError when the disk is full."""
     with replacing(path) as temporary, faiss_file_errors(path):
@@ -118,11 +163,13 @@ def merge_in_memory(index: Index, parts: Sequence[Path]) -> None:
         return
     populations = np.zeros(index.nlist, dtype=np.int64)
     for part in parts:
-        mapped = _read_lists(part, mapped=True)
-        populations += np.fromiter((mapped.list_size(number) for number in range(index.nlist)), np.int64, index.nlist)
+        with _lists_of(part, mapped=True) as mapped:
+            sizes = (mapped.list_size(number) for number in range(index.nlist))
+            populations += np.fromiter(sizes, np.int64, index.nlist)
     lists = reserved_lists(index, populations)
     for part in parts:
-        lists.merge_from(_read_lists(part, mapped=False), 0)
+        with _lists_of(part, mapped=False) as read:
+            lists.merge_from(read, 0)
     _set_lists(index, lists)
 
 
@@ -132,16 +179,18 @@ def merge_on_disk(index: Index, parts: Sequence[Path], path: Path) -> None:
     Raises:
         OSError: the disk has not room for all entries.
     """
-    mapped = [_read_lists(part, mapped=True) for part in parts]
-    needed = sum(lists.compute_ntotal() for lists in mapped) * (index.code_size + _ID_BYTES)
-    if shutil.disk_usage(path.parent).free < needed + index.nlist * _LIST_BYTES:
-        raise OSError(errno.ENOSPC, f"{path}: {os.strerror(errno.ENOSPC)}, the lists take {needed / 1e6:,.0f} MB")
-    pointers = faiss.InvertedListsPtrVector()  # type: ignore[attr-defined]
-    for lists in mapped:
-        pointers.push_back(lists)
-    merged: Lists = faiss.OnDiskInvertedLists(index.nlist, index.code_size, str(path.absolute()))
-    with quiet_faiss(), faiss_file_errors(path):
-        merged.merge_from_multiple(pointers.data(), pointers.size(), False)
+    with ExitStack() as stack:
+        mapped = [stack.enter_context(_lists_of(part, mapped=True)) for part in parts]
+        needed = sum(lists.compute_ntotal() for lists in mapped) * (index.code_size + _ID_BYTES)
+        if shutil.disk_usage(path.parent).free < needed + index.nlist * _LIST_BYTES:
+            raise OSError(errno.ENOSPC, f"{path}: {os.strerror(errno.ENOSPC)}, the lists take {needed / 1e6:,.0f} MB")
+        path.unlink(missing_ok=True)  # of a job that was killed; it may be linked to an index that is in use
+        pointers = faiss.InvertedListsPtrVector()  # type: ignore[attr-defined]
+        for lists in mapped:
+            pointers.push_back(lists)
+        merged: Lists = faiss.OnDiskInvertedLists(index.nlist, index.code_size, str(path.absolute()))
+        with quiet_faiss(), faiss_file_errors(path):
+            merged.merge_from_multiple(pointers.data(), pointers.size(), False)
     _set_lists(index, merged)
 
 
@@ -185,8 +234,21 @@ def faiss_file_errors(path: Path) -> Iterator[None]:
 def _read_lists(path: Path, *, mapped: bool) -> Lists:
     with faiss_file_errors(path):
         reader = faiss.FileIOReader(str(path))
-        lists = faiss.read_InvertedLists(reader, faiss.IO_FLAG_MMAP if mapped else 0)
-    return faiss.downcast_InvertedLists(lists)
+        return faiss.downcast_InvertedLists(faiss.read_InvertedLists(reader, faiss.IO_FLAG_MMAP if mapped else 0))
+
+
+@contextmanager
+def _lists_of(path: Path, *, mapped: bool) -> Iterator[Lists]:
+    """What was read, for the block.
+
+    Nobody frees what faiss reads: SWIG takes it for somebody else's. Told otherwise (`own`), its count of references
+    is one less than it should be, and the interpreter ends in a segmentation fault. So the destructor is called.
+    """
+    lists = _read_lists(path, mapped=mapped)
+    try:
+        yield lists
+    finally:
+        type(lists).__swig_destroy__(lists)
 
 
 def _set_lists(index: Index, lists: Lists) -> None:

@@ -17,7 +17,7 @@ from qinco_lit.environment import environment
 from qinco_lit.progress import Progress
 from qinco_lit.search.index import bundle as bundles
 from qinco_lit.search.index.bundle import Bundle
-from qinco_lit.search.points.engines import SearchEngine, SearcherEngine
+from qinco_lit.search.points.engines import SearchEngine, SearcherEngine, check_positions
 from qinco_lit.search.points.explore import Exploration, measured_points
 from qinco_lit.search.points.faiss_engine_cache import EngineBuilder
 from qinco_lit.search.points.measure import MeasureSettings
@@ -45,7 +45,14 @@ class SearchInputs:
 
 
 def open_inputs(
-    index_dir: Path, data: Any, num_queries: int | None, *, mmap: bool, num_threads: int | None, precision: str
+    index_dir: Path,
+    data: Any,
+    num_queries: int | None,
+    *,
+    mmap: bool,
+    num_threads: int | None,
+    precision: str,
+    device: str = "cpu",
 ) -> SearchInputs:
     """Load the index, open the data set's files and check that they fit.
 
@@ -53,7 +60,7 @@ def open_inputs(
         FileNotFoundError: no index, or a file of the data set is missing.
         ValueError: no queries, or an index of other vectors, or with ids of its own.
     """
-    bundle = bundles.load(index_dir, mmap=mmap)
+    bundle = bundles.load_to_search(index_dir, mmap=mmap, device=device)
     data.prepare_data()
     data.setup("test")
     dim, num_database = int(data.database.shape[1]), int(data.database.shape[0])
@@ -76,6 +83,7 @@ def open_inputs(
             f"{index_dir} holds {len(searcher):,} vectors, the database of {data.name} has {num_database:,}: recall"
             " needs an index of this database"
         )
+    check_positions(searcher, str(index_dir))
     return SearchInputs(
         index_dir=index_dir,
         bundle=bundle,
@@ -102,6 +110,7 @@ def circumstances(inputs: SearchInputs, settings: MeasureSettings, *, mmap: bool
         "latency_queries": settings.latency_queries,
         "mmap": mmap,
         "precision": inputs.searcher.precision,
+        **({} if (device := inputs.bundle.codec.device).type == "cpu" else {"device": str(device)}),
         "faiss": facts["versions"]["faiss-cpu"],
         "processor": facts["hardware"]["processor"],
     }

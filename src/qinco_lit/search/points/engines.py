@@ -1,7 +1,7 @@
 """What is measured: an index that answers queries, ours behind the same interface as any other."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64, Shaped
@@ -145,12 +145,10 @@ def checked_values(name: str, values: Sequence[int] | None, default: Sequence[in
     return sorted(set(values))
 
 
-def check_ids(engine: SearchEngine, queries: Shaped[np.ndarray, "queries dim"], num_vectors: int) -> None:
-    """Raise ValueError if results are not positions in a database of so many vectors, as true neighbours are."""
-    least: dict[str, Any] = {name: values[0] for name, values in engine.parameters.items()}
-    ids = engine.search(queries, 1, **least).ids
-    if ids.size and ids.max() >= num_vectors:
+def check_positions(searcher: Searcher, name: str = "the index") -> None:
+    """Raise ValueError if ids are not positions in the database, as true neighbours are."""
+    if not searcher.ids_are_positions:
         raise ValueError(
-            f"the index holds ids of its own, such as {ids.max()}: recall needs positions in the database; "
-            "build it without ids"
+            f"{name} holds ids that are not positions in its vectors (given ones, or it was changed since it was "
+            "built): recall needs positions; build it anew, without ids"
         )

@@ -13,7 +13,7 @@ from qinco_lit.devices import default_torch, threads
 from qinco_lit.options import Count, check_ranges, checked
 from qinco_lit.progress import Progress
 from qinco_lit.search.parameters import as_matrix
-from qinco_lit.search.points.engines import SearchEngine, SearcherEngine, check_ids
+from qinco_lit.search.points.engines import SearchEngine, SearcherEngine, check_positions
 from qinco_lit.search.points.measure import MeasureSettings, measure_point
 from qinco_lit.search.points.operating_points import OperatingPoint, candidates, points_that_matter
 from qinco_lit.search.searcher import Searcher
@@ -135,7 +135,7 @@ def explore(
         raise ValueError("recall needs the true neighbours: give ground_truth, or the database to find them in")
     else:
         truth = _nearest(searcher, x, database, show=progress is not False)
-        check_ids(engine, x[:100], len(as_vectors_file(database, "database")))
+        check_positions(searcher)
     with threads(num_threads), Progress("points", show=progress is not False) as shown:
         return measured_points(engine, x, truth, exploration, progress=shown).points
 
