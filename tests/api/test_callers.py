@@ -44,9 +44,9 @@ def results(folder: Path) -> list[Any]:
     codes = codec.encode(X)
     store = ql.encode_file(codec, X, folder / "codes.h5", progress=False)
     index = ql.build_index(codec, X, progress=False, output=folder / "index")
+    point = ql.explore(index, X[:5], database=X, progress=False, **SEARCH)[0]
     index.add(X[:2])
     index.remove([300, 301])
-    point = ql.explore(index, X[:5], database=X, progress=False, **SEARCH)[0]
     mse = ql.evaluate(codec, X, progress=False)["methods"]["codec"]["mse"]
     arrays = [codes, codec.decode(codes), *codec.decode_steps(codes), store[:], *index.search(X[:9], k=3)]
     return [codec.identity, mse, point.recall, *(each.tolist() for each in arrays)]
