@@ -132,7 +132,7 @@ def test_mistakes_are_one_line_and_leave_the_output_alone(codec_dir: Path, vecto
         ({"input": x[0]}, r"input has shape \(6,\): give vectors \(n, dim\)"),
         ({"input": x.astype(int)}, r"input: vectors of dtype int64 are not supported: give float32 or uint8"),
         ({"input": tmp_path / "none.npy"}, r".*none.npy.*"),
-        ({"output": tmp_path / "codes.npy"}, r"output=\S*codes.npy: codes are written as HDF5, .*"),
+        ({"output": tmp_path / "codes.npy"}, r"output=\S*codes.npy: codes are written as HDF5 or Parquet, .*"),
         ({"output": tmp_path / "no" / "codes.h5"}, r"output=\S*: the folder \S*no does not exist; make it first"),
         ({"codec": tmp_path}, r"no codec in \S*: config.json is missing .*"),
         ({"shard_rows": 0}, r"shard_rows=0: give at least 1"),
