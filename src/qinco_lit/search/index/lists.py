@@ -124,12 +124,14 @@ class ListRoom:
 
     def _resize(self, number: int, size: int, room: int) -> None:
         """An empty vector that is resized beyond its memory takes exactly what it needs."""
-        lists = self._lists
-        codes = faiss.rev_swig_ptr(lists.get_codes(number), size * lists.code_size).copy() if size else None
-        ids = faiss.rev_swig_ptr(lists.get_ids(number), size).copy() if size else None
+        lists, kept = self._lists, None
+        if size:
+            codes = faiss.rev_swig_ptr(lists.get_codes(number), size * lists.code_size)
+            kept = codes.copy(), faiss.rev_swig_ptr(lists.get_ids(number), size).copy()
         for length in (0, room, size):
             lists.resize(number, length)
-        if size:
+        if kept is not None:
+            codes, ids = kept
             lists.update_entries(number, 0, size, faiss.swig_ptr(ids), faiss.swig_ptr(codes))
         self._room[number] = room
 
