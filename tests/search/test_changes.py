@@ -125,8 +125,8 @@ def test_ids_are_read_only_where_a_given_one_may_be_among_them(monkeypatch: pyte
     searcher = Searcher(given.bundle)
     scan = searcher._writable()
     free, read = int(np.setdiff1d(np.arange(150), given.ids)[0]), []
-    contents = scan.contents
-    monkeypatch.setattr(scan, "contents", lambda: read.append(1) or contents())
+    all_ids = scan.ids
+    monkeypatch.setattr(scan, "ids", lambda: read.append(1) or all_ids())
     for ids in (None, [10**6, 10**7], None):
         searcher.add(given.x[:2], ids)
     assert not read

@@ -13,7 +13,7 @@ Where codes say all of a vector, not what its centroid leaves, there is no c.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import faiss
@@ -103,6 +103,9 @@ class AdditiveScan:
         codebooks: of the additive decoder, in raw space.
         inner_product: look for the largest inner product instead of the smallest squared L2.
         by_residual: whether codes say what the centroid of their list leaves of a vector, or all of it.
+
+    Attributes:
+        largest_id: of the vectors in the lists; -1 where there are none.
     """
 
     def __init__(
@@ -133,7 +136,7 @@ class AdditiveScan:
         self._index = self._scanner(coarse)
         self._plain: Any = None
         self._room = ListRoom(_faiss.downcast_InvertedLists(self._index.invlists))
-        self._largest_id: int | None = -1
+        self.largest_id = -1
         self._list_id_bytes = int(self._index.coarse_code_size())
 
     def _scanner(self, coarse: Any) -> Any:
@@ -180,12 +183,16 @@ class AdditiveScan:
         return scan
 
     @contextmanager
-    def as_faiss(self) -> Iterator[Any]:
-        """The faiss index that was taken over, with a second copy of the lists inside such a block."""
+    def as_faiss(self, unchanged: AbstractContextManager[Any]) -> Iterator[Any]:
+        """The faiss index that was taken over, with a second copy of the lists inside such a block.
+
+        Nobody may change the lists while they are copied, which is inside `unchanged`, and no two may ask for the copy.
+        """
         try:
-            set_room(self._plain, self.list_sizes())
-            for list_ids, codes, ids in in_blocks(self.contents()):
-                append_codes(self._plain, list_ids, codes, ids)
+            with unchanged:
+                set_room(self._plain, self.list_sizes())
+                for list_ids, codes, ids in in_blocks(self.contents()):
+                    append_codes(self._plain, list_ids, codes, ids)
             yield self._plain
         finally:
             drop_lists(self._plain)
@@ -214,7 +221,7 @@ class AdditiveScan:
         """Put vectors into their lists; nobody may read these meanwhile."""
         if len(ids) == 0:
             return
-        self._largest_id = max(self.largest_id, int(ids.max()))
+        self.largest_id = max(self.largest_id, int(ids.max()))
         self._room.make(list_ids)
         for start in range(0, len(ids), _BLOCK_ROWS):
             block = slice(start, start + _BLOCK_ROWS)
@@ -223,16 +230,16 @@ class AdditiveScan:
 
     def remove(self, ids: Int64[np.ndarray, " n"]) -> int:
         """Take vectors out; returns how many there were. Nobody may read the lists meanwhile."""
-        if len(ids) and ids.max() >= self.largest_id:
-            self._largest_id = None
-        return int(self._index.remove_ids(_faiss.IDSelectorBatch(np.ascontiguousarray(ids, dtype=np.int64))))
+        number = int(self._index.remove_ids(_faiss.IDSelectorBatch(np.ascontiguousarray(ids, dtype=np.int64))))
+        if number and ids.max() >= self.largest_id:
+            every = (int(left.max()) for _, _, left in list_entries(self._index.invlists))
+            self.largest_id = max(every, default=-1)
+        return number
 
-    @property
-    def largest_id(self) -> int:
-        """Of the vectors in the lists; -1 where there are none."""
-        if self._largest_id is None:
-            self._largest_id = max((int(ids.max()) for _, _, ids in list_entries(self._index.invlists)), default=-1)
-        return self._largest_id
+    def ids(self) -> Int64[np.ndarray, " n"]:
+        """Of all vectors, list by list."""
+        views = [ids for _, _, ids in list_entries(self._index.invlists)]
+        return np.concatenate([np.empty(0, np.int64), *views])
 
     def contents(
         self,

@@ -60,7 +60,8 @@ class Searcher(AnswersQueries):
         self._bundle = replace(bundle)
         self._known_ids: IdSet | None = None
         self._positions = bundle.has_positions
-        self._lists, self._changes = SharedLock(), threading.Lock()  # taken in this order: changes, lists
+        # taken in this order: saves, changes, lists
+        self._saves, self._changes, self._lists = threading.Lock(), threading.Lock(), SharedLock()
         self._scan: AdditiveScan | PlainScan
         decoders = FullDecoders(bundle.codec, precision)
         if bundle.is_mapped and bundle.stays_mapped:
@@ -227,10 +228,10 @@ class Searcher(AnswersQueries):
     def save(self, directory: str | Path) -> None:
         """Write the index as it is now; a directory under that name is replaced when all of it is written.
 
-        The lists are in memory a second time meanwhile. Searches go on, changes wait.
+        The lists are in memory a second time meanwhile. Searches go on; changes wait until the lists are copied.
         """
         scan = self._writable()
-        with self._changes, scan.as_faiss() as index:
+        with self._saves, scan.as_faiss(self._changes) as index:
             config = {**self._bundle.config, POSITIONS: self.ids_are_positions}
             save(replace(self._bundle, index=index, config=config), Path(directory))
 
@@ -246,8 +247,7 @@ class Searcher(AnswersQueries):
         new = checked_new_ids(ids, number)
         if number and new.min() <= scan.largest_id:
             if self._known_ids is None:
-                parts = [known for _, _, known in scan.contents()]
-                self._known_ids = IdSet(np.concatenate(parts))
+                self._known_ids = IdSet(scan.ids())
             if (there := self._known_ids.has(new)).any():
                 raise taken_id(int(new[there][0]), "is in the index already")
         return new

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from safetensors.numpy import save as safetensors_bytes
 
 from qinco_lit import codec_folder
-from qinco_lit.atomic import put_back, replacing_directory
+from qinco_lit.atomic import naming, put_back, replacing_directory
 from qinco_lit.coarse.list_assigner import EXACT_LISTS, ListAssigner
 from qinco_lit.codec import Codec
 from qinco_lit.quantizers.precision import recorded_precision
@@ -120,7 +120,7 @@ def save(bundle: Bundle, directory: str | Path) -> None:
     if bundle.index is None:
         raise ValueError("a Searcher has taken the lists of this bundle: use its save")
     _check_target(target, bundle)
-    with replacing_directory(target) as temporary:
+    with naming(target), replacing_directory(target) as temporary:
         # the codec, which may be the caller's own, does not learn of this folder
         codec_folder.write(temporary / _CODEC, bundle.codec.quantizer, bundle.codec.truncated_from)
         if bundle.pairwise is not None:
