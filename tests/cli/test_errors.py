@@ -91,7 +91,7 @@ Refused = Callable[..., str]
         ),
         ("plan model=qinco2 input=gone.npy", r"gone.npy: no such file"),
         ("plan codec=nowhere data=bigann", r"no codec in nowhere: config.json is missing .*"),
-        ("verify", r"the following arguments are required: FILE.h5"),
+        ("verify", r"the following arguments are required: PATH"),
         ("verify gone.h5", r"gone.h5: no such file"),
         ("import missing.pt --output codec", r"no checkpoint at missing.pt"),
     ],

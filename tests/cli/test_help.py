@@ -164,5 +164,5 @@ def test_job_help_names_choices_defaults_and_examples(qinco, job, parts):
 
 
 def test_tool_help(qinco):
-    for tool, argument in {"import": "--output PATH", "export": "--output FILE", "verify": "FILE.h5"}.items():
+    for tool, argument in {"import": "--output PATH", "export": "--output FILE", "verify": "PATH"}.items():
         assert argument in qinco(tool, "--help").out

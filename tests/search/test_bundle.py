@@ -262,7 +262,7 @@ def test_lists_on_disk_are_linked_or_copied_and_never_changed(given, tmp_path, m
     def refuse(*_: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr(bundles.os, "link", refuse)
+    monkeypatch.setattr("qinco_lit.search.index.files.os.link", refuse)
     save(bundle, tmp_path / "copied")
     monkeypatch.undo()
     for name in ("linked", "copied"):
