@@ -54,8 +54,8 @@ def test_an_index_with_ids_of_its_own_is_refused(build: Any, inputs: Path, tmp_p
     build("own", ids=str(tmp_path / "ids.npy"), pairwise=False)
     data = data_of(inputs, queries=str(inputs / "base.npy"), cache_dir=str(tmp_path / "cache"))
     message = (
-        f"^{tmp_path}/own holds ids that are not positions in its vectors .given ones, or it was changed since it was "
-        "built.: recall needs positions; build it anew, without ids$"
+        f"^{tmp_path}/own was built with ids=FILE: recall needs positions in the database, which the true neighbours "
+        "are; measure an index of the same codes without ids=$"
     )
     with pytest.raises(ValueError, match=message):
         search(index_dir=tmp_path / "own", data=data, output_dir=tmp_path / "out", num_queries=5, **QUICK)
