@@ -78,6 +78,7 @@ class Ours:
 
     def __init__(self, quantizer: Quantizer, recipe: Recipe, source: Iterator[Tensor]) -> None:
         self.device, self.source = quantizer.data_mean.device, source
+        recipe = replace(recipe, narrow_share=0)  # a share of a whole training; here a search is compared with itself
         self.module = QuantizerTraining(quantizer, recipe, start=lambda *_: None, seed=0).to(self.device)
         self.module.trainer = Trainer(
             accelerator="gpu" if self.device.type == "cuda" else "cpu",
