@@ -142,24 +142,24 @@ def test_the_unit_may_change_with_the_work():
 
 @pytest.mark.parametrize("show", [True, False])
 def test_no_count_is_lost_between_threads(show, caplog):
-    progress = Progress(show=show, line_every_s=0.001)
-    progress.start("x", 40_000)
+    with Progress(show=show, line_every_s=0.001) as progress:
+        progress.start("x", 40_000)
 
-    def work() -> None:
-        for _ in range(10_000):
-            progress.advance()
+        def work() -> None:
+            for _ in range(10_000):
+                progress.advance()
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    switch = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(switch)
-    assert progress.line(1.0) == "40,000 of 40,000 rows (100 %) · 40,000 rows/s · 0 s left"
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        switch = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            sys.setswitchinterval(switch)
+        assert progress.line(1.0) == "40,000 of 40,000 rows (100 %) · 40,000 rows/s · 0 s left"
 
 
 _SCRIPT = """

@@ -89,7 +89,8 @@ def test_interrupted_run_says_how_to_go_on(small: list[str], tmp_path: Path) -> 
     ids=["constant rate", "plateau", "early end"],
 )
 def test_a_prolonged_run_is_the_longer_one(options: list[str], small: list[str], tmp_path: Path) -> None:
-    """Under a schedule that does not depend on the length."""
+    """Under a schedule and a search that do not depend on the length."""
+    options = [*options, "recipe.narrow_share=0"]
     runs = {name: tmp_path / name for name in ("long", "short")}
     for name, epochs in (("long", 6), ("short", 3)):
         given = [f"trainer.max_epochs={epochs}", f"hydra.run.dir={runs[name]}"]
