@@ -85,10 +85,12 @@ def test_two_jobs_at_once(
     assert failed["reason"].startswith("the loss became NaN or infinite in epoch 0, batch 1: lower recipe.lr")
     assert (tmp_path / "sweep" / "1" / "failed.txt").read_text() == f"{failed['reason']}\n"
     assert (tmp_path / "sweep" / "0" / "codec" / "weights.safetensors").is_file()
-    assert done.stderr.splitlines()[-1] == (
+    # the last line of this process; Ray may print after it what its workers have said
+    said = [line for line in done.stderr.splitlines() if line.startswith("qinco: error: ")]
+    assert said == [
         f"qinco: error: 1 of 2 jobs failed (1: {failed['reason']}); the same command with hydra.sweep.dir=sweep tries "
         "them again"
-    )
+    ]
     assert "Traceback" not in done.stderr
     if tracked:
         runs = [run for job in "01" for run in read_runs(tmp_path / "sweep" / job)]
