@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from datamodules.built_set import NUM_NEIGHBOURS, check_sizes, write_true_neighbours
 from datamodules.docs_passages import (
     DATABASE_PACKAGES,
     QUERY_PACKAGES,
@@ -30,12 +31,11 @@ from datamodules.docs_passages import (
 from qinco_lit.atomic import replace_directory, write_atomically
 from qinco_lit.locks import locked
 from qinco_lit.progress import Progress
-from qinco_lit.vectors import VectorWriter, exact_neighbours, open_vectors, write_vectors
+from qinco_lit.vectors import VectorWriter, open_vectors, write_vectors
 from qinco_lit.vectors.data_facts import DataSource
 from qinco_lit.vectors.neighbours import Metric
 
 FORMAT_VERSION = 1  # part of the folder name: raise it when the rows change for the same versions, seed and sizes
-NUM_NEIGHBOURS = 100
 BLOCK_ROWS = 512  # embedded by one thread, and kept when the build is interrupted: some 5 s of a core
 
 _log = logging.getLogger(__name__)
@@ -88,11 +88,7 @@ def docs_text_folder(
     Raises ValueError when a size is below 1, the seed is negative, or a package is not installed.
     """
     sizes = {"num_train": num_train, "num_val": num_val, "num_database": num_database, "num_queries": num_queries}
-    for key, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"docs_text: {key}={size}: give at least 1")
-    if seed < 0:
-        raise ValueError(f"docs_text: build_seed={seed}: give 0 or more")
+    check_sizes("docs_text", sizes, seed, seed_option="build_seed")
     key = hashlib.sha256(json.dumps(versions()).encode()).hexdigest()[:8]
     return Path(root) / f"{num_train}-{num_val}-{num_database}-{num_queries}-s{seed}-v{FORMAT_VERSION}-{key}"
 
@@ -166,10 +162,7 @@ def _write_files(folder: Path, sizes: dict[str, int], seed: int, num_workers: in
         if not (folder / f"{split}.npy").is_file():
             _embed(folder, split, texts[split], num_workers, progress)
     queries, database = (open_vectors(folder / f"{split}.npy").unit() for split in ("queries", "database"))
-    progress.start("docs_text: true neighbours", len(database), unit="rows")
-    num_found = min(NUM_NEIGHBOURS, len(database))
-    _, ids = exact_neighbours(queries[:], database, num_found, metric="ip", advance=progress.advance)
-    write_vectors(folder / "groundtruth.ivecs", ids.astype(np.int32))
+    write_true_neighbours("docs_text", folder, queries[:], database, progress, metric="ip")
     write_atomically(folder / "facts.json", json.dumps(_facts(sizes, seed), indent=2) + "\n")
     _log.info("docs_text: built in %.0f s", time.perf_counter() - start_s)
 

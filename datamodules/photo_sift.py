@@ -18,6 +18,7 @@ from uuid import uuid4
 import numpy as np
 from jaxtyping import UInt8
 
+from datamodules.built_set import NUM_NEIGHBOURS, check_sizes, write_true_neighbours
 from datamodules.photo_rows import default_num_workers, iter_rows, write_shuffled
 from datamodules.photo_views import (
     DATABASE_PHOTOGRAPHS,
@@ -27,12 +28,11 @@ from datamodules.photo_views import (
 )
 from qinco_lit.locks import locked
 from qinco_lit.progress import Progress
-from qinco_lit.vectors import exact_neighbours, open_vectors, write_vectors
+from qinco_lit.vectors import open_vectors
 from qinco_lit.vectors.data_facts import DataSource
 from qinco_lit.vectors.neighbours import Metric
 
 FORMAT_VERSION = 1  # part of the folder name: raise it when the rows change for the same seed and sizes
-NUM_NEIGHBOURS = 100
 TEMPORARY_PREFIX = ".building-"
 
 _log = logging.getLogger(__name__)
@@ -87,11 +87,7 @@ def photo_sift_folder(
     Raises ValueError when a size is below 1 or the seed is negative.
     """
     sizes = {"num_train": num_train, "num_val": num_val, "num_database": num_database, "num_queries": num_queries}
-    for key, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"photo_sift: {key}={size}: give at least 1")
-    if seed < 0:
-        raise ValueError(f"photo_sift: seed={seed}: give 0 or more")
+    check_sizes("photo_sift", sizes, seed, seed_option="seed")
     return Path(root) / f"{num_train}-{num_val}-{num_database}-{num_queries}-s{seed}-v{FORMAT_VERSION}"
 
 
@@ -166,10 +162,7 @@ def _write_files(folder: Path, sizes: dict[str, int], seed: int, num_workers: in
             write_shuffled(folder / f"{split}.bvecs", _counted(rows, progress), sizes[split], shuffle_rng)
     rate = total / (time.perf_counter() - start_s)
     database, queries = open_vectors(folder / "database.bvecs"), open_vectors(folder / "queries.bvecs")[:]
-    progress.start("photo_sift: true neighbours", len(database))
-    num_found = min(NUM_NEIGHBOURS, len(database))
-    _, ids = exact_neighbours(queries, database, num_found, advance=progress.advance)
-    write_vectors(folder / "groundtruth.ivecs", ids.astype(np.int32))
+    write_true_neighbours("photo_sift", folder, queries, database, progress)
     (folder / "facts.json").write_text(json.dumps(_facts(sizes, seed), indent=2) + "\n")
     elapsed_s = time.perf_counter() - start_s
     _log.info("photo_sift: built in %.1f s (%.0f vectors/s, then exact neighbours)", elapsed_s, rate)

@@ -164,7 +164,7 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(photo_build, "exact_neighbours", interrupt)
+        patch.setattr(photo_build, "write_true_neighbours", interrupt)
         with pytest.raises(KeyboardInterrupt):
             build_photo_sift(tmp_path, **TINY)
     assert [path.name for path in tmp_path.iterdir()] == []
