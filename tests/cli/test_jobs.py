@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from qinco_lit import cli
+from qinco_lit.cli import main
 
 Run = Callable[[dict[str, Any], Path], float | None]
 
@@ -244,3 +245,13 @@ def test_a_resumed_run_keeps_its_folder_after_a_mistake(qinco, job, tmp_path):
     job(_fail(ValueError("the data changed")))
     assert qinco("train", "resume=run").code == 2
     assert (tmp_path / "run" / ".hydra" / "config.yaml").is_file()
+
+
+def test_no_command_says_which_variants_faiss_did_not_find(monkeypatch):
+    """Whichever call loads it; what the caller of `main` has set is as it was."""
+    loader, said = logging.getLogger("faiss.loader"), []
+    monkeypatch.setattr(loader, "level", logging.DEBUG)
+    monkeypatch.setattr("qinco_lit.cli.run_job", lambda *_: said.append(loader.isEnabledFor(logging.INFO)))
+    assert main(["centroids"]) == 0
+    assert said == [False]
+    assert loader.level == logging.DEBUG

@@ -65,9 +65,10 @@ def _own_logging() -> Iterator[None]:
 
     A log that cannot be written, as on a full disk, ends nothing, and is no reason for a traceback at every line.
     """
-    root = logging.getLogger()
-    handlers, level, told = list(root.handlers), root.level, logging.raiseExceptions
+    root, loader = logging.getLogger(), logging.getLogger("faiss.loader")
+    handlers, level, told, loaders = list(root.handlers), root.level, logging.raiseExceptions, loader.level
     logging.raiseExceptions = False
+    loader.setLevel(logging.WARNING)  # whichever call loads faiss: it says which of its variants it did not find
     try:
         yield
     finally:
@@ -76,6 +77,7 @@ def _own_logging() -> Iterator[None]:
                 handler.close()
         root.handlers[:] = handlers
         root.setLevel(level)
+        loader.setLevel(loaders)
         logging.raiseExceptions = told
 
 

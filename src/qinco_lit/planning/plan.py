@@ -82,26 +82,25 @@ def plan(
     if not num_database:
         raise ValueError(f"data set {data.name}: how many vectors it has is not known; give num_rows=N")
     load_average = os.getloadavg()[0]
-    with settings_kept():
-        quiet_lightning()  # before faiss is loaded, which says what variants it does not find
-        with threads(num_threads), Progress("vectors", show=progress is not False) as shown:
-            rows = _sample(data, max(BLOCK_ROWS, recipe.batch_size))
-            if codec is not None:
-                measured_codec = _opened(codec, data, precision, device)
-            else:
-                assert model is not None
-                measured_codec = _untrained(model, data.dim, rows, precision, chosen_device(device))
-            return _record(
-                data,
-                measured_codec,
-                recipe,
-                rows,
-                num_database,
-                load_average,
-                shown,
-                search={"beam_size": beam_size, "num_candidates": num_candidates, "candidate_budget": candidate_budget},
-                settings={"seconds": seconds, "num_devices": num_devices, "max_epochs": max_epochs},
-            )
+    with settings_kept(), threads(num_threads), Progress("vectors", show=progress is not False) as shown:
+        quiet_lightning()
+        rows = _sample(data, max(BLOCK_ROWS, recipe.batch_size))
+        if codec is not None:
+            measured_codec = _opened(codec, data, precision, device)
+        else:
+            assert model is not None
+            measured_codec = _untrained(model, data.dim, rows, precision, chosen_device(device))
+        return _record(
+            data,
+            measured_codec,
+            recipe,
+            rows,
+            num_database,
+            load_average,
+            shown,
+            search={"beam_size": beam_size, "num_candidates": num_candidates, "candidate_budget": candidate_budget},
+            settings={"seconds": seconds, "num_devices": num_devices, "max_epochs": max_epochs},
+        )
 
 
 def _record(
