@@ -13,6 +13,10 @@ from qinco_lit.vectors.layout import VECTOR_DTYPES, Groups, Layout, Target, grou
 
 # Rows that a reader keeps decoded: a group, or so much of a larger one.
 _PIECE_BYTES = 32 << 20
+# Rows that are asked for together, from which on they go where they are wanted and no piece is made of them.
+_STRAIGHT_BYTES = 1 << 20
+# Of a batch, few enough that it stays in the cache of a core on its way.
+_BATCH_BYTES = 256 << 10
 
 # Opens a file for its columns: from the place of a group and a number of rows, the arrays of that group in order.
 Batches = Callable[[int, int], Iterator[Any]]
@@ -129,7 +133,7 @@ class ColumnRows:
     def __init__(self, layout: Layout, open_batches: Callable[[Layout], Batches]) -> None:
         self._layout, self._open_batches = layout, open_batches
         self._place = _Place(layout)
-        self._straight_rows = max(1, _PIECE_BYTES // 8 // (layout.dim * layout.dtype.itemsize))
+        self._straight_rows = max(1, _STRAIGHT_BYTES // (layout.dim * layout.dtype.itemsize))
 
     def __getstate__(self) -> tuple[Layout, Any]:
         return self._layout, self._open_batches
@@ -263,8 +267,7 @@ class _Place:
 
     @property
     def _batch_rows(self) -> int:
-        """Few enough that a batch stays in the cache of a core on its way."""
-        return max(1, self._piece_rows >> 5)
+        return max(1, _BATCH_BYTES // (self._layout.dim * self._layout.dtype.itemsize))
 
     def _unreadable(self, start: int, stop: int, reason: str) -> str:
         return f"{self._layout.path}: rows {start}..{stop - 1} cannot be read: {reason}"

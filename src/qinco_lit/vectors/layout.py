@@ -63,7 +63,7 @@ class Layout:
     @property
     def suffix(self) -> str:
         """Of the file."""
-        return Path(self.file).suffix
+        return os.path.splitext(self.file)[1]  # noqa: PTH122 (asked for at every opening of one of many files)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ import os
 import re
 import threading
 import zlib
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,8 @@ from qinco_lit.vectors.remote import named_urls
 from qinco_lit.vectors.rows import RowSource
 
 # Files that are open at a time; each may have some 64 MB of its mapping resident. Of tables, whose rows are decoded
-# (32 MB) and which are slower to read than to open, it is the one that is read, and the one that another thread reads.
-_MAX_OPEN, _MAX_OPEN_TABLES = 8, 2
+# (32 MB) and which are slower to read than to open, they are those that threads read at a time, and one more.
+_MAX_OPEN, _MAX_OPEN_TABLES = 8, 3
 _WILDCARDS = re.compile(r"[*?[]")
 _DIGITS = re.compile(r"(\d+)")
 
@@ -103,7 +105,7 @@ class ManyRows:
 
     def __init__(self, layouts: Sequence[Layout], open_rows: Callable[[Layout], RowSource]) -> None:
         self.layouts, self._open_rows = tuple(layouts), open_rows
-        self._stops = np.cumsum([layout.num_rows for layout in layouts])
+        self._stops = list(accumulate(layout.num_rows for layout in layouts))
         self._open: OrderedDict[int, RowSource] = OrderedDict()
         self._opening = threading.Lock()
 
@@ -142,12 +144,12 @@ class ManyRows:
 
     def _first(self, number: int) -> int:
         """Row number of a file's first row."""
-        return int(self._stops[number]) - self.layouts[number].num_rows
+        return self._stops[number] - self.layouts[number].num_rows
 
     def _ranges(self, start: int, stop: int) -> Iterator[tuple[int, tuple[int, int]]]:
-        number = int(np.searchsorted(self._stops, start, side="right"))
+        number = bisect_right(self._stops, start)
         while start < stop:
-            first, end = self._first(number), min(stop, int(self._stops[number]))
+            first, end = self._first(number), min(stop, self._stops[number])
             if start < end:
                 yield number, (start - first, end - first)
             start, number = end, number + 1
