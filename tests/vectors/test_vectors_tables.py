@@ -91,6 +91,10 @@ def test_many_tables_are_one(tmp_path, suffix):
             same(reader[order], rows[order])
             same(reader[5:80], rows[5:80])
             assert reader.row_groups.tolist() == [7, 1, 10, 10, 10, 2, 10, 10, 10, 7, 10, 3]
+    write(tmp_path / f"part-9.{suffix}", pa.table({"vector": column(rows[:3])}), 10)
+    with pytest.raises(ValueError, match=r"part-9.*: vectors in column 'vector', but .*part-0.* has column 'em"):
+        open_vectors(tmp_path)
+    (tmp_path / f"part-9.{suffix}").unlink()
     write_vectors(tmp_path / "other.npy", rows[:5])
     mixed = open_vectors([f"{tmp_path}/*.{suffix}", tmp_path / "other.npy"])
     same(mixed[80:], np.concatenate([rows[80:], rows[:5]]))
