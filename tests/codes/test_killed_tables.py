@@ -48,7 +48,7 @@ def _encode(codec: Path, vectors: Path, output: Path, kill_at: int) -> None:
 def _killed_again_and_again(codec: Path, vectors: Path, output: Path) -> int:
     """Go on until a process comes to its end; the exit status is how many were killed before."""
     code_tables._GROUP_ROWS = 130
-    for killed, kill_at in enumerate(range(2, 200, 6)):  # later and later, as what is finished is looked through again
+    for killed, kill_at in enumerate(range(2, 200, 12)):  # later and later, as what is finished is looked through again
         if (process := os.fork()) == 0:
             try:
                 _encode(codec, vectors, output, kill_at)
@@ -78,8 +78,8 @@ def test_the_bytes_are_those_of_an_undisturbed_run(codec_dir, tmp_path, monkeypa
     )  # fmt: skip
     arguments = (codec_dir, tmp_path / "emb", tmp_path / "other" / "codes")
     killed, said = processes.run(_killed_again_and_again, *arguments, cwd=tmp_path)
-    assert 4 < killed < 30, said
-    assert {path.name for path in (tmp_path / "other").iterdir()} <= {"codes", "codes.json"}
+    assert 1 < killed < 15, said
+    assert {path.name for path in (tmp_path / "other").iterdir()} == {"codes", "codes.json"}
     left, right = ({path.name for path in (tmp_path / name / "codes").iterdir()} for name in ("one", "other"))
     assert left == right
     for file in (tmp_path / "one" / "codes").iterdir():
