@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
-import tests.composed  # noqa: F401  (takes the place of what Hydra does again and again)
+import tests.composed
 import tests.typechecker  # noqa: F401  (the jaxtyping hook looks it up by name)
 
 for _name, _value in {"WANDB_MODE": "disabled", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}.items():
