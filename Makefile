@@ -18,7 +18,7 @@ run := outputs/demo/$(shell date +%Y-%m-%d_%H-%M-%S)
 # SMOKE=1: the same path in about a minute, for checks
 SMOKE ?=
 demo_data := data=photo_sift
-demo_train := model=qinco2_tiny trainer.max_epochs=6
+demo_train := model=qinco2_tiny trainer.max_epochs=3
 demo_search := beam_size=48 candidate_budget=96
 # the same with lists, and an index to search
 demo_lists := 256
