@@ -13,7 +13,10 @@ import pytest
 import qinco_lit as ql
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "RESULTS.md", *(ROOT / "docs").glob("*.md")]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/RESULTS.md")),
+    *(ROOT / "docs").glob("*.md"),
+]
 SPEAKING = [  # of modules and files, in comments, docstrings and texts
     *PAGES,
     ROOT / "Makefile",

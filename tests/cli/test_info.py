@@ -39,7 +39,7 @@ def test_a_codec_is_its_model_rate_parameters_and_training(made):
     summary = json.loads((made / "run" / "summary.json").read_text())
     assert what == "codec, QINCo2"
     assert lines["dim"] == str(DIM)
-    assert lines["rate"] == "3 codes of 16: 12 bits a vector, and the number of one of 4 lists"
+    assert lines["rate"] == "4 codes of 32: 20 bits a vector, and the number of one of 4 lists"
     assert int(lines["parameters"].replace(",", "")) == summary["parameters"]
     assert sum(each.numel() for each in codec.quantizer.parameters()) == summary["parameters"]
     assert lines["best"] == f"validation MSE {summary['best_val_mse']:,.6g} (epoch 1 of 1)"
@@ -50,7 +50,7 @@ def test_a_codec_elsewhere_has_no_training_and_may_be_cut(made, tmp_path):
     codec.truncated(2).save(tmp_path / "short")
     _, lines = facts(tmp_path / "short")
     assert "best" not in lines
-    assert lines["rate"].startswith("2 codes of 16: 1 bytes")
+    assert lines["rate"].startswith("2 codes of 32: 10 bits")
     assert lines["cut from"] == f"weights {codec.identity[:12]}, {NUM_STEPS} codes"
 
 
@@ -59,7 +59,7 @@ def test_a_store_is_its_rows_rate_input_and_codec(made):
     store = ql.open_codes(made / "codes.h5")
     assert what == "store of codes"
     assert lines["rows"] == "600"
-    assert lines["rate"] == f"3 codes of 16, 4 lists: {store.info.bytes_per_vector} bytes a vector"
+    assert lines["rate"] == f"4 codes of 32, 4 lists: {store.info.bytes_per_vector} bytes a vector"
     assert lines["codec"] == f"weights {ql.Codec.load(made / 'run' / 'codec').identity[:12]}"
     assert lines["input"] == f"{made / 'base.npy'}: dim {DIM}, float32"
 
