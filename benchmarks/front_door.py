@@ -68,7 +68,7 @@ def take_search(figures: dict[str, Any], record: dict[str, Any]) -> None:
 def table(figures: dict[str, Any]) -> str:
     """One row for each method, error and recall on each data set; a dash is what was not measured."""
     columns = [(f"{each['data']}, {each['bytes']} bytes", each["methods"]) for each in figures["compared"]]
-    head = [title for name, _ in columns for title in (f"{name}: MSE", "R@1 %", "R@10 %")]
+    head = [title for name, _ in columns for title in (f"{name}: MSE", "R@1 %")]
     lines = ["| method | " + " | ".join(head) + " |", "|---|" + "--:|" * len(head)]
     for method in METHODS:
         cells = [cell for _, methods in columns for cell in _cells(methods.get(method))]
@@ -79,8 +79,8 @@ def table(figures: dict[str, Any]) -> str:
 
 def _cells(measured: dict[str, float] | None) -> list[str]:
     if measured is None:
-        return ["–", "–", "–"]
-    return [number_text(measured["mse"]), *(f"{100 * measured[f'recall_at_{k}']:.1f}" for k in (1, 10))]
+        return ["–", "–"]
+    return [number_text(measured["mse"]), f"{100 * measured['recall_at_1']:.1f}"]
 
 
 def with_table(readme: str, made: str) -> str:
