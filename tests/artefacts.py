@@ -20,7 +20,7 @@ def clustered(num: int, *, seed: int = 0, dim: int = DIM) -> np.ndarray:
 
 def make_run(folder: Path, *, num_lists: int | None = None) -> ql.Codec:
     """Write train.npy and run/, the folder of a training on it, and return the codec."""
-    write_vectors(folder / "train.npy", clustered(1500))
+    write_vectors(folder / "train.npy", clustered(700))
     return ql.train(
         folder / "train.npy", model="qinco2_tiny", num_steps=NUM_STEPS, num_lists=num_lists, max_epochs=1,
         run_dir=folder / "run", progress=False, **SMALL,

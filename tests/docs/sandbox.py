@@ -29,12 +29,12 @@ _MADE_SMALL = {
         "model.num_steps=4", "recipe.batch_size=256",
         *(f"model.{name}={value}" for name, value in SMALL.items() if name != "batch_size"),
     ],
-    "plan": ["seconds=0.01", "model.embed_dim=8", "model.hidden_dim=8"],
+    "plan": ["seconds=0.01", "model.num_steps=2", "model.codebook_size=32", "model.embed_dim=8", "model.hidden_dim=8"],
     "centroids": ["num_lists=4"],
-    "index": ["num_training=500"],
+    "index": ["num_training=250"],
     "search": [
         "nprobe=[2]", "ef_search=[8]", "num_additive=[20]", "num_pairwise=[0]",
-        "repeats=1", "recall_at=[1,10]"],
+        "repeats=1", "latency_queries=2", "warmup=0", "recall_at=[1,10]"],
 }  # fmt: skip
 
 
@@ -97,15 +97,15 @@ def small(words: list[str]) -> list[str]:
 
 def fill(folder: Path) -> None:
     """Put files of vectors of every kind that texts name into a folder."""
-    vectors = clustered(600, seed=1)
+    vectors = clustered(400, seed=1)
     for name in ("mine.npy", "base.npy", "base.fvecs", "database.npy"):
         write_vectors(folder / name, vectors)
     for name in ("train.npy", "train.fvecs"):
-        write_vectors(folder / name, clustered(1500))
+        write_vectors(folder / name, clustered(500))
     write_vectors(folder / "base.bvecs", (20 * (vectors + 5)).clip(0, 255).astype(np.uint8))
-    write_vectors(folder / "queries.npy", clustered(20, seed=2))
+    write_vectors(folder / "queries.npy", clustered(8, seed=2))
     (folder / "emb").mkdir()
-    for part, rows in enumerate((range(400), range(400, 600))):
+    for part, rows in enumerate((range(250), range(250, 400))):
         numbers = pa.array(vectors[rows.start : rows.stop].astype(np.float16).ravel())
         table = pa.table({"id": [1000 + row for row in rows], "vec": pa.FixedSizeListArray.from_arrays(numbers, DIM)})
         pq.write_table(table, folder / "emb" / f"part-{part}.parquet")

@@ -43,7 +43,12 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     fill(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ql, "train", partial(_train, ql.train), raising=False)
-    monkeypatch.setattr(ql, "explore", partial(ql.explore, nprobe=[2], num_additive=[20], repeats=1), raising=False)
+    monkeypatch.setattr(
+        ql,
+        "explore",
+        partial(ql.explore, nprobe=[2], num_additive=[20], num_pairwise=[0], repeats=1, latency_queries=2),
+        raising=False,
+    )
     return tmp_path
 
 
@@ -148,6 +153,6 @@ def test_python_of_the_other_pages_runs(page, sandbox, run_dir):
 
 def _names() -> dict[str, Any]:
     """What texts take for given."""
-    x = clustered(600, seed=1)
-    return {"ql": ql, "np": np, "os": os, "x": x, "x_train": clustered(1500), "queries": clustered(20, seed=2),
+    x = clustered(300, seed=1)
+    return {"ql": ql, "np": np, "os": os, "x": x, "x_train": clustered(500), "queries": clustered(8, seed=2),
             "new_vectors": x[:5] + 0.1, "new_ids": np.arange(5000, 5005), "a": 0, "b": 100}  # fmt: skip
