@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from qinco_lit import atomic
+from qinco_lit import atomic, locks
 from qinco_lit.atomic import put_back, replacing, replacing_directory
 
 
@@ -81,11 +81,67 @@ def test_a_link_stays_a_link_and_what_it_names_is_replaced(there: bool, tmp_path
     assert {path.name for path in tmp_path.iterdir()} == {"disk", "link"}
 
 
-def test_a_leftover_of_a_killed_process_is_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(atomic.os, "getpid", lambda: 7)
-    fill(tmp_path / ".a.old-7", "left")
-    fill(tmp_path / "a", "old")
+def leftover(path: Path) -> Path:
+    """As a process that was killed leaves it, while it filled `path` or removed the old one."""
+    folder = path.with_name(f".{path.name}.{'0a' * 6}.tmp")
+    (folder / "part").mkdir(parents=True)
+    (folder / "part" / "inner").write_text("half")
+    return folder
+
+
+def test_who_writes_or_reads_next_removes_leftovers(tmp_path: Path) -> None:
+    left = leftover(tmp_path / "a")
+    other = leftover(tmp_path / "b")
     fill(tmp_path / "a", "new")
+    assert not left.exists()
+    leftover(tmp_path / "a")
+    put_back(tmp_path / "a")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", other.name}
+    file = other.with_name(left.name)
+    file.write_text("of a file that is written under this name")
+    put_back(tmp_path / "a")
+    assert file.exists()
+
+
+def test_what_a_living_process_fills_stays(tmp_path: Path) -> None:
+    with replacing_directory(tmp_path / "a") as first:
+        with replacing_directory(tmp_path / "a") as second:
+            put_back(tmp_path / "a")
+            assert first.is_dir()
+            (second / "of").write_text("second")
+        assert contents(tmp_path / "a") == {"of": "second"}
+        put_back(tmp_path / "a")
+        (first / "of").write_text("first")
+    assert contents(tmp_path) == {"a/of": "first"}
+
+
+def test_one_that_is_taken_for_a_leftover_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process looks between the making and the marking of a directory."""
+    make, looked = Path.mkdir, []
+
+    def mkdir(path: Path, *options: int | bool, **named: int | bool) -> None:
+        make(path, *options, **named)
+        if path.suffix == ".tmp" and not looked:
+            looked.append(path)
+            atomic.remove_leftovers(tmp_path / "a")
+            assert not path.exists()
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    fill(tmp_path / "a", "new")
+    assert looked
+    assert contents(tmp_path) == {"a/part/inner": "new", "a/outer": "new"}
+
+
+def test_where_directories_cannot_be_locked_leftovers_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = leftover(tmp_path / "a")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EBADF, "as of NFS")
+
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    fill(tmp_path / "a", "new")
+    put_back(tmp_path / "a")
+    assert left.exists()
     assert contents(tmp_path / "a") == {"part/inner": "new", "outer": "new"}
 
 
@@ -143,7 +199,7 @@ def test_who_may_read_it_is_for_the_users_umask_to_say(umask: int, tmp_path: Pat
 _REPLACE = """
 import sys
 from pathlib import Path
-from qinco_lit import atomic
+from qinco_lit import atomic, locks
 if sys.argv[2] == "aside":
     atomic._exchange = lambda *_: False
 for count in range(int(sys.argv[4])):
@@ -198,7 +254,7 @@ def test_a_kill_at_any_time_leaves_a_whole_directory(how: str, tmp_path: Path) -
         put_back(folder)  # as who reads it does
         assert len({path.read_text() for path in folder.iterdir()}) == 1
     assert _writer(folder, how, "last", 1).wait() == 0
-    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".old"] == []
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 @pytest.mark.usefixtures("no_exchange")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
-from qinco_lit.locks import locked
+from qinco_lit.locks import locked, marked_as_used
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of writing: these name no file
 _OVERTAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT)  # another process made the directory, or took it away
@@ -100,24 +100,49 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def replacing_directory(final: Path) -> Iterator[Path]:
     """Give a temporary directory to fill with files: flushed, then `replace_directory` after the block.
 
-    A failed block leaves an existing `final` as it was. A link stays one: what it leads to is replaced.
+    A failed block leaves an existing `final` as it was. A link stays one: what it leads to is replaced. What killed
+    processes have left of theirs is removed.
     """
     final = final.resolve()
     final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_name(final)
-    temporary.mkdir()
-    mode = stat.S_IMODE(temporary.stat().st_mode) & 0o666  # of a new file, as the user's umask has it
-    try:
-        yield temporary
-        for path in temporary.rglob("*"):
-            if path.is_file():
-                path.chmod(mode)  # some writers, as of safetensors, keep everyone but the owner out
-            _fsync(path)
-        _fsync(temporary)
-        replace_directory(temporary, final)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    remove_leftovers(final)
+    with _temporary_directory(final) as temporary:
+        mode = stat.S_IMODE(temporary.stat().st_mode) & 0o666  # of a new file, as the user's umask has it
+        try:
+            yield temporary
+            for path in temporary.rglob("*"):
+                if path.is_file():
+                    path.chmod(mode)  # some writers, as of safetensors, keep everyone but the owner out
+                _fsync(path)
+            _fsync(temporary)
+            replace_directory(temporary, final)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+@contextlib.contextmanager
+def _temporary_directory(final: Path) -> Iterator[Path]:
+    """A new directory beside `final`, marked as used as long as the block, and this process, last."""
+    while True:
+        temporary = temporary_name(final)
+        temporary.mkdir()
+        with marked_as_used(temporary) as is_ours:
+            if is_ours is not False:  # False: taken for a leftover before it was marked
+                yield temporary
+                return
+
+
+def remove_leftovers(final: Path) -> None:
+    """Remove the temporary directories of `final` whose processes were killed; those of living ones stay.
+
+    None goes where the file system cannot tell them, having no locks of directories.
+    """
+    final = final.resolve()
+    for path in _beside_it(final, "tmp"):
+        with marked_as_used(path) as is_abandoned:
+            if is_abandoned:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def replace_directory(temporary: Path, final: Path) -> None:
@@ -144,8 +169,12 @@ def replace_directory(temporary: Path, final: Path) -> None:
 
 
 def put_back(final: Path) -> None:
-    """Where there is no `final`, rename to it what a killed `replace_directory` has left aside, if it has."""
+    """What a reader does first about killed writers: `remove_leftovers`, and what `replace_directory` has left aside.
+
+    The latter becomes `final` where there is none.
+    """
     final = final.resolve()
+    remove_leftovers(final)
     if final.exists() or not _left_aside(final):
         return
     with contextlib.suppress(OSError), _moving(final):  # of another's disk, or one that cannot be written
@@ -171,7 +200,11 @@ def _step_aside(temporary: Path, final: Path) -> None:
 
 
 def _left_aside(final: Path) -> list[Path]:
-    return list(final.parent.glob(f".{glob.escape(final.name)}.{'[0-9a-f]' * 12}.old"))
+    return _beside_it(final, "old")
+
+
+def _beside_it(final: Path, kind: str) -> list[Path]:
+    return list(final.parent.glob(f".{glob.escape(final.name)}.{'[0-9a-f]' * 12}.{kind}"))
 
 
 def _moving(final: Path) -> contextlib.AbstractContextManager[bool]:

@@ -86,6 +86,34 @@ def only_writer(output: Path, *, shared: bool = False) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def marked_as_used(directory: Path) -> Iterator[bool | None]:
+    """Hold a directory itself, without a file in it, for the block, or until this process is killed.
+
+    Yields False where another holds it, or it is not there any more; None where the file system has no locks of
+    directories.
+    """
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        yield False
+        return
+    try:
+        yield _marked(descriptor, directory)
+    finally:
+        os.close(descriptor)
+
+
+def _marked(descriptor: int, directory: Path) -> bool | None:
+    try:
+        # another might have removed it before it was locked, or given its name to another one
+        return _try(descriptor, fcntl.LOCK_EX) and os.path.samestat(os.fstat(descriptor), directory.stat())
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+
+
 def is_held(path: Path) -> bool:
     """Tell whether a process holds this lock file; False where the file system knows no locks."""
     try:

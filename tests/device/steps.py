@@ -39,6 +39,13 @@ def quantizer_of(name: str) -> Quantizer:
     return build_quantizer(DIM, **FAMILY[name])
 
 
+# of recipes, by what they do with dead codewords
+OPTIONS: dict[str, dict[str, Any]] = {
+    "split": {"dead_codewords": "split", "optimizer": "muon", "replay_after": 1},
+    "redraw": {"dead_codewords": "redraw"},
+}
+
+
 def random_member(name: str) -> Quantizer:
     """Of the family with weights that matter, on the CPU."""
     config = FAMILY[name]

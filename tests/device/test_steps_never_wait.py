@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from qinco_lit.quantizers import Quantizer, precision
-from tests.device.steps import DIM, FAMILY, ROWS, module_on, quantizer_of, random_member, training_batch
+from tests.device.steps import DIM, FAMILY, OPTIONS, ROWS, module_on, quantizer_of, random_member, training_batch
 from tests.device.waits import META, WaitError, on_meta
 
 
@@ -19,15 +19,21 @@ def _batch(dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.empty((ROWS, DIM), dtype=dtype, device=META)
 
 
-@pytest.mark.parametrize(("mixed", "search"), [(False, "float32"), (True, "screened"), (True, "bfloat16")])
+@pytest.mark.parametrize(
+    ("mixed", "search", "dead"),
+    [(False, "float32", "redraw"), (True, "screened", "split"), (True, "bfloat16", "split")],
+)
 @pytest.mark.parametrize("name", FAMILY)
-def test_training_and_validation(name: str, mixed: bool, search: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_and_validation(
+    name: str, mixed: bool, search: str, dead: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What a GradScaler (16-mixed) waits for once a step, its overflow flag, is torch's own affair."""
     monkeypatch.setattr(precision, "has_fast_bfloat16", lambda _: mixed)  # validation is screened, as on tensor cores
-    module = module_on(META, quantizer_of(name), dead_codewords="redraw", search_precision=search)
+    module = module_on(META, quantizer_of(name), **OPTIONS[dead], search_precision=search)
     with on_meta(mixed=mixed):
-        loss = training_batch(module, _batch(torch.uint8), 0)
-        assert loss.device == META
+        for number in range(2):
+            loss = training_batch(module, _batch(torch.uint8), number)
+            assert loss.device == META
         module.on_validation_epoch_start()
         module.validation_step(_batch(), 0)
     assert all(value.device == META for value in module.statistics.state_dict().values())

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from tests.device.steps import DIM, FAMILY, ROWS, module_on, random_member, training_batch
+from tests.device.steps import DIM, FAMILY, OPTIONS, ROWS, module_on, random_member, training_batch
 
 pytestmark = pytest.mark.gpu
 
@@ -23,11 +23,11 @@ def _no_waits() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("dead_codewords", ["split", "redraw"])
+@pytest.mark.parametrize("dead_codewords", OPTIONS)
 @pytest.mark.parametrize("autocast", [False, True], ids=["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("name", FAMILY)
 def test_training_and_validation(name: str, autocast: bool, dead_codewords: str, gpu: torch.device) -> None:
-    module = module_on(gpu, random_member(name), dead_codewords=dead_codewords)
+    module = module_on(gpu, random_member(name), **OPTIONS[dead_codewords])
     batch = torch.randn((ROWS, DIM), device=gpu)
 
     def steps() -> torch.Tensor:

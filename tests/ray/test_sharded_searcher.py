@@ -23,9 +23,11 @@ def test_results_are_those_of_the_merged_index_though_an_actor_is_killed(cluster
     whole, folders = in_parts(data, tmp_path, 2)
     searcher, one = ShardedSearcher(folders), Searcher.load(whole)
     assert (len(searcher), searcher.metric, searcher.has_pairwise) == (len(one), "l2", True)
+    originals = np.zeros((data.ids.max() + 1, searcher.dim), np.float32)
+    originals[data.ids] = data.x
 
     def check() -> None:
-        for options in ({"k": 3}, {"num_pairwise": 20, "nprobe": 5}):
+        for options in ({"k": 3}, {"num_pairwise": 20, "nprobe": 5}, {"refine": originals}):
             expected, found = one.search(data.queries, **options), searcher.search(data.queries, **options)
             np.testing.assert_array_equal(found[1], expected[1])
             np.testing.assert_array_equal(found[0], expected[0])

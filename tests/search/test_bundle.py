@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -250,6 +251,33 @@ def test_a_save_that_fails_leaves_what_was_there(given, tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"^\[Errno 28\] .*index.faiss: No space left on device: '.*/index'$"):
         save(given.bundle, target)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_full_disk_is_one_line_whichever_file_it_cuts(given, tmp_path):
+    """A file may not grow beyond its size but one byte: EFBIG, as a full disk gives ENOSPC."""
+    target = tmp_path / "index"
+    save(given.bundle, target)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    least, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for size in sorted(map(len, before.values())):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, most))
+        try:
+            with pytest.raises(OSError, match=r"File too large: '[^\n]*'$"):
+                save(given.bundle, target)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (least, most))
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_a_killed_save_has_left_goes_with_the_next_save_or_load(given, tmp_path):
+    target = tmp_path / "index"
+    for after in (lambda: save(given.bundle, target), lambda: load(target)):
+        left = tmp_path / ".index.0123456789ab.tmp"
+        (left / "codec").mkdir(parents=True)
+        (left / "index.faiss").write_bytes(b"half of it")
+        after()
+        assert list(tmp_path.iterdir()) == [target]
 
 
 def test_lists_on_disk_are_linked_or_copied_and_never_changed(given, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ RECIPE: dict[str, Any] = {
     "network_init": "exact",
     "optimizer": "adamw",
     "lr": 1e-3,
+    "muon_lr": 0.02,
     "weight_decay": 0.1,
     "clip_value": 0.1,
     "schedule": "cosine",
@@ -25,5 +26,7 @@ RECIPE: dict[str, Any] = {
     "dead_codewords": "split",
     "split_every_batches": 5,
     "narrow_share": 0.0,
+    "replay_after": 0,
+    "mix_below_rows": 0,
     "search_precision": "fast",
 }

@@ -54,10 +54,11 @@ def test_a_glob_a_folder_and_a_list_are_in_natural_order(tmp_path):
     rows = written(tmp_path / "emb", [2] * 12)
     (tmp_path / "emb" / "README.txt").write_text("not vectors")
     (tmp_path / "emb" / ".part-0.npy").write_bytes(b"hidden")
+    (tmp_path / "emb" / "_part-0.npy").write_bytes(b"an engine's own")
     parts = [tmp_path / "emb" / f"part-{number}.npy" for number in range(12)]
     for given_ in (
-        f"{tmp_path}/emb/*.npy",
-        f"{tmp_path}/**/*.npy",
+        f"{tmp_path}/emb/[!_]*.npy",
+        f"{tmp_path}/**/part*.npy",
         tmp_path / "emb",
         parts,
         [f"{tmp_path}/emb/*"[:-1] + "p*"],
@@ -79,6 +80,8 @@ def test_every_fault_is_one_line_with_its_file(tmp_path):
     written(tmp_path / "a", [3, 4])
     with pytest.raises(FileNotFoundError, match=r"x-\*\.npy: no file is named like this$"):
         open_vectors(f"{tmp_path}/a/x-*.npy")
+    with pytest.raises(FileNotFoundError, match=rf"in folders within: give {tmp_path}/\*\*/\*\.npy$"):
+        open_vectors(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="a folder without files of vectors"):
         open_vectors(tmp_path / "empty")

@@ -91,10 +91,32 @@ def test_many_tables_are_one(tmp_path, suffix):
             same(reader[order], rows[order])
             same(reader[5:80], rows[5:80])
             assert reader.row_groups.tolist() == [7, 1, 10, 10, 10, 2, 10, 10, 10, 7, 10, 3]
+    write(tmp_path / f"part-9.{suffix}", pa.table({"vector": column(rows[:3])}), 10)
+    with pytest.raises(ValueError, match=r"part-9.*: vectors in column 'vector', but .*part-0.* has column 'em"):
+        open_vectors(tmp_path)
+    (tmp_path / f"part-9.{suffix}").unlink()
     write_vectors(tmp_path / "other.npy", rows[:5])
     mixed = open_vectors([f"{tmp_path}/*.{suffix}", tmp_path / "other.npy"])
     same(mixed[80:], np.concatenate([rows[80:], rows[:5]]))
     assert mixed.row_groups.tolist()[-2:] == [3, 5]
+
+
+def test_files_without_rows_are_passed_over_among_many(tmp_path):
+    rows = random_rows(9, 5, "f4")
+    write(tmp_path / "part-1.parquet", table(rows[:4]), 3)
+    write(tmp_path / "part-3.parquet", table(rows[4:]), 3)
+    write(tmp_path / "part-0.parquet", table(rows[:0]), 3)
+    write(tmp_path / "part-2.parquet", pa.table({"embedding": pa.nulls(0)}), 3)  # as pandas writes no rows
+    vectors = open_vectors(tmp_path)
+    same(vectors[:], rows)
+    assert [Path(file).name for file in vectors.files] == ["part-1.parquet", "part-3.parquet"]
+    np.save(tmp_path / "none.npy", rows[:0])
+    same(open_vectors([tmp_path / "none.npy", tmp_path / "part-1.parquet"])[:], rows[:4])
+    with pytest.raises(ValueError, match=r"none\.npy,.*part-0\.parquet: no vectors, none of 2 files has a row$"):
+        open_vectors([tmp_path / "none.npy", tmp_path / "part-0.parquet"])
+    (tmp_path / "part-0.parquet").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"part-0\.parquet: empty file \(0 bytes\)$"):
+        open_vectors(f"{tmp_path}/*.parquet")
 
 
 def test_columns_of_integers_are_opened_where_they_are_named(tmp_path):
@@ -128,7 +150,7 @@ FAULTS = {
         pa.table({"a": TWO, "b": TWO}),
         r": name a column, .*x\.parquet:COLUMN; columns of vectors there: a b$",
     ),
-    "no rows": (table(random_rows(1, 2, "f4"))[:0], r": no vectors, shape \(0, 2\)$"),
+    "no rows": (table(random_rows(1, 2, "f4"))[:0], r": no vectors, the table has 0 rows$"),
     "shorter row": (ragged([*FULL, [3.0], *FULL]), r": row 5 has 1 numbers, 2 were expected$"),
     "equal in the mean": (ragged([*FULL, [3.0], [1.0, 2.0, 3.0]]), r": row 5 has 1 numbers, 2 were expected$"),
     "row is null": (ragged([*FULL, None, *FULL]), r": row 5 is null: repair or remove it$"),

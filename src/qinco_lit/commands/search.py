@@ -39,6 +39,8 @@ def search(
     num_additive: Sequence[int] | None = None,
     num_pairwise: Sequence[int] | None = None,
     num_steps: Sequence[int] | None = None,
+    refine: str | None = None,
+    num_refine: Sequence[int] | None = None,
     strategy: Literal["grid", "random"] = "grid",
     max_points: int | None = None,
     recall_at: Sequence[int] = (1, 10, 100),
@@ -70,6 +72,9 @@ def search(
         nprobe, ef_search: values to try, for baselines too; None: see `engines.default_grid`.
         num_additive, num_pairwise: values to try; 0 pairwise: the stage is left out.
         num_steps: values to try, of the codes that the full decoder reads; None: all codes.
+        refine: file of the original vectors, row i that of id i: the best of each search are ranked anew by them, those
+            of baselines are not.
+        num_refine: values to try, of the vectors that are; 0: none.
         strategy, max_points, recall_at, batch_size, warmup, repeats, latency_queries, seed: as of `explore`.
         num_queries: the first of the data set's queries only; None: all.
         batch_size: queries in a batch.
@@ -103,15 +108,17 @@ def search(
     )  # fmt: skip
     engine = SearcherEngine(
         inputs.searcher,
+        refine=refine,
         nprobe=nprobe,
         ef_search=ef_search,
         num_additive=num_additive,
         num_pairwise=num_pairwise,
         num_steps=num_steps,
+        num_refine=num_refine,
     )
     console = Console()
     with threads(num_threads), Progress("points") as progress:
-        file = PointFile(output_dir / "points.jsonl", circumstances(inputs, settings, mmap=mmap))
+        file = PointFile(output_dir / "points.jsonl", circumstances(inputs, settings, mmap=mmap, engine=engine))
         if file.points:
             log.info("%d points of an earlier run are in %s", len(file.points), output_dir)
         with track(output_dir, logger, config or {}, send_search) as tracker:

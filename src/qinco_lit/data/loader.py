@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import accumulate
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -19,6 +21,7 @@ WINDOW_BYTES = 32 * 2**20  # rows shuffled together; up to three windows are in 
 BLOCK_BYTES = 128 * 2**10  # rows read contiguously: large enough for disks and network file systems
 # Rows that a file gives in groups (Parquet) are shuffled with those of so many groups, as far as they are no larger.
 WINDOW_GROUPS, MAX_WINDOW_BYTES = 8, 256 * 2**20
+_DECODERS = 2  # of groups at a time; `vectors.many` keeps so many tables open
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -173,11 +176,19 @@ class StreamLoader:
         epoch, window, skip, stop = piece
         slots = self.order.slots(epoch, window, self.rank)
         shuffled = _empty_rows(len(slots), self.vectors, pin_memory=self._pin_memory)
-        target = _opaque_rows(shuffled.numpy())
-        done = 0
-        for start, end in self.order.segments(epoch, window, self.rank):
-            target[slots[done : done + end - start]] = _opaque_rows(self.vectors[start:end])
-            done += end - start
+        target, segments = _opaque_rows(shuffled.numpy()), self.order.segments(epoch, window, self.rank)
+        stops = list(accumulate(end - start for start, end in segments))
+
+        def scatter(segment: tuple[int, int], stop: int) -> None:
+            start, end = segment
+            target[slots[stop - (end - start) : stop]] = _opaque_rows(self.vectors[start:end])
+
+        if self.order.blocks is None:
+            for each in zip(segments, stops, strict=True):
+                scatter(*each)
+        else:  # decoding takes longer than a thread has for it
+            with ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode") as pool:
+                list(pool.map(scatter, segments, stops))
         size = self.order.batch_size
         return tuple(shuffled[batch * size : (batch + 1) * size] for batch in range(skip, stop))
 

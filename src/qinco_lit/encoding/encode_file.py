@@ -18,7 +18,7 @@ from qinco_lit.codec import Codec
 from qinco_lit.devices import chosen_device, default_torch
 from qinco_lit.encoding import Encoding, ShardFolder, default_shard_rows, on_ray
 from qinco_lit.encoding.decode_file import as_codec
-from qinco_lit.encoding.record import write_record
+from qinco_lit.encoding.record import record_of, write_record
 from qinco_lit.encoding.shards import OtherRankFailedError, check_output, check_same, finished_store, folder_of
 from qinco_lit.encoding.tables import Tables, tables_for
 from qinco_lit.encoding.writer import RowsDone, WriteShards
@@ -256,16 +256,18 @@ def _run(
     with Progress(show=show) as told:
         where = run(RowsDone(folder, told))
     if is_first:
+        rows = folder.info.num_rows
+        if rows > rows_before or not record_of(folder).exists():  # else it is only joined
+            # before the codes are complete, which nothing is done to again
+            write_record(folder, codec, where, num_rows=rows - rows_before, seconds=time.monotonic() - began)
         with shown("joining the shards", show=show):
             if tables is not None:
                 folder.write_tables(*tables)
             else:
                 folder.merge() if merge else folder.join()
-        rows, taken = folder.info.num_rows, time.monotonic() - began
         size = rows * folder.info.bytes_per_vector / 1e6
-        if rows > rows_before:  # else it was only merged
-            write_record(folder, codec, where, num_rows=rows - rows_before, seconds=taken)
-        log.info("%s: %s rows, %.1f MB of codes, in %s", folder.output, f"{rows:,}", size, duration(taken))
+        taken = duration(time.monotonic() - began)
+        log.info("%s: %s rows, %.1f MB of codes, in %s", folder.output, f"{rows:,}", size, taken)
 
 
 def _predict(fitter: Trainer, module: Encoding, folder: ShardFolder, progress: RowsDone) -> dict[str, Any]:

@@ -3,12 +3,18 @@
 import json
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from qinco_lit.atomic import write_atomically
 from qinco_lit.codec import Codec
 from qinco_lit.encoding.shards import ShardFolder
 from qinco_lit.environment import environment
+
+
+def record_of(folder: ShardFolder) -> Path:
+    """Its file, beside the codes."""
+    return folder.output.with_name(f"{folder.output.name}.json")
 
 
 def write_record(folder: ShardFolder, codec: Codec, where: Mapping[str, Any], *, num_rows: int, seconds: float) -> None:
@@ -30,5 +36,4 @@ def write_record(folder: ShardFolder, codec: Codec, where: Mapping[str, Any], *,
         "store": folder.info.to_values(),
         **environment(),
     }
-    path = folder.output.with_name(f"{folder.output.name}.json")
-    write_atomically(path, json.dumps(record, indent=2) + "\n")
+    write_atomically(record_of(folder), json.dumps(record, indent=2) + "\n")

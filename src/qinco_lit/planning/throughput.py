@@ -22,6 +22,7 @@ from qinco_lit.quantizers.precision import precision_for
 from qinco_lit.quantizers.workers import on_one_core
 from qinco_lit.training.module import QuantizerTraining
 from qinco_lit.training.recipe import Recipe
+from qinco_lit.training.replay import Replay, Searched
 from qinco_lit.training.trainer import trains_in_bfloat16
 from qinco_lit.vectors import VectorFile
 
@@ -178,9 +179,11 @@ class TrainingSteps:
     ) -> None:
         # the time does not depend on the weights, and those of an untrained model would diverge
         # which search is narrow is asked for by `by`
-        self._recipe, self._device = replace(recipe, lr=1e-12, narrow_share=0), device
+        self._recipe, self._device = replace(recipe, lr=1e-12, muon_lr=1e-12, narrow_share=0), device
         self._quantizer = quantizer.train().requires_grad_(True)
         self._module = QuantizerTraining(quantizer, self._recipe, start=lambda *_: None, seed=0, lists=lists).to(device)
+        if recipe.replay_after:
+            self._module.replay = _Again(recipe.replay_after)
         self._module.trainer = _trainer(device)
         self._module.setup("validate")  # moves the statistics; the model has been initialised
         chosen = self._module.configure_optimizers()
@@ -223,6 +226,13 @@ class TrainingSteps:
     def _update(self) -> None:
         self._module.configure_gradient_clipping(self._optimizer)
         self._optimizer.step()
+
+
+class _Again(Replay):
+    """Every batch comes back at once: as many rows as those that come later, whatever was timed before."""
+
+    def exchange(self, searched: Searched) -> Searched:
+        return searched
 
 
 def _trainer(device: torch.device) -> Trainer:

@@ -9,6 +9,7 @@ from qinco_lit.codec import Codec
 from qinco_lit.codec_folder import check_is_codec
 from qinco_lit.devices import chosen_device
 from qinco_lit.options import Count, checked
+from qinco_lit.vectors.columns import is_list, matrix
 
 
 class Encoder:
@@ -76,9 +77,8 @@ class Encoder:
         names = list(batch.column_names if is_table else batch)
         if self._column not in names:
             raise ValueError(f"column={self._column}: the batch has {', '.join(map(str, names)) or 'no column'}")
-        found = self._encoded(
-            _arrow_rows(batch, self._column) if is_table else _rows(batch[self._column], self._column)
-        )
+        values = batch.column(self._column) if is_table else batch[self._column]
+        found = self._encoded((_arrow_rows if is_table else _rows)(values, f"column={self._column}"))
         for name in found:
             if name in names:
                 raise ValueError(f"the batch has a column {name} already: give codes_column= or list_column=")
@@ -102,41 +102,34 @@ class Encoder:
         return {self._codes_column: codes, self._list_column: list_ids}
 
 
-def _rows(values: Any, column: str) -> np.ndarray:
+def _rows(values: Any, where: str) -> np.ndarray:
     """A column of vectors as an array (n, dim): an array already, or one of arrays or lists."""
     array = np.asarray(values)
     if array.dtype != object:
         return array
-    if not len(array):
-        return np.empty((0, 0), np.float32)
-    lengths = {0 if row is None else np.size(row) for row in array}
-    if len(lengths) != 1 or any(row is None for row in array):
-        raise ValueError(
-            f"column={column}: its vectors are missing in places, or of several lengths {sorted(lengths)[:5]}"
-        )
-    return np.stack([np.asarray(row) for row in array])
-
-
-def _arrow_rows(table: Any, column: str) -> np.ndarray:
-    """A column of Arrow's as an array (n, dim), of lists or of Ray's own type for arrays."""
     import pyarrow as pa
 
-    values = table.column(column).combine_chunks()
-    if isinstance(values, pa.ChunkedArray):  # of an extension type, or of nothing
-        values = values.chunk(0) if values.num_chunks else pa.array([], values.type)
-    if not isinstance(values, pa.FixedSizeListArray | pa.ListArray | pa.LargeListArray):
-        return _rows(values.to_numpy(zero_copy_only=False), column)
-    inner = values.flatten()
-    if values.null_count or inner.null_count:
-        raise ValueError(f"column={column}: vectors, or numbers in them, are missing (null)")
-    if len(values) and len(inner) % len(values):
-        raise ValueError(f"column={column}: its vectors are of several lengths")
-    if not isinstance(values, pa.FixedSizeListArray):
-        lengths = np.diff(values.offsets.to_numpy())
-        if len(lengths) and (lengths != lengths[0]).any():
-            raise ValueError(f"column={column}: its vectors are of several lengths")
-    rows: np.ndarray = inner.to_numpy(zero_copy_only=False)
-    return rows.reshape(len(values), len(rows) // max(1, len(values)))
+    try:
+        lists = pa.array(list(array))
+    except pa.ArrowException as error:
+        raise ValueError(f"{where}: no vectors ({' '.join(str(error).split())})") from None
+    if len(lists) and not is_list(lists.type):
+        raise ValueError(f"{where}: no vectors, it holds {lists.type}")
+    return matrix(lists, None, where)
+
+
+def _arrow_rows(column: Any, where: str) -> np.ndarray:
+    """A column of Arrow's as an array (n, dim), of lists or of Ray's own type for arrays."""
+    chunks = [chunk for chunk in column.chunks if len(chunk)]
+    if not chunks:
+        return np.empty((0, 0), np.float32)
+    if not is_list(column.type):
+        return _rows(column.to_numpy(), where)
+    dim, row, parts = len(chunks[0][0]) if chunks[0][0].is_valid else None, 0, []
+    for chunk in chunks:
+        parts.append(matrix(chunk, dim, where, row))
+        row += len(chunk)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _as_arrow(values: np.ndarray) -> Any:

@@ -82,6 +82,11 @@ def search_notes(record: dict[str, Any]) -> str:
         f"{record['hardware']['processor']}.",
         "Bytes of a vector: codes, then norm, factors or re-rank codes; its id takes 8 more, its list none.",
     ]
+    if refine := settings.get("refine"):
+        notes.append(
+            f"num_refine: so many results are ranked anew by the original vectors in {refine['file']}, which has "
+            f"{refine['bytes_per_vector']:,} bytes a vector on the disk; those of baselines are not."
+        )
     larger = [name for name in record["engines"] if _total_bytes(record, name) > 1 + _total_bytes(record, "qinco")]
     if larger:
         names = ", ".join(engine_label(record, name) for name in larger)

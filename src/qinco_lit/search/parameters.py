@@ -15,6 +15,7 @@ from qinco_lit.options import unknown
 
 _MIN_SHORTLIST = 100
 _MIN_EF_SEARCH = 64
+_REFINED = 10
 _LARGEST_ID = int(np.iinfo(np.int64).max)
 
 
@@ -30,6 +31,8 @@ class SearchParameters:
             (None: all, too). Each number is raised to that of the following stage, and to k.
         num_steps: codes of each of these that the full decoder reads, the first ones: fewer take less time and give
             distances to coarser reconstructions. None: all.
+        num_refine: of the decoded vectors, how many the original ones rank anew where a search has these; None: 10, or
+            k if larger; 0: none.
     """
 
     nprobe: int | None = None
@@ -37,6 +40,7 @@ class SearchParameters:
     num_additive: int | None = None
     num_pairwise: int | None = None
     num_steps: int | None = None
+    num_refine: int | None = None
 
     @classmethod
     def of(cls, values: Mapping[str, int | None]) -> "SearchParameters":
@@ -54,16 +58,16 @@ class SearchParameters:
     @classmethod
     def least(cls, name: str) -> int:
         """The smallest value of a parameter."""
-        return 0 if name == "num_pairwise" else 1
+        return 0 if name in ("num_pairwise", "num_refine") else 1
 
     def resolved(
-        self, k: int, *, num_vectors: int, num_lists: int, stored_steps: int, has_pairwise: bool
+        self, k: int, *, num_vectors: int, num_lists: int, stored_steps: int, has_pairwise: bool, refines: bool = False
     ) -> "ResolvedParameters":
-        """These parameters for `k` results of an index.
+        """These parameters for `k` results of an index; `refines`: of original vectors, which the search has.
 
         Raises:
             ValueError: no whole number, or one that is too small; more steps than are stored; a pairwise stage of an
-                index that has none.
+                index that has none; vectors to refine without the originals.
         """
         k = whole_number("k", k)
         given: dict[str, int | None] = {}
@@ -75,6 +79,11 @@ class SearchParameters:
             raise ValueError(f"num_steps={num_steps}: the index has {stored_steps} codes per vector")
         if num_pairwise and not has_pairwise:
             raise ValueError(f"num_pairwise={num_pairwise}: the index has no pairwise decoder (num_pairwise=0)")
+        num_refine = given["num_refine"]
+        if num_refine and not refines:
+            raise ValueError(f"num_refine={num_refine}: give refine as well, the original vectors")
+        if refines and num_refine != 0:
+            k = max(num_refine or _REFINED, k)
         most = max(1, num_vectors)
         k = min(k, most)
         nprobe = min(given["nprobe"] or max(8, min(64, num_lists // 16)), num_lists)
@@ -85,7 +94,7 @@ class SearchParameters:
 
 
 class ResolvedParameters(NamedTuple):
-    """`SearchParameters` and the number of results, none larger than of use; num_pairwise 0: no stage."""
+    """`SearchParameters` and the number of decoded results, none larger than of use; num_pairwise 0: no stage."""
 
     k: int
     nprobe: int

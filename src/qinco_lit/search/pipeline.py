@@ -41,7 +41,7 @@ class Stage(NamedTuple):
 
 
 class SearchTrace(NamedTuple):
-    """Result of a search with the results of its stages: additive, pairwise (where it is used), decode."""
+    """Result of a search with those of its stages: additive, pairwise (where it is used), decode, refine (likewise)."""
 
     distances: Float32[np.ndarray, "queries k"]
     ids: Int64[np.ndarray, "queries k"]

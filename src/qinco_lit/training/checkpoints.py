@@ -87,24 +87,25 @@ class LastCheckpoint(Callback):
         """Save at the start of an epoch, when it is time, or when a signal came; then stop."""
         if batch_idx % trainer.accumulate_grad_batches:
             return  # the gradients summed so far are in no checkpoint
-        number = self._signal
+        number, is_due = self._signal, time.monotonic() - self._saved_at > self._every_s
         if trainer.world_size > 1:
-            # all ranks stop at the same batch
+            # all ranks save, and stop, at the same batch
             asked = trainer.global_step % _STEPS_PER_QUESTION == 0
-            number = self._of_any_rank(trainer) if asked else 0
-        if number or batch_idx == 0 or time.monotonic() - self._saved_at > self._every_s:
-            self._save(trainer)
+            number, is_due = self._of_any_rank(trainer, is_due=is_due) if asked else (0, False)
+        if number or batch_idx == 0 or is_due:
+            self._save(trainer, pl_module)
         if number:
             raise TrainingInterruptedError(number)
 
-    def _of_any_rank(self, trainer: Trainer) -> int:
-        flag = torch.tensor(self._signal, device=trainer.strategy.root_device)
-        torch.distributed.all_reduce(flag)
-        return signal.SIGTERM if int(flag) else 0
+    def _of_any_rank(self, trainer: Trainer, *, is_due: bool) -> tuple[int, bool]:
+        flags = torch.tensor([self._signal, is_due], device=trainer.strategy.root_device)
+        torch.distributed.all_reduce(flags)
+        is_asked_to_stop, is_due = (flags > 0).tolist()
+        return signal.SIGTERM if is_asked_to_stop else 0, is_due
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the state that a longer training would go on from."""
-        self._save(trainer)
+        self._save(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Give the signals back."""
@@ -112,8 +113,10 @@ class LastCheckpoint(Callback):
             signal.signal(number, handler)
         self._previous = {}
 
-    def _save(self, trainer: Trainer) -> None:
+    def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_at = time.monotonic()
+        assert isinstance(pl_module, QuantizerTraining)
+        pl_module.gather_replay()
         if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
             return
         checkpoint = trainer._checkpoint_connector.dump_checkpoint()

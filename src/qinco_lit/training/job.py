@@ -130,7 +130,9 @@ def train_in_folder(
             with shown("graph over the centroids", show=is_shown and fitter.is_global_zero):
                 lists = FrozenLists(centroids, list_assigner(centroids, rows, device), device)
         start = partial(initialize, recipe=typed_recipe, seed=seed, lists=lists, show_progress=is_shown)
-        return QuantizerTraining(quantizer, typed_recipe, start=start, seed=seed, lists=lists)
+        return QuantizerTraining(
+            quantizer, typed_recipe, start=start, seed=seed, lists=lists, num_rows=len(data.train_vectors),  # type: ignore[attr-defined]
+        )  # fmt: skip
 
     if fitter.fast_dev_run:  # type: ignore[attr-defined]
         return _dry_run(fitter, prepared(None), data)

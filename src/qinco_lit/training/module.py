@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Shaped
 from pytorch_lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -18,7 +18,10 @@ from qinco_lit.quantizers.beam import Search
 from qinco_lit.quantizers.precision import precision_for
 from qinco_lit.quantizers.workers import on_one_core
 from qinco_lit.training.codeword_statistics import CodewordStatistics
+from qinco_lit.training.mixing import mixed, mixed_share
+from qinco_lit.training.optimizer import optimizer_of
 from qinco_lit.training.recipe import Recipe, cosine_factor
+from qinco_lit.training.replay import Replay, Searched
 from qinco_lit.training.start import Start, lists_of
 from qinco_lit.training.validation import squared_errors
 
@@ -41,6 +44,7 @@ class QuantizerTraining(LightningModule):
         seed: of everything redrawn.
         lists: of an IVF model; None: the model has its centroids. These are neither sent nor saved: checkpoints keep a
             hash.
+        num_rows: training vectors, if few of them are to be mixed.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class QuantizerTraining(LightningModule):
         start: Start,
         seed: int,
         lists: FrozenLists | None = None,
+        num_rows: int | None = None,
     ) -> None:
         super().__init__()
         self.quantizer = quantizer
@@ -63,6 +68,9 @@ class QuantizerTraining(LightningModule):
         self.statistics = CodewordStatistics(
             quantizer, dead_codewords=recipe.dead_codewords, seed=seed, sum_over_ranks=self._sum
         )
+        self._mixed_share = 0.0 if num_rows is None else mixed_share(num_rows, recipe.mix_below_rows)
+        self.replay = Replay(recipe.replay_after)
+        self._replay_of_all_ranks: list[list[dict[str, Any]]] = []
         self._train_error = torch.zeros(2, dtype=torch.float64)  # sum of squared errors and rows since the last report
         # figures of the last validation (raw space, sum over dimensions; bits)
         self.validation: dict[str, float] = {}
@@ -94,10 +102,7 @@ class QuantizerTraining(LightningModule):
     def configure_optimizers(self) -> Any:
         """The recipe's optimizer; its learning rate is set at every batch, or by epochs without gain (`plateau`)."""
         recipe = self.recipe
-        if recipe.optimizer == "adam":
-            optimizer: Optimizer = torch.optim.Adam(self.parameters(), lr=recipe.lr)
-        else:
-            optimizer = torch.optim.AdamW(self.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+        optimizer = optimizer_of(self, recipe)
         if recipe.schedule == "plateau":  # stepped here, not by Lightning, which does it after checkpoints are written
             self._plateau = ReduceLROnPlateau(optimizer, factor=0.1, patience=recipe.plateau_epochs)
             if self._plateau_state is not None:
@@ -134,7 +139,7 @@ class QuantizerTraining(LightningModule):
                 floor=recipe.lr_floor,
             )
             for group in self._optimizer().param_groups:
-                group["lr"] = recipe.lr * factor
+                group["lr"] = (recipe.muon_lr if group.get("muon") else recipe.lr) * factor
         early = self.current_epoch == 0 and recipe.split_every_batches > 0
         if (batch_idx == 0 and self.current_epoch > 0) or (
             early and batch_idx > 0 and batch_idx % recipe.split_every_batches == 0
@@ -150,13 +155,21 @@ class QuantizerTraining(LightningModule):
 
     def training_step(self, batch: Shaped[Tensor, "batch dim"], batch_idx: int) -> Tensor:
         """One batch of raw vectors: find codes, then the loss along them."""
+        if self._mixed_share:
+            batch = mixed(batch, self._mixed_share, self.trainer.global_step)
         x = self.quantizer.normalize(batch)
         tables = self._tables(self.recipe.search_precision)
         list_ids = lists_of(self.quantizer, batch, x, self._lists)
         codes = self.quantizer.encode(x, self._search(), list_ids=list_ids, tables=tables)
+        self.statistics.add(x, codes, list_ids, world_size=self.trainer.world_size)
+        again = self.replay.exchange(Searched(batch, codes, list_ids))
+        if again is not None:
+            x = torch.cat([x, self.quantizer.normalize(again.batch)])
+            codes = torch.cat([codes, again.codes])
+            if list_ids is not None and again.list_ids is not None:
+                list_ids = torch.cat([list_ids, again.list_ids])
         losses = self.quantizer(x, codes, list_ids)
         loss: Tensor = losses.reconstruction.sum() + losses.preselector.sum()
-        self.statistics.add(x, codes, list_ids, world_size=self.trainer.world_size)
         rows = torch.ones((), device=x.device, dtype=torch.float64) * len(x)
         self._train_error += torch.stack([losses.mse * rows, rows])
         # reading the loss waits for a GPU: there it is checked at every report and checkpoint instead
@@ -186,9 +199,10 @@ class QuantizerTraining(LightningModule):
         return f"the loss became NaN or infinite in {where}: {advice}"
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
-        """Clip by value, as the recipe says; pl.Trainer's own clipping options are not used."""
+        """Clip by value, as the recipe says, all but Muon's; pl.Trainer's own clipping options are not used."""
         if self.recipe.clip_value is not None:
-            self.clip_gradients(optimizer, self.recipe.clip_value, "value")
+            clipped = [each for group in optimizer.param_groups if not group.get("muon") for each in group["params"]]
+            nn.utils.clip_grad_value_(clipped, self.recipe.clip_value)
 
     def train_report(self) -> dict[str, float]:
         """MSE (raw space, sum over dimensions) of the training vectors since `forget_train_error`; learning rate."""
@@ -271,6 +285,7 @@ class QuantizerTraining(LightningModule):
         self._check_error()
         checkpoint["codeword_statistics"] = {name: value.cpu() for name, value in self.statistics.state_dict().items()}
         checkpoint["train_error"] = self._train_error.cpu()
+        checkpoint["replay"] = self._replay_of_all_ranks
         checkpoint["validation"] = {"figures": self.validation, "in_epoch": self._validated_in_epoch}
         if self._plateau is not None:
             checkpoint["plateau"] = self._plateau.state_dict()
@@ -278,6 +293,10 @@ class QuantizerTraining(LightningModule):
         checkpoint["state_dict"] = self.own_state()
         if self._lists is not None:
             checkpoint["centroids_sha256"] = self._lists.sha256
+
+    def gather_replay(self) -> None:
+        """Of every rank, before a checkpoint is written by one; all ranks must call it."""
+        self._replay_of_all_ranks = self.replay.state_of_all_ranks(self.trainer.world_size)
 
     def own_state(self) -> dict[str, Tensor]:
         """The model's weights, as of `state_dict`, without centroids, which the run does not change."""
@@ -307,6 +326,7 @@ class QuantizerTraining(LightningModule):
         device = self._train_error.device
         self.statistics.load_state_dict(checkpoint["codeword_statistics"], device)
         self._train_error = checkpoint["train_error"].to(device)
+        self.replay.load(checkpoint.get("replay", []), self.trainer.global_rank, device)
         if self._lists is None:
             return
         if checkpoint["centroids_sha256"] != self._lists.sha256:

@@ -9,7 +9,7 @@ _CHOICES = {
     "normalization": ("centred", "standard", "minmax", "none"),
     "initial_codebooks": ("kmeans", "faiss_rq"),
     "network_init": ("paper", "exact", "linear"),
-    "optimizer": ("adamw", "adam"),
+    "optimizer": ("muon", "adamw", "adam"),
     "schedule": ("cosine", "plateau"),
     "dead_codewords": ("split", "redraw", "keep"),
 }
@@ -33,10 +33,11 @@ class Recipe:
         network_init: `paper` (QINCo2: W, b, D zero, the rest Kaiming), `linear` (PyTorch's default; QINCo1), or
             `exact`: as `paper`, but so that the untrained network returns its codeword and training starts from the
             error of the residual k-means.
-        optimizer: `adamw` or `adam`.
-        lr: learning rate at its peak.
-        weight_decay: AdamW's; on every parameter.
-        clip_value: gradients are clipped to [-clip_value, clip_value] one by one; null for none.
+        optimizer: `adamw`, `adam`, or `muon`: Muon for the matrices of networks and AdamW for all else.
+        lr: learning rate at its peak; with `muon`, AdamW's.
+        muon_lr: that of the matrices with `muon`.
+        weight_decay: AdamW's, on all of its parameters.
+        clip_value: gradients are clipped to [-clip_value, clip_value] one by one, but Muon's; null for none.
         schedule: `cosine` per step after a linear ramp, or `plateau` per epoch.
         warmup_epochs: length of the ramp, fractions allowed.
         cosine_reach: share of the quarter wave that the cosine covers at the last epoch; 0 stays at the peak, null is
@@ -49,6 +50,10 @@ class Recipe:
         split_every_batches: in the first epoch dead codewords are also split every so many batches; 0 for not.
         narrow_share: of the training, from its start, in which codes are searched with a quarter of the model's beam
             and candidates (`Search.narrowed`); 0 for never. Validation has the model's search from the start.
+        replay_after: batches after which each batch is trained on a second time, with the next one and the codes found
+            the first time; 0: never.
+        mix_below_rows: with fewer training vectors than these, each is moved towards a neighbour before it is trained
+            on, the further the fewer there are (`mixing.mixed_share`); 0: never.
         search_precision: in which the codes of training vectors are searched (docs/encoding.md): `auto`, `fast`,
             `float32`, `screened` or `bfloat16`. The loss along the codes is trainer.precision's affair.
     """
@@ -64,6 +69,7 @@ class Recipe:
     network_init: str
     optimizer: str
     lr: float
+    muon_lr: float
     weight_decay: float
     clip_value: float | None
     schedule: str
@@ -75,6 +81,8 @@ class Recipe:
     dead_codewords: str
     split_every_batches: int
     narrow_share: float
+    replay_after: int
+    mix_below_rows: int
     search_precision: str
 
     def __post_init__(self) -> None:
@@ -86,13 +94,15 @@ class Recipe:
         for name in ("batch_size", "normalization_rows", "kmeans_rows", "patience_epochs", "plateau_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"recipe.{name}={getattr(self, name)} must be at least 1")
-        for name in ("kmeans_iterations", "split_every_batches", "warmup_epochs", "codebook_noise", "weight_decay"):
+        counts = ("kmeans_iterations", "split_every_batches", "replay_after", "mix_below_rows")
+        for name in (*counts, "warmup_epochs", "codebook_noise", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"recipe.{name}={getattr(self, name)} must not be negative")
         if not 0 <= self.narrow_share <= 1:
             raise ValueError(f"recipe.narrow_share={self.narrow_share}: give 0 (never) to 1 (the whole training)")
-        if not self.lr > 0:
-            raise ValueError(f"recipe.lr={self.lr} must be positive")
+        for name in ("lr", "muon_lr"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"recipe.{name}={getattr(self, name)} must be positive")
 
 
 def cosine_factor(epoch: float, *, warmup_epochs: float, max_epochs: float, reach: float | None, floor: float) -> float:

@@ -4,7 +4,15 @@ import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from qinco_lit.vectors.columns import Batches, check_unchanged, column_layout, column_of, fixed_length, pyarrow
+from qinco_lit.vectors.columns import (
+    Batches,
+    check_rows,
+    check_unchanged,
+    column_layout,
+    column_of,
+    fixed_length,
+    pyarrow,
+)
 from qinco_lit.vectors.layout import Layout, Target, run_lengths
 
 _MAGIC = b"ARROW1"  # of a file; a stream has none
@@ -80,9 +88,10 @@ class ArrowFile:
 def read_layout(target: Target, file: str) -> Layout:
     """Find the column of `file.arrow:column`, or the only one of vectors."""
     source = ArrowFile(file, target.path)
+    check_rows(target.path, source.groups)
     field = column_of(target, source.schema)
     dim = fixed_length(field)
-    if dim is None and source.groups:
+    if dim is None:
         first = next(source.arrays(field.name, 1, next(iter(source.groups))))[0]
         dim = len(first) if first.is_valid else 1
     sizes = [record.num_rows for record in source.groups.values()]

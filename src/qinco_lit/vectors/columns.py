@@ -2,17 +2,30 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from qinco_lit.vectors.layout import VECTOR_DTYPES, Groups, Layout, Target, group_sizes, matrix_shape, run_lengths
+from qinco_lit.vectors.layout import (
+    VECTOR_DTYPES,
+    Groups,
+    Layout,
+    NoRowsError,
+    Target,
+    group_sizes,
+    matrix_shape,
+    run_lengths,
+)
 
 # Rows that a reader keeps decoded: a group, or so much of a larger one.
 _PIECE_BYTES = 32 << 20
+# Rows that are asked for together, from which on they go where they are wanted and no piece is made of them.
+_STRAIGHT_BYTES = 1 << 20
+# Of a batch, few enough that it stays in the cache of a core on its way.
+_BATCH_BYTES = 256 << 10
 
 # Opens a file for its columns: from the place of a group and a number of rows, the arrays of that group in order.
 Batches = Callable[[int, int], Iterator[Any]]
@@ -48,14 +61,14 @@ def column_of(target: Target, schema: Any) -> Any:
 def column_layout(target: Target, file: str, file_bytes: int, field: Any, dim: int | None, sizes: list[int]) -> Layout:
     """The layout of a column in groups of so many rows; `dim` where its type does not say it, raises ValueError."""
     kind = _storage(field.type)
-    item = _item_type(kind) if _is_list(kind) else kind
+    item = _item_type(kind) if is_list(kind) else kind
     name = None if item is None else _name(item)
     if name is None:
         raise ValueError(
             f"{target.path}: column {field.name} holds {field.type}; vectors are lists of numbers, ids integers"
         )
     dtype = np.dtype(name)
-    length = 1 if not _is_list(kind) else dim if (fixed := fixed_length(field)) is None else fixed
+    length = 1 if not is_list(kind) else dim if (fixed := fixed_length(field)) is None else fixed
     shape = matrix_shape(target.path, (sum(sizes), length or 0))
     return Layout(
         target.path, file, file_bytes, dtype, *shape, None, shape[1] * dtype.itemsize, field.name,
@@ -66,31 +79,41 @@ def column_layout(target: Target, file: str, file_bytes: int, field: Any, dim: i
 def fixed_length(field: Any) -> int | None:
     """Numbers in a row of a column, where its type says how many; 1 of plain numbers."""
     kind = _storage(field.type)
-    if not _is_list(kind):
+    if not is_list(kind):
         return 1
     return int(kind.list_size) if hasattr(kind, "list_size") else None
 
 
-def matrix(array: Any, layout: Layout, first_row: int) -> Shaped[np.ndarray, "n dim"]:
-    """An Arrow array as rows (n, dim), where possible without a copy; raises ValueError with the row of a fault."""
+def matrix(array: Any, dim: int | None, where: str, first_row: int = 0) -> Shaped[np.ndarray, "n dim"]:
+    """An Arrow array as rows (n, dim), where possible without a copy.
+
+    Args:
+        array: of lists of numbers, or of numbers.
+        dim: numbers in a row; None: as many as in the first one.
+        where: the array is found, for messages.
+        first_row: its number there.
+
+    Raises:
+        ValueError: a row is null, holds null, or is of another length; it names the row.
+    """
     array = array.storage if hasattr(array.type, "storage_type") else array
     if array.null_count:
         row = first_row + int(np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))[0])
-        raise ValueError(f"{layout.path}: row {row} is null: repair or remove it")
+        raise ValueError(f"{where}: row {row} is null: repair or remove it")
     values = array
-    if _is_list(array.type):
+    if dim is None:
+        dim = len(array[0]) if len(array) and is_list(array.type) else 1
+    if is_list(array.type):
         if not hasattr(array.type, "list_size"):
             lengths = np.diff(array.offsets.to_numpy())
-            if (wrong := lengths != layout.dim).any():
+            if (wrong := lengths != dim).any():
                 row = int(wrong.argmax())
-                raise ValueError(
-                    f"{layout.path}: row {first_row + row} has {lengths[row]} numbers, {layout.dim} were expected"
-                )
+                raise ValueError(f"{where}: row {first_row + row} has {lengths[row]} numbers, {dim} were expected")
         values = array.flatten()
         if values.null_count:
-            row = first_row + int(values.is_null().to_numpy(zero_copy_only=False).argmax()) // layout.dim
-            raise ValueError(f"{layout.path}: row {row} holds null: repair or remove it")
-    numbers: Shaped[np.ndarray, "n dim"] = values.to_numpy(zero_copy_only=False).reshape(len(array), layout.dim)
+            row = first_row + int(values.is_null().to_numpy(zero_copy_only=False).argmax()) // dim
+            raise ValueError(f"{where}: row {row} holds null: repair or remove it")
+    numbers: Shaped[np.ndarray, "n dim"] = values.to_numpy(zero_copy_only=False).reshape(len(array), dim)
     return numbers
 
 
@@ -98,7 +121,8 @@ def _storage(kind: Any) -> Any:
     return getattr(kind, "storage_type", kind)
 
 
-def _is_list(kind: Any) -> bool:
+def is_list(kind: Any) -> bool:
+    """Whether a type of Arrow is one of lists, or stored as such."""
     return hasattr(_storage(kind), "value_type") and str(_storage(kind)).startswith(
         ("list<", "large_list<", "fixed_size_list<")
     )
@@ -107,7 +131,7 @@ def _is_list(kind: Any) -> bool:
 def _item_type(kind: Any) -> Any:
     """Of the numbers of a list; None for other columns."""
     kind = _storage(kind)
-    return kind.value_type if _is_list(kind) and _name(kind.value_type) is not None else None
+    return kind.value_type if is_list(kind) and _name(kind.value_type) is not None else None
 
 
 def _name(kind: Any) -> str | None:
@@ -129,7 +153,7 @@ class ColumnRows:
     def __init__(self, layout: Layout, open_batches: Callable[[Layout], Batches]) -> None:
         self._layout, self._open_batches = layout, open_batches
         self._place = _Place(layout)
-        self._straight_rows = max(1, _PIECE_BYTES // 8 // (layout.dim * layout.dtype.itemsize))
+        self._straight_rows = max(1, _STRAIGHT_BYTES // (layout.dim * layout.dtype.itemsize))
 
     def __getstate__(self) -> tuple[Layout, Any]:
         return self._layout, self._open_batches
@@ -212,10 +236,10 @@ class _Place:
             while row < stop:
                 first, array = self._next(row, stop)
                 some = array[row - first : stop - first]
-                out[row - start :][: len(some)] = matrix(some, self._layout, row)
+                out[row - start :][: len(some)] = self._matrix(some, row)
                 row += len(some)
             if row < self._next_row:  # what the last batch has besides
-                self._first, self._piece = row, matrix(array[row - first :], self._layout, row)
+                self._first, self._piece = row, self._matrix(array[row - first :], row)
         return row
 
     @contextmanager
@@ -254,20 +278,28 @@ class _Place:
         out = np.empty((max(len(array), min(self._piece_rows, stop - first)), self._layout.dim), self._layout.dtype)
         self._first, done = first, 0
         while True:
-            out[done : done + len(array)] = matrix(array, self._layout, first)
+            out[done : done + len(array)] = self._matrix(array, first)
             done += len(array)
             if done + self._batch_rows > len(out) or self._next_row >= stop:
                 break
             first, array = self._next(self._next_row, stop)
         self._piece = out[:done]
 
+    def _matrix(self, array: Any, first_row: int) -> Shaped[np.ndarray, "n dim"]:
+        return matrix(array, self._layout.dim, self._layout.path, first_row)
+
     @property
     def _batch_rows(self) -> int:
-        """Few enough that a batch stays in the cache of a core on its way."""
-        return max(1, self._piece_rows >> 5)
+        return max(1, _BATCH_BYTES // (self._layout.dim * self._layout.dtype.itemsize))
 
     def _unreadable(self, start: int, stop: int, reason: str) -> str:
         return f"{self._layout.path}: rows {start}..{stop - 1} cannot be read: {reason}"
+
+
+def check_rows(path: str, groups: Sized) -> None:
+    """Raise NoRowsError for a table whose groups hold no rows: what its columns are is not asked then."""
+    if not groups:
+        raise NoRowsError(f"{path}: no vectors, the table has 0 rows")
 
 
 def check_unchanged(layout: Layout, file_bytes: int, groups: Groups | None = None) -> None:

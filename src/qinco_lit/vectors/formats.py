@@ -18,6 +18,7 @@ from qinco_lit.vectors.layout import (
     RECORD_DTYPES,
     TABLE_SUFFIXES,
     Layout,
+    NoRowsError,
     Target,
     is_url,
     matrix_shape,
@@ -36,7 +37,8 @@ def read_layout(path: str | os.PathLike[str]) -> Layout:
     """Read the header of a file of vectors and check it against the file's size.
 
     Raises FileNotFoundError for a missing file and ValueError, one line each, for an unknown suffix, an empty or
-    truncated file, disagreeing dimensions, and contents that are not a matrix of numbers.
+    truncated file, disagreeing dimensions, and contents that are not a matrix of numbers; NoRowsError is one for a file
+    of 0 vectors.
     """
     target = split_path(path)
     if is_url(target.path):
@@ -112,7 +114,7 @@ def _bin_layout(target: Target, stream: BinaryIO, file_bytes: int) -> Layout:
     num_rows, dim = struct.unpack("<II", stream.read(8))
     _check_dim(path, dim, "header", target.suffix)
     if num_rows == 0:
-        raise ValueError(f"{path}: no vectors, the header says 0 rows of dimension {dim}")
+        raise NoRowsError(f"{path}: no vectors, the header says 0 rows of dimension {dim}")
     row_bytes = dim * dtype.itemsize
     expected = [8 + num_rows * row_bytes]
     if target.suffix == ".ibin":

@@ -39,6 +39,10 @@ _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 Groups = tuple[tuple[int, int], ...]
 
 
+class NoRowsError(ValueError):
+    """A well-formed file that holds no vectors; among many files it is passed over."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """The place of (num_rows, dim) numbers inside a file.
@@ -63,7 +67,7 @@ class Layout:
     @property
     def suffix(self) -> str:
         """Of the file."""
-        return Path(self.file).suffix
+        return os.path.splitext(self.file)[1]  # noqa: PTH122 (asked for at every opening of one of many files)
 
 
 @dataclass(frozen=True)
@@ -123,11 +127,11 @@ def numeric_dtype(path: str, dtype: np.dtype) -> np.dtype:
 
 
 def matrix_shape(path: str, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return `shape` as (rows, dim) if it is a non-empty matrix, else raise ValueError."""
+    """Return `shape` as (rows, dim) if it is a non-empty matrix, else raise ValueError; NoRowsError without rows."""
     if len(shape) != 2:
         raise ValueError(f"{path}: {len(shape)}-dimensional, shape {shape}; vectors are a matrix (rows, dim)")
     if 0 in shape:
-        raise ValueError(f"{path}: no vectors, shape {shape}")
+        raise (NoRowsError if shape[0] == 0 else ValueError)(f"{path}: no vectors, shape {shape}")
     return shape
 
 

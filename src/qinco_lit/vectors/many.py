@@ -6,22 +6,32 @@ import os
 import re
 import threading
 import zlib
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from qinco_lit.vectors.layout import FILE_SUFFIXES, HDF5_SUFFIXES, Groups, Layout, is_url, split_dataset
-from qinco_lit.vectors.remote import named_urls
+from qinco_lit.vectors.layout import (
+    FILE_SUFFIXES,
+    HDF5_SUFFIXES,
+    TABLE_SUFFIXES,
+    Groups,
+    Layout,
+    is_url,
+    split_dataset,
+)
+from qinco_lit.vectors.remote import HIDDEN, named_urls
 from qinco_lit.vectors.rows import RowSource
 
 # Files that are open at a time; each may have some 64 MB of its mapping resident. Of tables, whose rows are decoded
-# (32 MB) and which are slower to read than to open, it is the one that is read, and the one that another thread reads.
-_MAX_OPEN, _MAX_OPEN_TABLES = 8, 2
+# (32 MB) and which are slower to read than to open, they are those that threads read at a time, and one more.
+_MAX_OPEN, _MAX_OPEN_TABLES = 8, 3
 _WILDCARDS = re.compile(r"[*?[]")
 _DIGITS = re.compile(r"(\d+)")
 
@@ -29,9 +39,9 @@ _DIGITS = re.compile(r"(\d+)")
 def named_files(path: str | os.PathLike[str]) -> list[str] | None:
     """The files of a glob (`emb/part-*.npy`, `**` for folders within) or of a folder, in natural order; urls as well.
 
-    None: it names one file. Of a folder these are the files of the one format of vectors that it holds, but no hidden
-    ones and none of folders within; of HDF5 files a glob names the dataset as well (`emb/*.h5:vectors`), of tables the
-    column, where there are several (`emb/*.parquet:embedding`).
+    None: it names one file. Of a folder these are the files of the one format of vectors that it holds, but none whose
+    name begins with `.` or `_` (an engine's own) and none of folders within; of HDF5 files a glob names the dataset as
+    well (`emb/*.h5:vectors`), of tables the column, where there are several (`emb/*.parquet:embedding`).
 
     Raises:
         FileNotFoundError: no file is there.
@@ -64,9 +74,12 @@ def in_natural_order(names: Iterable[str]) -> list[str]:
 
 
 def _of_folder(text: str, folder: Path) -> list[str]:
-    found = [file for file in folder.iterdir() if file.suffix in FILE_SUFFIXES and file.name[0] != "."]
+    found = [file for file in folder.iterdir() if file.suffix in FILE_SUFFIXES and file.name[0] not in HIDDEN]
     suffixes = sorted({file.suffix for file in found if file.is_file()})
     if not suffixes:
+        within = sorted({file.suffix for file in folder.glob("*/**/*.*") if file.suffix in FILE_SUFFIXES})
+        if within:
+            raise FileNotFoundError(f"{text}: its files of vectors are in folders within: give {text}/**/*{within[0]}")
         raise FileNotFoundError(f"{text}: a folder without files of vectors ({' '.join(FILE_SUFFIXES)})")
     if len(suffixes) > 1:
         raise ValueError(f"{text}: a folder with files of {' and '.join(suffixes)}: say which, {text}/*{suffixes[0]}")
@@ -80,9 +93,15 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def joined_layout(path: str, layouts: Sequence[Layout]) -> Layout:
-    """All files as one; raises ValueError for one whose dimension or dtype is not that of the first."""
+    """All files as one; raises ValueError for one whose dimension, dtype or column is not that of the first."""
     first = layouts[0]
     for each in layouts[1:]:
+        are_tables = {each.suffix, first.suffix} <= {*TABLE_SUFFIXES}
+        if are_tables and each.dataset != first.dataset and not split_dataset(each.path)[1]:  # nobody named it
+            raise ValueError(
+                f"{each.path}: vectors in column {each.dataset!r}, but {first.path} has column {first.dataset!r}: "
+                "name the column"
+            )
         if each.dim != first.dim:
             raise ValueError(f"{each.path}: dimension {each.dim}, but {first.path} has {first.dim}")
         if each.dtype != first.dtype:
@@ -103,7 +122,7 @@ class ManyRows:
 
     def __init__(self, layouts: Sequence[Layout], open_rows: Callable[[Layout], RowSource]) -> None:
         self.layouts, self._open_rows = tuple(layouts), open_rows
-        self._stops = np.cumsum([layout.num_rows for layout in layouts])
+        self._stops = list(accumulate(layout.num_rows for layout in layouts))
         self._open: OrderedDict[int, RowSource] = OrderedDict()
         self._opening = threading.Lock()
 
@@ -142,12 +161,12 @@ class ManyRows:
 
     def _first(self, number: int) -> int:
         """Row number of a file's first row."""
-        return int(self._stops[number]) - self.layouts[number].num_rows
+        return self._stops[number] - self.layouts[number].num_rows
 
     def _ranges(self, start: int, stop: int) -> Iterator[tuple[int, tuple[int, int]]]:
-        number = int(np.searchsorted(self._stops, start, side="right"))
+        number = bisect_right(self._stops, start)
         while start < stop:
-            first, end = self._first(number), min(stop, int(self._stops[number]))
+            first, end = self._first(number), min(stop, self._stops[number])
             if start < end:
                 yield number, (start - first, end - first)
             start, number = end, number + 1

@@ -3,8 +3,6 @@
 import mmap
 import os
 import weakref
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Int64, Shaped
@@ -65,8 +63,7 @@ class MappedRows:
 
     def _descriptor(self) -> int:
         if self._file < 0:
-            with self._open() as stream:
-                descriptor = os.dup(stream.fileno())
+            descriptor = self._open()
             # two threads may both come here: each descriptor is closed with this object, either one serves
             weakref.finalize(self, os.close, descriptor)
             self._file = descriptor
@@ -101,21 +98,25 @@ class MappedRows:
         return np.ndarray((layout.num_rows,), row, self._maps[scattered], layout.offset or 0, (layout.row_stride,))
 
     def _new_map(self, scattered: bool) -> mmap.mmap:
-        with self._open() as stream:
-            new = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        descriptor = self._open()
+        try:
+            new = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        finally:
+            os.close(descriptor)
         if scattered and hasattr(mmap, "MADV_RANDOM"):
             # Without this every single row reads ahead, which can be megabytes.
             new.madvise(mmap.MADV_RANDOM)
         return new
 
-    def _open(self) -> BinaryIO:
+    def _open(self) -> int:
+        """A descriptor, which a file object would take longer to make than a block to read: files may be many."""
         layout = self._layout
-        stream = Path(layout.file).open("rb", buffering=0)  # noqa: SIM115 (the caller closes it)
-        found = os.fstat(stream.fileno()).st_size
+        descriptor = os.open(layout.file, os.O_RDONLY)
+        found = os.fstat(descriptor).st_size
         if found != layout.file_bytes:
-            stream.close()
+            os.close(descriptor)
             raise ValueError(f"{layout.path}: {layout.file_bytes} bytes when opened, now {found}; reopen it")
-        return stream
+        return descriptor
 
     def _as_numbers(self, rows: np.ndarray) -> Shaped[np.ndarray, "n dim"]:
         numbers = rows.view(self._layout.dtype).reshape(len(rows), self._layout.dim)

@@ -5,6 +5,7 @@ from typing import Any
 
 from qinco_lit.vectors.columns import (
     Batches,
+    check_rows,
     check_unchanged,
     column_layout,
     column_of,
@@ -54,9 +55,10 @@ class ParquetFile:
 def read_layout(target: Target, file: str) -> Layout:
     """Find the column of `file.parquet:column`, or the only one of vectors; reads the footer, and no data."""
     source = ParquetFile(file, target.path)
+    check_rows(target.path, source.groups)
     field = column_of(target, source.content.schema_arrow)
     dim = fixed_length(field)
-    if dim is None and source.groups:
+    if dim is None:
         dim = _length_of_lists(target, field, source)
     return column_layout(target, file, source.file_bytes, field, dim, list(source.groups.values()))
 
@@ -71,7 +73,7 @@ def _length_of_lists(target: Target, field: Any, source: ParquetFile) -> int:
         arrays, row = source.arrays(field.name, 1024, list(source.groups)), 0
         for array in arrays:
             dim = len(array[0]) if row == 0 and array[0].is_valid else dim
-            matrix(array, column_layout(target, "", 0, field, max(dim, 1), [1]), row)
+            matrix(array, max(dim, 1), target.path, row)
             row += len(array)
     return dim
 

@@ -16,6 +16,7 @@ from qinco_lit.vectors.layout import Groups, Layout
 _RANGE_BYTES = 8 << 20
 _GAP_BYTES = 256 << 10
 _MAX_RANGES = 16
+HIDDEN = "._"  # first letters of files in a folder that are not its data: Spark and Hive write such
 
 
 @contextmanager
@@ -72,7 +73,7 @@ def named_urls(url: str, suffixes: tuple[str, ...]) -> list[str] | None:
         else:
             inside = file_system.ls(path, detail=True)
             found = [str(each["name"]) for each in inside if each["type"] == "file"]
-            found = [name for name in found if name.endswith(suffixes) and not posixpath.basename(name).startswith(".")]
+            found = [name for name in found if name.endswith(suffixes) and posixpath.basename(name)[0] not in HIDDEN]
         return [file_system.unstrip_protocol(name) for name in found]
 
 

@@ -19,6 +19,7 @@ from qinco_lit.vectors.layout import (
     PARQUET_SUFFIX,
     TABLE_SUFFIXES,
     Layout,
+    NoRowsError,
     check_vector_dtype,
     group_sizes,
     is_url,
@@ -198,7 +199,8 @@ def open_vectors(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
     Parquet and npy files may lie at urls (s3://bucket/file.npy, by way of fsspec), of which ranges are read.
 
     Many files of one dimension and dtype are opened as one: a glob (`emb/part-*.npy`, in natural order: part-2 before
-    part-10), a folder of files of one format, or a list of files, of which each may be a glob.
+    part-10), a folder of files of one format, or a list of files, of which each may be a glob. Of these, files without
+    rows are passed over.
 
     `.ibin` may be big-ann ground truth (ids, then distances): the ids are what is opened. Errors: FileNotFoundError
     for a missing file, ValueError for anything that is not a well-formed file of vectors, each one line with numbers.
@@ -210,9 +212,12 @@ def open_vectors(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
         files, text = named_files(path) or [os.fspath(path)], os.fspath(path)
     else:
         raise ValueError(f"path is of type {type(path).__name__}: give the path of a file of vectors")
-    layouts = _layouts(files)
     if files == [text]:
-        return VectorFile(layouts[0], rows_of(layouts[0]), 0, layouts[0].num_rows)
+        layout = read_layout(text)
+        return VectorFile(layout, rows_of(layout), 0, layout.num_rows)
+    layouts = _layouts(files)
+    if not layouts:
+        raise ValueError(f"{text}: no vectors, none of {len(files)} files has a row")
     layout = joined_layout(text, layouts)
     return VectorFile(layout, ManyRows(layouts, rows_of), 0, layout.num_rows)
 
@@ -231,11 +236,21 @@ def rows_of(layout: Layout) -> RowSource:
 
 
 def _layouts(files: Sequence[str]) -> list[Layout]:
-    """Of files at urls some at a time, as each of them waits for a server."""
+    """Of those that have rows; of files at urls some at a time, as each of them waits for a server."""
     if not any(map(is_url, files)):
-        return [read_layout(file) for file in files]
-    with ThreadPoolExecutor(_READERS_OF_URLS, thread_name_prefix="open-urls") as pool:
-        return list(pool.map(read_layout, files))
+        found = [_layout_if_rows(file) for file in files]
+    else:
+        with ThreadPoolExecutor(_READERS_OF_URLS, thread_name_prefix="open-urls") as pool:
+            found = list(pool.map(_layout_if_rows, files))
+    return [layout for layout in found if layout is not None]
+
+
+def _layout_if_rows(file: str) -> Layout | None:
+    """None: it is well-formed, and has no rows, as engines write the parts for which nothing was left."""
+    try:
+        return read_layout(file)
+    except NoRowsError:
+        return None
 
 
 def as_vectors_file(x: Any, name: str = "x") -> VectorFile:

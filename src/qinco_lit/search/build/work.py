@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import faiss
 
-from qinco_lit.atomic import replacing_directory, write_atomically
+from qinco_lit.atomic import naming, replacing_directory, write_atomically
 from qinco_lit.locks import locked
 from qinco_lit.search.decoders.additive import AdditiveDecoder
 from qinco_lit.search.decoders.pairwise import PairwiseDecoder
@@ -89,7 +89,7 @@ class IndexWork:
     def save_fit(self, fit: Fit, *, first: bool = False) -> None:
         """Keep the decoders, or the first of them until there are all."""
         folder = self.folder / (_FIRST_FIT if first else _FIT)
-        with replacing_directory(folder) as temporary:
+        with naming(folder), replacing_directory(folder) as temporary:
             with faiss_file_errors(folder / _EMPTY):
                 faiss.write_index(fit.index, str(temporary / _EMPTY))
             if fit.pairwise is not None:

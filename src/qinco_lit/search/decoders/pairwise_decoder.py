@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from qinco_lit.arrays import check_range
-from qinco_lit.atomic import replacing_directory
+from qinco_lit.atomic import full_disk_code, replacing_directory
 from qinco_lit.search.decoders.additive import AdditiveDecoder, code_columns, sum_of_codewords
 
 _FORMAT = "qinco_lit pairwise decoder"
@@ -95,10 +96,20 @@ class PairwiseDecoder:
         return out.numpy()
 
     def save(self, directory: str | Path) -> None:
-        """Write `config.json` and `tables.safetensors`; the directory appears complete or not at all."""
+        """Write `config.json` and `tables.safetensors`; the directory appears complete or not at all.
+
+        Raises:
+            OSError: the disk is full.
+        """
         with replacing_directory(Path(directory)) as temporary:
             arrays = {"tables": self.tables, "list_codes": self.list_codes, "codebooks": self.additive.codebooks}
-            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary / _ARRAYS)
+            arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+            try:
+                save_file(arrays, temporary / _ARRAYS)
+            except SafetensorError as error:
+                if (code := full_disk_code(error)) is None:
+                    raise
+                raise OSError(code, os.strerror(code)) from None
             config = {
                 "format": _FORMAT,
                 "version": _VERSION,

@@ -94,7 +94,9 @@ def open_inputs(
     )
 
 
-def circumstances(inputs: SearchInputs, settings: MeasureSettings, *, mmap: bool) -> dict[str, Any]:
+def circumstances(
+    inputs: SearchInputs, settings: MeasureSettings, *, mmap: bool, engine: SearcherEngine
+) -> dict[str, Any]:
     """What all points of a file share: they can be compared, and need not be measured again."""
     facts = environment()
     return {
@@ -111,6 +113,7 @@ def circumstances(inputs: SearchInputs, settings: MeasureSettings, *, mmap: bool
         "mmap": mmap,
         "precision": inputs.searcher.precision,
         **({} if (device := inputs.bundle.codec.device).type == "cpu" else {"device": str(device)}),
+        **({} if (refine := engine.refine) is None else {"refine": f"{refine.path} {refine.shape} {refine.dtype}"}),
         "faiss": facts["versions"]["faiss-cpu"],
         "processor": facts["hardware"]["processor"],
     }
@@ -189,6 +192,7 @@ def measured_record(
             "seed": exploration.seed,
             "precision": inputs.searcher.precision,
             "mmap": mmap,
+            **({} if engine.refine is None else {"refine": engine.refine_facts}),
         },
         "num_threads": num_threads_in_use(),
         **environment(),

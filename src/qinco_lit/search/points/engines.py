@@ -1,13 +1,15 @@
 """What is measured: an index that answers queries, ours behind the same interface as any other."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64, Shaped
 
 from qinco_lit.search.parameters import SearchParameters
+from qinco_lit.search.refine import open_originals
 from qinco_lit.search.searcher import Searcher
+from qinco_lit.vectors import VectorFile
 
 
 class EngineResult(NamedTuple):
@@ -58,19 +60,30 @@ class SearcherEngine:
 
     Args:
         searcher: the index.
+        refine: original vectors, as of `Searcher.search`; None: what is decoded stays as it is.
         **values: of `SearchParameters`, to try; None: those of `default_grid`, or nothing but the default.
 
+    Attributes:
+        refine: these, open.
+
     Raises:
-        ValueError: values that the index cannot have.
+        FileNotFoundError: no file of original vectors.
+        ValueError: values that the index cannot have, originals that are not its own.
     """
 
     name = "qinco"
 
-    def __init__(self, searcher: Searcher, **values: Sequence[int] | None) -> None:
+    def __init__(self, searcher: Searcher, *, refine: Any = None, **values: Sequence[int] | None) -> None:
         self._searcher = searcher
+        self.refine: VectorFile | None = None
         parts = searcher.bytes_per_vector
         self.bytes_per_vector: Mapping[str, float] = {part: size for part, size in parts.items() if part != "id"}
         grid = default_grid(searcher.num_lists, has_pairwise=searcher.has_pairwise)
+        if refine is not None:
+            self.refine = open_originals(refine, dim=searcher.dim, num_vectors=len(searcher), metric=searcher.metric)
+            grid["num_refine"] = [10]
+        elif number := max(values.get("num_refine") or (0,)):
+            raise ValueError(f"num_refine={number}: give refine as well, the original vectors")
         SearchParameters.of(dict.fromkeys(values))  # refuses other names
         for name in SearchParameters.names():
             tried = values.get(name)
@@ -85,11 +98,26 @@ class SearcherEngine:
         grid["num_pairwise"] = sorted(grid["num_pairwise"], key=lambda number: number or np.inf)
         self.parameters: Mapping[str, Sequence[int]] = grid
 
+    @property
+    def refine_facts(self) -> dict[str, Any] | None:
+        """The file of the original vectors, and the bytes of each in it."""
+        if self.refine is None:
+            return None
+        return {
+            "file": self.refine.path,
+            "bytes_per_vector": self.refine.as_stored().dtype.itemsize * self.refine.shape[1],
+        }
+
     def effort(self, parameters: Mapping[str, int]) -> Effort:
-        """nprobe, breadth of the coarse search, shortlists, codes that are decoded; is there a pairwise stage."""
+        """nprobe, breadth of the coarse search, shortlists, codes that are decoded; is there a pairwise stage.
+
+        And how many are refined, and result: a search that refines 10 gives 10 results.
+        """
         nprobe, (shortlist, decoded) = parameters["nprobe"], _shortlists(parameters)
         steps = parameters.get("num_steps", self._searcher.num_steps)
-        recall = (nprobe, max(parameters["ef_search"], nprobe), shortlist, decoded, steps)
+        recall: tuple[int, ...] = (nprobe, max(parameters["ef_search"], nprobe), shortlist, decoded, steps)
+        if (num_refine := parameters.get("num_refine")) is not None:
+            recall += (num_refine, num_refine or decoded)
         # without its pairwise stage a search decodes more: which of the two takes longer is not known
         return Effort((*recall, int(decoded < shortlist)), recall)
 
@@ -97,9 +125,9 @@ class SearcherEngine:
         """The k nearest vectors of each query among those that are decoded, which may be fewer than k."""
         shortlist, decoded = _shortlists(parameters)
         # the searcher would raise its shortlists to k; what is asked here is how well small ones do
-        size = min(k, decoded)
+        size = min(k, parameters.get("num_refine") or decoded)
         lengths = {"num_additive": shortlist, "num_pairwise": 0 if decoded == shortlist else decoded}
-        trace = self._searcher.trace(queries, size, **{**parameters, **lengths})
+        trace = self._searcher.trace(queries, size, refine=self.refine, **{**parameters, **lengths})
         ids = np.full((len(trace.ids), k), -1, dtype=np.int64)
         ids[:, :size] = trace.ids
         return EngineResult(ids, {name: (stage.ids, stage.seconds) for name, stage in trace.stages.items()})
@@ -107,7 +135,7 @@ class SearcherEngine:
 
 def _shortlists(parameters: Mapping[str, int]) -> tuple[int, int]:
     """Sizes of the additive shortlist, which the searcher raises to that of the next, and of what is decoded."""
-    decoded = parameters["num_pairwise"] or parameters["num_additive"]
+    decoded = max(parameters["num_pairwise"] or parameters["num_additive"], parameters.get("num_refine", 0))
     return max(parameters["num_additive"], decoded), decoded
 
 

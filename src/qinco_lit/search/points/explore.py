@@ -77,6 +77,7 @@ def explore(
     latency_queries: int = 200,
     num_threads: Count | None = None,
     seed: int = 0,
+    refine: Any = None,
     progress: bool | None = None,
     **parameters: Sequence[int] | None,
 ) -> list[OperatingPoint]:
@@ -100,9 +101,11 @@ def explore(
         latency_queries: queries that are also asked one by one; 0: none.
         num_threads: of torch and faiss; None: as they are.
         seed: of the order of the points.
+        refine: original vectors, by which every search ranks its best anew, as of `Searcher.search`.
         progress: False: nothing is shown.
-        **parameters: values to try of `nprobe`, `ef_search`, `num_additive`, `num_pairwise` (0: no such stage) and
-            `num_steps`; what is not given takes the values of `engines.default_grid`.
+        **parameters: values to try of `nprobe`, `ef_search`, `num_additive`, `num_pairwise` (0: no such stage),
+            `num_steps` and, with `refine`, `num_refine` (0: not refined); what is not given takes the values of
+            `engines.default_grid`.
 
     Returns:
         The measured points, fastest first.
@@ -117,7 +120,7 @@ def explore(
         )
     settings = MeasureSettings(tuple(dict.fromkeys(recall_at)), batch_size, warmup, repeats, latency_queries)
     exploration = Exploration(settings, strategy, max_points, seed)
-    engine = SearcherEngine(searcher, **parameters)
+    engine = SearcherEngine(searcher, refine=refine, **parameters)
     asked = as_vectors_file(queries, "queries")
     x = as_matrix(asked[:], searcher.dim, what="queries", owner="index")
     if ground_truth is not None:
