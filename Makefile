@@ -84,7 +84,7 @@ WORKERS ?= auto
 TESTS ?=
 
 .PHONY: test
-test: $(installed) ## run the tests, a process per core
+test: $(installed) ## run the tests, on all cores
 	@$(bin)/pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal $(TESTS)
 
 # test-floors: some of every room; without the annotations' checks, whose pytest plugin is of newer versions, and with

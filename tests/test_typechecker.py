@@ -1,5 +1,7 @@
 """What the annotations say is checked in tests: of arguments and results, and sizes that share a name."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from beartype.roar import BeartypeCallHintViolation
@@ -51,6 +53,21 @@ def test_a_function_without_arrays_is_checked() -> None:
     for number in (3, "3"):
         with pytest.raises(BeartypeCallHintViolation):
             half(number)  # type: ignore[arg-type]
+
+
+def test_inner_functions_are_checked_whichever_of_them_was_called_first() -> None:
+    def made(kind: type, returned: object) -> Callable[[object], object]:
+        @jaxtyped(typechecker=check)
+        def inner(given: kind) -> kind:  # type: ignore[valid-type]
+            return returned
+
+        return inner
+
+    for kind, right, wrong in ((int, 3, "3"), (int, 3, "3"), (str, "3", 3), (int, 4, None)):
+        assert made(kind, right)(right) == right
+        for given, returned in ((wrong, right), (right, wrong)):
+            with pytest.raises(BeartypeCallHintViolation):
+                made(kind, returned)(given)
 
 
 def test_a_result_is_checked_after_calls_like_it() -> None:

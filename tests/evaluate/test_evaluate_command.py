@@ -18,6 +18,13 @@ from tests.evaluate.conftest import CODEBOOK, DIM, NEAREST, STEPS, Data, neighbo
 FIGURES = ("mse", "mse_per_step", "recall_at_1", "recall_at_10", "recall_at_100", "entropy_bits", "unused_share")
 
 
+@pytest.fixture(autouse=True)
+def _quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots take longer than all the rest; where files are looked at they are drawn."""
+    if "written" not in request.node.name:
+        monkeypatch.setattr("qinco_lit.commands.evaluate.figure_bytes", lambda *_: b"")
+
+
 class PlainCodec:
     """Greedy residual quantization, slow enough to be read."""
 

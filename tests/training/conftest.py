@@ -45,6 +45,12 @@ def small(vectors_path: Path, tmp_path: Path) -> list[str]:
     return [*SMALL, f"data.train={vectors_path}", f"data_dir={tmp_path / 'data'}"]
 
 
+@pytest.fixture
+def quick_rotation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OPQ with 16 centroids instead of 256, which take most of a small training; of this process only."""
+    monkeypatch.setattr("qinco_lit.training.faiss_start._MOST_BITS", 4)
+
+
 Start = Callable[..., Child]
 
 

@@ -14,7 +14,7 @@ RECIPE: dict[str, Any] = {
     "network_init": "exact",
     "optimizer": "adamw",
     "lr": 1e-3,
-    "muon_lr": 0.02,
+    "muon_factor": 4.0,
     "weight_decay": 0.1,
     "clip_value": 0.1,
     "schedule": "cosine",

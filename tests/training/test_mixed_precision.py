@@ -63,6 +63,7 @@ def test_float16_is_float16_where_there_is_no_gpu(
         assert torch.get_autocast_dtype("cpu") == torch.float16
 
 
+@pytest.mark.usefixtures("quick_rotation")
 @pytest.mark.parametrize(
     ("family", "precision"),
     # of the two float16 is the one whose gradients are scaled, and may overflow

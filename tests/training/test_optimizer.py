@@ -27,7 +27,7 @@ def _with_gradients(quantizer: Quantizer, seed: int = 0) -> Quantizer:
 
 
 def _optimizer(quantizer: Quantizer) -> MuonAdamW:
-    return MuonAdamW(quantizer.requires_grad_(True), lr=LR, weight_decay=DECAY, muon_lr=MUON_LR)
+    return MuonAdamW(quantizer.requires_grad_(True), lr=LR, weight_decay=DECAY, factor=MUON_LR / LR)
 
 
 @pytest.mark.parametrize("shape", [(24, 8), (8, 24), (16, 16)])

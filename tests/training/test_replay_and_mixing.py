@@ -61,7 +61,7 @@ def test_a_mixed_vector_is_between_it_and_the_nearest_other_one(dtype: torch.dty
     assert 0.6 < float(way.max()) <= 0.7001
     assert torch.equal(found, mixed(rows, 0.7, step=3))
     assert not torch.equal(found, mixed(rows, 0.7, step=4))
-    assert torch.equal(mixed(rows[:10], 0.7, step=3), x[:10])  # the end of an epoch, where nothing is near
+    assert torch.equal(mixed(rows[:10], 0.7, step=3), rows[:10])  # the end of an epoch, where nothing is near
 
 
 def test_few_vectors_are_not_learned_by_heart() -> None:

@@ -15,6 +15,7 @@ import torch
 
 from qinco_lit.cli import main
 from qinco_lit.environment import environment
+from qinco_lit.evaluation.baselines import SETTINGS
 from qinco_lit.training.faiss_start import residual_codebooks
 from qinco_lit.vectors import open_vectors
 from tests.training.conftest import clustered
@@ -171,7 +172,13 @@ def chain(train: Train, centroids_path: Path, vectors_path: Path, tmp_path: Path
     return run
 
 
-def test_what_is_done_with_a_codec_gives_the_same_again(chain: Callable[[str], Path]) -> None:
+def test_what_is_done_with_a_codec_gives_the_same_again(
+    chain: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SETTINGS, "lsq", {"train_iterations": 2, "train_ils_iterations": 2, "encode_ils_iterations": 4})
+    monkeypatch.setitem(SETTINGS, "opq", {"kmeans_iterations": 5, "rotation_iterations": 4})
+    for command in ("evaluate", "search"):  # plots have tests of their own
+        monkeypatch.setattr(f"qinco_lit.commands.{command}.figure_bytes", lambda *_: b"")
     first, second = chain("first"), chain("second")
     figures = [json.loads((folder / "evaluate" / "metrics.json").read_text()) for folder in (first, second)]
     assert _without_times(figures[0]) == _without_times(figures[1])

@@ -25,6 +25,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.usefixtures("quick_rotation")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_resumed_equals_uninterrupted(
     family: str, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

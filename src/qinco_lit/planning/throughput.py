@@ -179,7 +179,7 @@ class TrainingSteps:
     ) -> None:
         # the time does not depend on the weights, and those of an untrained model would diverge
         # which search is narrow is asked for by `by`
-        self._recipe, self._device = replace(recipe, lr=1e-12, muon_lr=1e-12, narrow_share=0), device
+        self._recipe, self._device = replace(recipe, lr=1e-12, narrow_share=0), device
         self._quantizer = quantizer.train().requires_grad_(True)
         self._module = QuantizerTraining(quantizer, self._recipe, start=lambda *_: None, seed=0, lists=lists).to(device)
         if recipe.replay_after:

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 from torch import Tensor
 
 _ROWS = 64  # of a batch in which a nearest vector is near
@@ -18,19 +18,19 @@ def mixed_share(num_rows: int, mix_below_rows: int) -> float:
     return min(1.0, _STEEPNESS * math.log10(mix_below_rows / num_rows))
 
 
-def mixed(batch: Shaped[Tensor, "batch dim"], share: float, step: int) -> Float[Tensor, "batch dim"]:
+def mixed(batch: Shaped[Tensor, "batch dim"], share: float, step: int) -> Shaped[Tensor, "batch dim"]:
     """Every vector moved towards the nearest of its batch, by 0 to `share` of the way.
 
     How far is a sequence that fills the range evenly, which says the same again when a training is resumed.
 
     Args:
-        batch: as they are in the file; one of a few rows stays as it is.
-        share: as of `mixed_share`.
+        batch: of any real dtype; what comes back is float32, but the batch itself if it has few rows.
+        share: as of `mixed_share`; 0: the batch itself.
         step: batches trained on before.
     """
+    if len(batch) < _ROWS or not share:
+        return batch
     x = batch.float()
-    if len(x) < _ROWS or not share:
-        return x
     with torch.autocast(x.device.type, enabled=False):
         squared = torch.cdist(x, x)
         squared.fill_diagonal_(math.inf)

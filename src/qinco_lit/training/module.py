@@ -139,7 +139,7 @@ class QuantizerTraining(LightningModule):
                 floor=recipe.lr_floor,
             )
             for group in self._optimizer().param_groups:
-                group["lr"] = (recipe.muon_lr if group.get("muon") else recipe.lr) * factor
+                group["lr"] = recipe.lr * factor * group.get("factor", 1.0)
         early = self.current_epoch == 0 and recipe.split_every_batches > 0
         if (batch_idx == 0 and self.current_epoch > 0) or (
             early and batch_idx > 0 and batch_idx % recipe.split_every_batches == 0
@@ -155,14 +155,13 @@ class QuantizerTraining(LightningModule):
 
     def training_step(self, batch: Shaped[Tensor, "batch dim"], batch_idx: int) -> Tensor:
         """One batch of raw vectors: find codes, then the loss along them."""
-        if self._mixed_share:
-            batch = mixed(batch, self._mixed_share, self.trainer.global_step)
-        x = self.quantizer.normalize(batch)
+        raw = mixed(batch, self._mixed_share, self.trainer.global_step)
+        x = self.quantizer.normalize(raw)
         tables = self._tables(self.recipe.search_precision)
-        list_ids = lists_of(self.quantizer, batch, x, self._lists)
+        list_ids = lists_of(self.quantizer, raw, x, self._lists)
         codes = self.quantizer.encode(x, self._search(), list_ids=list_ids, tables=tables)
         self.statistics.add(x, codes, list_ids, world_size=self.trainer.world_size)
-        again = self.replay.exchange(Searched(batch, codes, list_ids))
+        again = self.replay.exchange(Searched(raw, codes, list_ids))
         if again is not None:
             x = torch.cat([x, self.quantizer.normalize(again.batch)])
             codes = torch.cat([codes, again.codes])
@@ -201,7 +200,7 @@ class QuantizerTraining(LightningModule):
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
         """Clip by value, as the recipe says, all but Muon's; pl.Trainer's own clipping options are not used."""
         if self.recipe.clip_value is not None:
-            clipped = [each for group in optimizer.param_groups if not group.get("muon") for each in group["params"]]
+            clipped = [each for group in optimizer.param_groups if "factor" not in group for each in group["params"]]
             nn.utils.clip_grad_value_(clipped, self.recipe.clip_value)
 
     def train_report(self) -> dict[str, float]:

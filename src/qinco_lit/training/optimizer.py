@@ -24,7 +24,7 @@ def optimizer_of(module: nn.Module, recipe: Recipe) -> Optimizer:
         return Adam(module.parameters(), lr=recipe.lr)
     if recipe.optimizer == "adamw":
         return AdamW(module.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    return MuonAdamW(module, lr=recipe.lr, weight_decay=recipe.weight_decay, muon_lr=recipe.muon_lr)
+    return MuonAdamW(module, lr=recipe.lr, weight_decay=recipe.weight_decay, factor=recipe.muon_factor)
 
 
 class MuonAdamW(AdamW):
@@ -39,14 +39,14 @@ class MuonAdamW(AdamW):
         module: whose parameters are trained.
         lr: learning rate of AdamW.
         weight_decay: AdamW's.
-        muon_lr: learning rate of the matrices.
+        factor: the learning rate of the matrices, in multiples of `lr`; their group has it under this name.
     """
 
-    def __init__(self, module: nn.Module, *, lr: float, weight_decay: float, muon_lr: float) -> None:
+    def __init__(self, module: nn.Module, *, lr: float, weight_decay: float, factor: float) -> None:
         own = matrices(module)
         known = {id(matrix) for matrix in own}
         others = [parameter for parameter in module.parameters() if id(parameter) not in known]
-        groups: list[dict[str, Any]] = [{"params": others}, {"params": own, "lr": muon_lr, "muon": True}]
+        groups: list[dict[str, Any]] = [{"params": others}, {"params": own, "lr": factor * lr, "factor": factor}]
         super().__init__([group for group in groups if group["params"]], lr=lr, weight_decay=weight_decay)
 
     @torch.no_grad()
@@ -71,7 +71,7 @@ class MuonAdamW(AdamW):
         return loss
 
     def _matrices(self) -> Iterator[tuple[dict[str, Any], Tensor]]:
-        return ((group, matrix) for group in self.param_groups if group.get("muon") for matrix in group["params"])
+        return ((group, matrix) for group in self.param_groups if "factor" in group for matrix in group["params"])
 
     def _direction(self, matrix: Tensor) -> Tensor:
         """Nesterov's momentum of the gradient."""

@@ -34,8 +34,8 @@ class Recipe:
             `exact`: as `paper`, but so that the untrained network returns its codeword and training starts from the
             error of the residual k-means.
         optimizer: `adamw`, `adam`, or `muon`: Muon for the matrices of networks and AdamW for all else.
-        lr: learning rate at its peak; with `muon`, AdamW's.
-        muon_lr: that of the matrices with `muon`.
+        lr: learning rate at its peak.
+        muon_factor: with `muon`, the learning rate of the matrices in multiples of `lr`.
         weight_decay: AdamW's, on all of its parameters.
         clip_value: gradients are clipped to [-clip_value, clip_value] one by one, but Muon's; null for none.
         schedule: `cosine` per step after a linear ramp, or `plateau` per epoch.
@@ -69,7 +69,7 @@ class Recipe:
     network_init: str
     optimizer: str
     lr: float
-    muon_lr: float
+    muon_factor: float
     weight_decay: float
     clip_value: float | None
     schedule: str
@@ -100,7 +100,7 @@ class Recipe:
                 raise ValueError(f"recipe.{name}={getattr(self, name)} must not be negative")
         if not 0 <= self.narrow_share <= 1:
             raise ValueError(f"recipe.narrow_share={self.narrow_share}: give 0 (never) to 1 (the whole training)")
-        for name in ("lr", "muon_lr"):
+        for name in ("lr", "muon_factor"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"recipe.{name}={getattr(self, name)} must be positive")
 
