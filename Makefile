@@ -106,6 +106,15 @@ lint: $(installed) ## ruff, mypy and the import contracts
 	@$(bin)/mypy
 	@$(bin)/lint-imports --no-cache --no-logo
 
+$(bin)/mkdocs: $(installed)
+	@PYTHONWARNINGS=ignore $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
+.PHONY: docs
+docs: $(bin)/mkdocs ## build the site of docs/ into outputs/docs; what leads nowhere is an error
+	@NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --quiet
+	@echo "outputs/docs/index.html"
+
 .PHONY: bench
 bench: $(installed) ## run the benchmarks but that of a GPU, one after the other
 	@for script in $$(grep -l __main__ benchmarks/*.py | grep -v /gpu.py); do echo "== $$script"; $(bin)/python "$$script"; done

@@ -2,8 +2,10 @@
 
 import ast
 import inspect
+import json
 import re
 import textwrap
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -11,9 +13,13 @@ from pathlib import Path
 import pytest
 
 import qinco_lit as ql
+from benchmarks import front_door
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "RESULTS.md", *(ROOT / "docs").glob("*.md")]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/RESULTS.md")),
+    *(ROOT / "docs").glob("*.md"),
+]
 SPEAKING = [  # of modules and files, in comments, docstrings and texts
     *PAGES,
     ROOT / "Makefile",
@@ -244,3 +250,24 @@ def test_hydras_internals_are_imported_in_one_room() -> None:
 def test_no_file_is_longer_than_the_house_allows() -> None:
     files = [path for folder in ("src", "datamodules", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py")]
     assert not {str(path.relative_to(ROOT)): n for path in files if (n := len(path.read_text().splitlines())) > 350}
+
+
+def test_the_version_is_the_same_wherever_it_is_said() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    released = re.findall(r"^## (\d[\d.]*) \(\d{4}-\d\d-\d\d\)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    cited = re.findall(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert [project] == released[:1] == cited
+
+
+def test_the_table_of_readme_is_that_of_its_figures() -> None:
+    made = front_door.table(json.loads((ROOT / "docs" / "figures.json").read_text()))
+    assert front_door.with_table((ROOT / "README.md").read_text(), made) == (ROOT / "README.md").read_text()
+
+
+def test_every_page_has_a_place_on_the_site() -> None:
+    """`make docs` finds what leads nowhere; a page that is missing in the menu would be a warning there."""
+    listed = re.findall(r": ([a-z_]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert len(set(listed)) == len(listed)
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")}
+    assert set(listed) - pages == {"index.md", "changelog.md", "contributing.md", "measurements.md"}
+    assert pages < set(listed)

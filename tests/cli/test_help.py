@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from qinco_lit import __version__
+from qinco_lit.cli import JOBS, TOOLS
 
 _WITHOUT_HEAVY_IMPORTS = """
 import sys
@@ -20,7 +21,8 @@ assert not heavy, heavy
 """
 
 
-def test_help_and_configs_import_nothing_heavy():
+def test_help_configs_and_what_is_known_of_a_run_import_nothing_heavy(tmp_path):
+    (tmp_path / "summary.json").write_text("{}")
     lines = [
         "",
         "--help",
@@ -37,6 +39,8 @@ def test_help_and_configs_import_nothing_heavy():
         "plan data=bigann model=qinco2_l --cfg job",
         "reproduce --help",
         "reproduce scale=paper --cfg job",
+        "info --help",
+        f"info {tmp_path}",
         "import --help",
         "export --help",
         "fit-preselector --help",
@@ -59,27 +63,14 @@ def test_help_and_configs_import_nothing_heavy():
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
-def test_overview_has_one_line_per_command(qinco, arguments):
+def test_overview_has_every_command_once_below_what_it_is_for(qinco, arguments):
     outcome = qinco(*arguments)
     assert outcome.code == 0
-    assert [line.split()[0] for line in outcome.out.splitlines() if line.startswith("  ")] == [
-        "train",
-        "evaluate",
-        "centroids",
-        "encode",
-        "decode",
-        "index",
-        "search",
-        "plan",
-        "reproduce",
-        "import",
-        "export",
-        "fit-preselector",
-        "compare",
-        "download",
-        "truncate",
-        "verify",
-    ]
+    lines = outcome.out.splitlines()
+    commands, begin = lines[: lines.index("Begin with:")], lines[lines.index("Begin with:") + 1 :]
+    assert sorted(line.split()[0] for line in commands if line.startswith("  ")) == sorted([*JOBS, *TOOLS])
+    assert len([line for line in commands if line.endswith(":")]) > 3
+    assert all(line.split()[1] in {**JOBS, **TOOLS} for line in begin if line.startswith("  qinco "))
 
 
 def test_version(qinco):

@@ -1,10 +1,13 @@
-"""The wheel carries both packages and the configs, and works from a folder that is not the clone."""
+"""The wheel carries both packages and the configs, and works from a folder that is not the clone, notebook included."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +29,17 @@ for path in sorted((site / "qinco_lit" / "conf").glob("*/*.yaml")):
             assert not stop.code, path
 assert qinco_lit.Codec and qinco_lit.open_vectors and "Codec" in dir(qinco_lit)
 assert not list(Path.cwd().iterdir())
+"""
+_NOTEBOOK = """
+import json, sys
+from pathlib import Path
+sys.path.append(sys.argv[2])
+from execute import TOUR, execute
+import qinco_lit
+assert Path(qinco_lit.__file__).is_relative_to(sys.argv[1])
+notebook = json.loads(TOUR.read_text())
+execute(notebook, {"num_train": 1200, "num_database": 300, "num_queries": 30, "max_epochs": 1})
+json.dump(notebook, sys.stdout)
 """
 
 
@@ -59,29 +73,47 @@ def test_wheel_holds_what_pages_are_made_of(wheel):
         assert {f"qinco_lit/reports/kit/page.{end}" for end in ("html", "css", "js", "py")} <= set(archive.namelist())
 
 
-def test_wheel_works_from_any_folder(wheel, tmp_path):
-    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    install = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-        "--target",
-        str(site),
-        str(wheel),
-    ]
-    subprocess.run(install, check=True, capture_output=True)
-    environment = {**os.environ, "PYTHONPATH": str(site)}
+@pytest.fixture(scope="module")
+def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the wheel is installed."""
+    site = tmp_path_factory.mktemp("site")
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site)]
+    subprocess.run([*install, str(wheel)], check=True, capture_output=True)
+    return site
+
+
+def _run(code: str, site: Path, *arguments: str, cwd: Path) -> str:
     result = subprocess.run(
-        [sys.executable, "-c", _USE, str(site)],
-        cwd=elsewhere,
-        env=environment,
+        [sys.executable, "-c", code, str(site), *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(site)},
         text=True,
         capture_output=True,
         check=False,
     )
     assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_wheel_works_from_any_folder(site, tmp_path):
+    _run(_USE, site, cwd=tmp_path)
+
+
+def test_notebook_runs_with_the_wheel_and_its_outputs_are_those_of_its_code(site, tmp_path):
+    stored = json.loads((ROOT / "notebooks" / "tour.ipynb").read_text())
+    ran = json.loads(_run(_NOTEBOOK, site, str(ROOT / "notebooks"), cwd=tmp_path))
+    assert not list(tmp_path.iterdir())
+    assert [_shape(cell) for cell in ran["cells"]] == [_shape(cell) for cell in stored["cells"]]
+
+
+def _shape(cell: dict[str, Any]) -> tuple[Any, ...]:
+    """A cell, and what came out of it, but for numbers and what pictures show."""
+    outputs = [
+        (
+            output["output_type"],
+            [re.sub(r"[\d.]+", "#", line) for line in output.get("text", [])],
+            *output.get("data", {}),
+        )
+        for output in cell.get("outputs", [])
+    ]
+    return cell["cell_type"], cell["source"], cell.get("execution_count"), outputs

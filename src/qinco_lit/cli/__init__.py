@@ -20,7 +20,7 @@ from qinco_lit.cli.jobs import run_job
 from qinco_lit.cli.spec import Job
 from qinco_lit.cli.streams import forgiving_streams
 from qinco_lit.cli.sweeps import UserError
-from qinco_lit.cli.table import JOBS, TOOLS, Tool
+from qinco_lit.cli.table import BEGIN, JOBS, TASKS, TOOLS, Tool
 from qinco_lit.mistakes import in_one_line, is_meant
 from qinco_lit.options import unknown
 
@@ -103,9 +103,12 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _overview() -> str:
     summaries = {name: job.summary for name, job in JOBS.items()} | {name: tool.summary for name, tool in TOOLS.items()}
-    lines = "\n".join(f"  {name:<15} {summary}" for name, summary in summaries.items())
-    advice = "`qinco COMMAND --help` explains a command; `qinco --version` names the version."
-    return f"qinco COMMAND ...\n\n{lines}\n\n{advice}\n"
+    tasks = [(task, [f"  {name:<15} {summaries[name]}" for name in names]) for task, names in TASKS.items()]
+    text = "\n\n".join(
+        "\n".join([f"{task}:", *lines]) for task, lines in [*tasks, ("Begin with", [f"  {line}" for line in BEGIN])]
+    )
+    advice = "`qinco COMMAND --help` explains a command with examples; `qinco --version` names the version."
+    return f"qinco COMMAND ...\n\n{text}\n\n{advice}\n"
 
 
 def _report(error: BaseException, log: Path | None = None) -> int:

@@ -27,6 +27,7 @@ from qinco_lit.commands import (
     export,
     fit_preselector,
     import_checkpoint,
+    info,
     truncate,
     verify,
 )
@@ -245,7 +246,21 @@ _SPECS: dict[str, Spec] = {
     ),
 }  # fmt: skip
 JOBS = {name: spec.job() for name, spec in _SPECS.items()}
+# what `qinco` alone says first: commands by what somebody wants to do
+TASKS = {
+    "Train a codec, and see how good it is": ("train", "evaluate", "compare"),
+    "Compress vectors to a few bytes each": ("plan", "encode", "verify", "decode", "truncate"),
+    "Search compressed vectors": ("centroids", "index", "search"),
+    "Use what was published": ("download", "import", "export", "reproduce", "fit-preselector"),
+    "Find out what a file or folder is": ("info",),
+}
+BEGIN = (
+    "qinco train data=files data.train=mine.npy model=qinco2_tiny",
+    "qinco encode codec=RUN_DIR/codec input=mine.npy output=codes.h5",
+    "qinco info PATH",
+)
 TOOLS = {
+    "info": Tool("say what a file or folder is, and what to do with it", info.add_arguments, info.run),
     "import": Tool(
         "turn a published checkpoint into a codec folder", import_checkpoint.add_arguments, import_checkpoint.run
     ),
