@@ -152,7 +152,7 @@ def test_wrong_type(refused: Refused, arguments: str, message: str) -> None:
             "train model=pq_qinco model.num_steps=7",
             r"num_steps=7 is no multiple of num_parts=2: say part_steps=\[...\]",
         ),
-        ("train recipe.optimizer=sgd", r"recipe.optimizer='sgd' is unknown: choose from adamw, adam"),
+        ("train recipe.optimizer=sgd", r"recipe.optimizer='sgd' is unknown: choose from muon, adamw, adam"),
         ("train -m model.codebook_size=16,1", r"codebook_size=1 must be from 2 to 65536"),
         ("plan model=qinco2 model.beam_size=0", r"beam_size=0 must be at least 1"),
         ("plan model=qinco2 num_devices=0", r"num_devices=0: give at least 1"),

@@ -40,12 +40,20 @@ def test_another_number_of_ranks_begins_without_batches() -> None:
     assert other.exchange(_batch(1)) is None
 
 
-def test_fewer_vectors_are_moved_further() -> None:
-    shares = [mixed_share(rows, 100_000) for rows in (10, 2_000, 10_000, 30_000, 99_999, 100_000, 10**9)]
+def _share(rows: int, *, weights: float = 1e9, below: int = 100_000) -> float:
+    return mixed_share(rows, below, weights_per_value=weights / rows)
+
+
+def test_fewer_vectors_are_moved_further_and_those_of_large_networks() -> None:
+    shares = [_share(rows) for rows in (10, 2_000, 10_000, 30_000, 99_999, 100_000, 10**9)]
     assert shares == sorted(shares, reverse=True)
     assert shares[0] == 1.0
     assert shares[-2:] == [0.0, 0.0]
-    assert mixed_share(10, 0) == 0.0
+    assert _share(10, below=0) == 0.0
+    shares = [_share(2_000, weights=weights) for weights in (1, 1e3, 1e4, 1e9)]
+    assert shares == sorted(shares)
+    assert shares[0] == 0.0
+    assert shares[-1] == _share(2_000)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float32])
@@ -66,13 +74,13 @@ def test_a_mixed_vector_is_between_it_and_the_nearest_other_one(dtype: torch.dty
 
 def test_few_vectors_are_not_learned_by_heart() -> None:
     generator = np.random.default_rng(0)
-    basis = generator.standard_normal((6, 24)).astype(np.float32)
-    x = (generator.standard_normal((3_300, 6)).astype(np.float32) @ basis) ** 2
+    seen = generator.standard_normal((2_300, 10)) @ generator.standard_normal((10, 64))
+    x = np.maximum(seen, 0).astype(np.float32)
     errors = []
     for below in (0, 100_000):
         codec = ql.train(
-            x[:300], val=x[300:600], model="qinco2_tiny", num_steps=3, codebook_size=32, embed_dim=24, hidden_dim=32,
-            num_blocks=1, max_epochs=40, batch_size=100, mix_below_rows=below, progress=False,
+            x[:300], val=x[300:800], model="qinco2_tiny", num_steps=3, codebook_size=32, embed_dim=64, hidden_dim=256,
+            max_epochs=25, batch_size=150, mix_below_rows=below, progress=False,
         )  # fmt: skip
-        errors.append(float(((codec.decode(codec.encode(x[600:])) - x[600:]) ** 2).sum(1).mean()))
+        errors.append(float(((codec.decode(codec.encode(x[800:])) - x[800:]) ** 2).sum(1).mean()))
     assert errors[1] < 0.97 * errors[0]

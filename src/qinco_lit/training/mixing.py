@@ -6,16 +6,36 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from qinco_lit.quantizers import Quantizer
+
 _ROWS = 64  # of a batch in which a nearest vector is near
-_STEEPNESS = 0.7  # measured at 2,000, 10,000 and 30,000 vectors (benchmarks/RESULTS.md, "Few vectors")
+# measured with QINCo2-S at 2,000, 10,000, 30,000 and 100,000 SIFT vectors (benchmarks/RESULTS.md, "Few vectors")
+_STEEPNESS = 0.7
+_WEIGHTS_PER_VALUE = 0.13  # of QINCo2-S at 100,000 vectors
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
-def mixed_share(num_rows: int, mix_below_rows: int) -> float:
-    """How far towards its neighbour a vector of so many may be moved: 0 from `mix_below_rows` on, 1 at most."""
+def mixed_share(num_rows: int, mix_below_rows: int, *, weights_per_value: float) -> float:
+    """How far towards its neighbour a vector may be moved, 0 to 1: the less of both the data and the networks say so.
+
+    Args:
+        num_rows: training vectors.
+        mix_below_rows: from so many on it is 0.
+        weights_per_value: parameters of the model by numbers in the training vectors: small networks learn little by
+            heart.
+    """
     if num_rows >= mix_below_rows:
         return 0.0
-    return min(1.0, _STEEPNESS * math.log10(mix_below_rows / num_rows))
+    excess = min(mix_below_rows / num_rows, weights_per_value / _WEIGHTS_PER_VALUE)
+    return min(1.0, max(0.0, _STEEPNESS * math.log10(excess)))
+
+
+def mixed_share_of(quantizer: Quantizer, num_rows: int | None, mix_below_rows: int) -> float:
+    """`mixed_share` for a model and its number of training vectors; None: 0."""
+    if num_rows is None:
+        return 0.0
+    weights = sum(each.numel() for each in quantizer.parameters())
+    return mixed_share(num_rows, mix_below_rows, weights_per_value=weights / (num_rows * quantizer.dim))
 
 
 def mixed(batch: Shaped[Tensor, "batch dim"], share: float, step: int) -> Shaped[Tensor, "batch dim"]:

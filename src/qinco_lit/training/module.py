@@ -18,7 +18,7 @@ from qinco_lit.quantizers.beam import Search
 from qinco_lit.quantizers.precision import precision_for
 from qinco_lit.quantizers.workers import on_one_core
 from qinco_lit.training.codeword_statistics import CodewordStatistics
-from qinco_lit.training.mixing import mixed, mixed_share
+from qinco_lit.training.mixing import mixed, mixed_share_of
 from qinco_lit.training.optimizer import optimizer_of
 from qinco_lit.training.recipe import Recipe, cosine_factor
 from qinco_lit.training.replay import Replay, Searched
@@ -68,7 +68,7 @@ class QuantizerTraining(LightningModule):
         self.statistics = CodewordStatistics(
             quantizer, dead_codewords=recipe.dead_codewords, seed=seed, sum_over_ranks=self._sum
         )
-        self._mixed_share = 0.0 if num_rows is None else mixed_share(num_rows, recipe.mix_below_rows)
+        self._mixed_share = mixed_share_of(quantizer, num_rows, recipe.mix_below_rows)
         self.replay = Replay(recipe.replay_after)
         self._replay_of_all_ranks: list[list[dict[str, Any]]] = []
         self._train_error = torch.zeros(2, dtype=torch.float64)  # sum of squared errors and rows since the last report

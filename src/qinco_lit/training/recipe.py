@@ -53,7 +53,7 @@ class Recipe:
         replay_after: batches after which each batch is trained on a second time, with the next one and the codes found
             the first time; 0: never.
         mix_below_rows: with fewer training vectors than these, each is moved towards a neighbour before it is trained
-            on, the further the fewer there are (`mixing.mixed_share`); 0: never.
+            on, the further the fewer there are for so many weights (`mixing.mixed_share`); 0: never.
         search_precision: in which the codes of training vectors are searched (docs/encoding.md): `auto`, `fast`,
             `float32`, `screened` or `bfloat16`. The loss along the codes is trainer.precision's affair.
     """
