@@ -13,18 +13,19 @@ DATA = (
 # 2 epochs of 32 steps. float32: elsewhere `fast` and `auto` may be bfloat16, where the processor has units for it
 TRAINING = (
     "model.num_steps=4", "model.codebook_size=16", "model.num_blocks=1", "recipe.batch_size=64",
-    "recipe.search_precision=float32", "recipe.narrow_share=0", "recipe.optimizer=adamw", "recipe.replay_after=0",
+    "recipe.search_precision=float32", "recipe.narrow_share=0", "recipe.replay_after=0",
     "recipe.mix_below_rows=0", "seed=3", "logger=none", "trainer.accelerator=cpu", "trainer.max_epochs=2",
     "trainer.log_every_n_steps=1", "trainer.enable_progress_bar=false",
 )  # fmt: skip
 IVF = ("coarse=ivf", "coarse.centroids=centroids.npy")
-_QINCO2 = ("model=qinco2_tiny", "model.embed_dim=12", "model.hidden_dim=24")
+_ADAMW = "recipe.optimizer=adamw"
+_QINCO2 = ("model=qinco2_tiny", "model.embed_dim=12", "model.hidden_dim=24", _ADAMW)
 FAMILIES: dict[str, tuple[str, ...]] = {
     "qinco1": ("model=qinco1", "model.hidden_dim=24"),
     "qinco1_paper": ("model=qinco1", "model.hidden_dim=24", "recipe=paper"),
     "qinco2": _QINCO2,
     "qinco2_paper": (*_QINCO2, "recipe=paper", "recipe.warmup_epochs=0.5"),  # 3 of 2 epochs would leave it untrained
-    "product": ("model=pq_qinco2", "model.embed_dim=12", "model.hidden_dim=24", "opq=true"),
+    "product": ("model=pq_qinco2", "model.embed_dim=12", "model.hidden_dim=24", _ADAMW, "opq=true"),
     "low_rank": ("model=qinco_lr", "model.hidden_dim=8"),
     "ivf": (*_QINCO2, *IVF),
 }
