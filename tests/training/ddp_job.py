@@ -30,6 +30,8 @@ class WriteState(Callback):
         state = {
             "weights": {key: value.clone() for key, value in module.quantizer.state_dict().items()},
             "usage": module.statistics.usage_in_epoch.clone(),
+            "replay": module.replay.state_of_all_ranks(1),
+            "replay_of_all": module.replay.state_of_all_ranks(trainer.world_size),
             "rows": torch.cat(self.rows) if self.rows else torch.zeros(0),
             "val_mse": trainer.callback_metrics.get("val/mse", torch.zeros(())),
         }
@@ -51,7 +53,7 @@ def main(vectors: str, folder: str, num_lists: int, num_parts: int) -> None:
     """Train one rank; without lists for 0 of them, a plain model for one part, others behind a rotation."""
     quiet_lightning()
     torch.set_num_threads(1)
-    recipe = Recipe(**RECIPE)
+    recipe = Recipe(**{**RECIPE, "optimizer": "muon", "replay_after": 3})
     data = VectorDataModule(DataSource(name="small", train=vectors), batch_size=64, num_val=256, cache_dir=folder)
     centroids = open_vectors(vectors)[:num_lists] if num_lists else None
     lists = None if centroids is None else len(centroids)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,6 +50,19 @@ def test_usage_and_validation_are_sums_over_ranks(states: dict[str, dict[str, to
     assert torch.equal(first["usage"], second["usage"])
     assert (first["usage"].sum(1) == 2048).all()  # every training row of the epoch, once
     assert first["val_mse"] == second["val_mse"] > 0
+
+
+def test_a_checkpoint_has_the_batches_that_every_rank_is_to_train_on_again(
+    states: dict[str, dict[str, torch.Tensor]],
+) -> None:
+    own: list[Any] = [states[f"end-rank{rank}"]["replay"] for rank in (0, 1)]
+    gathered: Any = states["end-rank0"]["replay_of_all"]
+    assert [len(of_rank) for of_rank in gathered] == [3, 3]
+    for found, (expected,) in zip(gathered, own, strict=True):
+        for one, other in zip(found, expected, strict=True):
+            assert torch.equal(one["batch"], other["batch"])
+            assert torch.equal(one["codes"], other["codes"])
+    assert not torch.equal(gathered[0][0]["batch"], gathered[1][0]["batch"])
 
 
 def test_ranks_see_disjoint_rows_that_make_up_the_set(

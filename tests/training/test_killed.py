@@ -17,7 +17,7 @@ from tests.training.kill_job import run
 _TIMES = ("time_s", "vectors_per_s")
 _RESULTS = ("state", "epochs", "steps", "best_val_mse", "best_epoch", "last_metrics", "parameters")
 _NEVER = -1
-_FEW = ["data.num_val=64", "recipe.batch_size=64", "trainer.log_every_n_steps=3"]
+_FEW = ["data.num_val=64", "recipe.batch_size=64", "recipe.replay_after=2", "trainer.log_every_n_steps=3"]
 _OFTEN = "trainer.checkpoint_every_s=0"
 _SETTINGS = {
     "paper": ["recipe=paper", "recipe.lr=1e-3", "recipe.warmup_epochs=1", "trainer.max_epochs=3"],

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from qinco_lit.training.run_log import best_epoch
+from qinco_lit.run_folder import best_epoch
 from qinco_lit.training.wandb_run import artifact_name, flatten
 from tests.training.conftest import Start
 from tests.training.wandb_files import read_records, read_runs

@@ -24,12 +24,13 @@ from qinco_lit.options import Count, Range, in_range
 from qinco_lit.progress import shown
 from qinco_lit.published import read_centroids
 from qinco_lit.quantizers import Quantizer, build_quantizer
+from qinco_lit.run_folder import measured
 from qinco_lit.training.checkpoints import BestModel, LastCheckpoint, TrainingInterruptedError
 from qinco_lit.training.module import QuantizerTraining
 from qinco_lit.training.progress import Reporter
 from qinco_lit.training.recipe import Recipe
 from qinco_lit.training.run_folder import check_folder, only_trainer
-from qinco_lit.training.run_log import JsonLinesLogger, RunRecord, measured, read_summary
+from qinco_lit.training.run_log import JsonLinesLogger, RunRecord, read_summary
 from qinco_lit.training.start import initialize
 from qinco_lit.training.trainer import make_trainer, quiet_lightning, seconds_between, signals_given_back
 from qinco_lit.training.wandb_run import finish_wandb, in_wandb_sweep, log_codec, start_wandb, wandb_id

@@ -46,7 +46,7 @@ def mixed(batch: Shaped[Tensor, "batch dim"], share: float, step: int) -> Shaped
     Args:
         batch: of any real dtype; what comes back is float32, but the batch itself if it has few rows.
         share: as of `mixed_share`; 0: the batch itself.
-        step: batches trained on before.
+        step: optimizer steps done.
     """
     if len(batch) < _ROWS or not share:
         return batch

@@ -284,7 +284,7 @@ class QuantizerTraining(LightningModule):
         self._check_error()
         checkpoint["codeword_statistics"] = {name: value.cpu() for name, value in self.statistics.state_dict().items()}
         checkpoint["train_error"] = self._train_error.cpu()
-        checkpoint["replay"] = self._replay_of_all_ranks
+        checkpoint["replay"], self._replay_of_all_ranks = self._replay_of_all_ranks, []
         checkpoint["validation"] = {"figures": self.validation, "in_epoch": self._validated_in_epoch}
         if self._plateau is not None:
             checkpoint["plateau"] = self._plateau.state_dict()
@@ -294,8 +294,9 @@ class QuantizerTraining(LightningModule):
             checkpoint["centroids_sha256"] = self._lists.sha256
 
     def gather_replay(self) -> None:
-        """Of every rank, before a checkpoint is written by one; all ranks must call it."""
-        self._replay_of_all_ranks = self.replay.state_of_all_ranks(self.trainer.world_size)
+        """Of every rank, before the first one writes a checkpoint; all ranks must call it."""
+        every = self.replay.state_of_all_ranks(self.trainer.world_size)
+        self._replay_of_all_ranks = every if self.trainer.is_global_zero else []
 
     def own_state(self) -> dict[str, Tensor]:
         """The model's weights, as of `state_dict`, without centroids, which the run does not change."""

@@ -33,13 +33,16 @@ class Replay:
         """Keep a batch; the one to train on once more, None where none is old enough."""
         if not self._after:
             return None
-        self._kept.append(searched)
+        # a view would keep all that it is a view of: the rows that were read with it, and were written with it
+        self._kept.append(searched._replace(batch=searched.batch.clone()))
         return self._kept.popleft() if len(self._kept) > self._after else None
 
     def state_of_all_ranks(self, world_size: int) -> list[list[dict[str, Any]]]:
         """By rank, the batches kept, oldest first; all ranks must ask at the same time."""
-        # clones, as a view would be written with all that it is a view of
-        own = [{name: _kept(value) for name, value in each._asdict().items()} for each in self._kept]
+        own = [
+            {name: None if value is None else value.cpu() for name, value in each._asdict().items()}
+            for each in self._kept
+        ]
         every: list[Any] = [own]
         if world_size > 1:
             every = [None] * world_size
@@ -53,7 +56,3 @@ class Replay:
             {name: None if value is None else value.to(device) for name, value in each.items()} for each in own
         ]
         self._kept = deque(Searched(**each) for each in moved)
-
-
-def _kept(value: Tensor | None) -> Tensor | None:
-    return None if value is None else value.detach().cpu().clone()

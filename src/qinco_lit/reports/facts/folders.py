@@ -1,6 +1,5 @@
 """Folders of runs: trainings, evaluations, searches, sweeps."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from qinco_lit.locks import is_held
 from qinco_lit.reports.facts.reading import Lines, checked, read
 from qinco_lit.reports.kit.texts import method_label, time_text
-from qinco_lit.run_folder import LOCK
+from qinco_lit.run_folder import LOCK, best_epoch
 
 
 def training_lines(folder: Path) -> tuple[str, Lines]:
@@ -38,30 +37,14 @@ def trained_lines(run_dir: Path) -> Lines:
         lines.append(("trained on", str(data["name"])))
     elif data.get("train"):
         lines.append(("trained on", str(data["train"])))
-    error, epoch = _best(run_dir / "metrics.jsonl")
-    if error is not None:
+    if best := best_epoch(run_dir / "metrics.jsonl"):
         of = f" of {summary['epochs']}" if "epochs" in summary else ""
-        lines.append(("best", f"validation MSE {error:,.6g} (epoch {epoch}{of})"))
+        lines.append(("best", f"validation MSE {best['val/mse']:,.6g} (epoch {int(best['epoch']) + 1}{of})"))
     if "wall_s" in summary:
         lines.append(("took", time_text(summary["wall_s"])))
     if command := summary.get("command"):
         lines.append(("command", str(command)))
     return lines or [("files", ", ".join(sorted(entry.name for entry in run_dir.iterdir())))]
-
-
-def _best(metrics: Path) -> tuple[float | None, int]:
-    """The lowest validation error so far, and its epoch from 1; a line that a kill cut short is none."""
-    best: float | None = None
-    epoch = 0
-    for line in metrics.read_text().splitlines() if metrics.is_file() else ():
-        try:
-            report = json.loads(line)
-        except ValueError:
-            continue
-        error = report.get("val/mse")
-        if isinstance(error, float) and (best is None or error < best):
-            best, epoch = error, int(report.get("epoch", 0)) + 1
-    return best, epoch
 
 
 def record_lines(folder: Path, name: str, what: str) -> tuple[str, Lines]:

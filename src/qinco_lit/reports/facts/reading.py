@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 Lines = list[tuple[str, str]]  # facts: a name and a text each
 
 
@@ -31,15 +33,8 @@ def tensor_shapes(file: Path) -> dict[str, list[int]]:
     """Shapes of a safetensors file by its header, without reading the tensors or torch."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: the folder is not complete")
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        try:
-            header = json.loads(stream.read(min(length, file.stat().st_size)))
-            tensors = {name: value for name, value in header.items() if name != "__metadata__"}
-            end = 8 + length + max(value["data_offsets"][1] for value in tensors.values())
-            shapes = {name: list(value["shape"]) for name, value in tensors.items()}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise ValueError(f"{file} is damaged: its header cannot be read") from None
-    if end != file.stat().st_size:
-        raise ValueError(f"{file} is damaged: {file.stat().st_size:,} bytes, its header says {end:,}")
-    return shapes
+    try:
+        with safe_open(file, framework="numpy") as tensors:  # which compares the header with the file's size
+            return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118 (no mapping)
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged: {error}") from None
