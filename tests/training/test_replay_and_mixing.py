@@ -32,7 +32,7 @@ def test_each_batch_comes_back_once_after_so_many_others_also_across_a_stop(afte
     assert found == [None if not after or number < after else number - after for number in range(12)]
 
 
-def test_another_number_of_ranks_begins_without_batches() -> None:
+def test_a_rank_that_was_not_there_begins_without_batches() -> None:
     replay = Replay(1)
     replay.exchange(_batch(0))
     other = Replay(1)

@@ -50,7 +50,7 @@ class Replay:
         return every
 
     def load(self, every: list[list[dict[str, Any]]], rank: int, device: torch.device) -> None:
-        """Take back a rank's batches; of another number of ranks there are none."""
+        """Take back a rank's batches; one that was not there has none."""
         own = every[rank] if rank < len(every) else []
         moved: list[dict[str, Any]] = [
             {name: None if value is None else value.to(device) for name, value in each.items()} for each in own
