@@ -19,6 +19,8 @@ _CHOICES = {
 class Recipe:
     """A training recipe; `conf/recipe/*.yaml` holds the values (docs/training.md, *Recipes*).
 
+    Those with a default came later: a run of before them is gone on with as it began.
+
     Attributes:
         batch_size: vectors per batch and process.
         normalization: `centred` (mean per dimension, one std of what that leaves), `standard` (the std is that of the
@@ -69,7 +71,7 @@ class Recipe:
     network_init: str
     optimizer: str
     lr: float
-    muon_factor: float
+    muon_factor: float = 4.0
     weight_decay: float
     clip_value: float | None
     schedule: str
@@ -80,9 +82,9 @@ class Recipe:
     patience_epochs: int
     dead_codewords: str
     split_every_batches: int
-    narrow_share: float
-    replay_after: int
-    mix_below_rows: int
+    narrow_share: float = 0.0
+    replay_after: int = 0
+    mix_below_rows: int = 0
     search_precision: str
 
     def __post_init__(self) -> None:
