@@ -20,14 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import heading, line, machine
+from measuring import AVX2, heading, line, machine
 
 from datamodules.photo_sift import photo_sift
 from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.metrics import recall_at
 
 NPROBE, K, SHORTLISTS = 16, 10, (50, 300)
-AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 # is asked for so many calls of so many queries each, from one query on, and answers with the seconds of each call
 SEARCHES = """
 import json, sys, time
