@@ -119,6 +119,13 @@ def test_a_run_that_was_ended_before_its_first_checkpoint_is_a_training(tmp_path
     assert lines["go on"] == f"qinco train resume={tmp_path}"
 
 
+def test_a_comparison_is_a_page_to_read(made, tmp_path, qinco):
+    assert qinco("compare", str(made), "--output", str(tmp_path / "compared")).code == 0
+    what, lines = facts(tmp_path / "compared")
+    assert what == "comparison"
+    assert all(Path(line).is_file() for line in lines.values())
+
+
 def test_a_folder_of_runs_counts_them(own):
     shutil.copytree(own / "run", own / "again")
     what, lines = facts(own)

@@ -53,6 +53,8 @@ def _folder(folder: Path) -> tuple[str, Lines] | None:
     for name, what in _RECORDS.items():
         if (folder / name).is_file():
             return record_lines(folder, name, what)
+    if (page := folder / "compare.html").is_file():
+        return "comparison", [("read", str(page)), ("table", str(folder / "compare.csv"))]
     runs = sorted({found.parent for name in ("summary.json", *_RECORDS) for found in folder.glob(f"*/{name}")})
     if runs:
         return runs_lines(folder, runs)
