@@ -119,6 +119,14 @@ def test_a_run_that_was_ended_before_its_first_checkpoint_is_a_training(tmp_path
     assert lines["go on"] == f"qinco train resume={tmp_path}"
 
 
+def test_a_run_that_was_resumed_says_all_its_options(own):
+    summary = json.loads((own / "run" / "summary.json").read_text())
+    assert "options" not in facts(own / "run")[1]
+    summary |= {"command": "qinco train resume=run", "overrides": ["data=files", "seed=1"]}
+    (own / "run" / "summary.json").write_text(json.dumps(summary))
+    assert facts(own / "run")[1]["options"] == "data=files seed=1"
+
+
 def test_a_comparison_is_a_page_to_read(made, tmp_path, qinco):
     assert qinco("compare", str(made), "--output", str(tmp_path / "compared")).code == 0
     what, lines = facts(tmp_path / "compared")
