@@ -68,6 +68,7 @@ def test_overview_has_every_command_once_below_what_it_is_for(qinco, arguments):
     outcome = qinco(*arguments)
     assert outcome.code == 0
     lines = outcome.out.splitlines()
+    assert max(map(len, lines)) <= 80
     commands, begin = lines[: lines.index("Begin with:")], lines[lines.index("Begin with:") + 1 :]
     assert sorted(line.split()[0] for line in commands if line.startswith("  ")) == sorted([*JOBS, *TOOLS])
     assert len([line for line in commands if line.endswith(":")]) > 3

@@ -107,7 +107,7 @@ def _overview() -> str:
     text = "\n\n".join(
         "\n".join([f"{task}:", *lines]) for task, lines in [*tasks, ("Begin with", [f"  {line}" for line in BEGIN])]
     )
-    advice = "`qinco COMMAND --help` explains a command with examples; `qinco --version` names the version."
+    advice = "`qinco COMMAND --help` explains a command with examples.\n`qinco --version` names the version."
     return f"qinco COMMAND ...\n\n{text}\n\n{advice}\n"
 
 
