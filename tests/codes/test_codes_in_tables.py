@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from qinco_lit import atomic
 from qinco_lit.commands import verify
 from qinco_lit.encoding import shards
 from qinco_lit.encoding.decode_file import decode_file
@@ -108,6 +109,31 @@ def test_the_same_bytes_whatever_happens_on_the_way(job, emb, tmp_path, monkeypa
     job("third", vectors=emb)
     assert files(tmp_path / "third") == expected
     assert not (tmp_path / "third.shards").exists()
+
+
+def test_a_full_disk_publishes_no_half_of_a_file_and_loses_nothing(job, emb, tmp_path, monkeypatch):
+    job("expected", vectors=emb)
+    name_it = atomic.temporary_name
+
+    def on_a_full_disk(final):
+        temporary = name_it(final)
+        if final.name == "part-9.parquet":
+            temporary.symlink_to("/dev/full")  # which no byte can be written to
+        return temporary
+
+    monkeypatch.setattr(atomic, "temporary_name", on_a_full_disk)
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        job("codes", vectors=emb)
+    assert str(raised.value) == (
+        f"[Errno 28] {tmp_path}/codes: No space left on device; 1000 of 1000 rows are finished and kept: "
+        "free some space and run the same command again"
+    )
+    assert [file.name for file in (tmp_path / "codes").iterdir()] == ["part-8.parquet"]
+    monkeypatch.setattr(atomic, "temporary_name", name_it)
+    monkeypatch.setattr(shards.ShardFolder, "writing", None)  # nothing is encoded again
+    job("codes", vectors=emb)
+    assert files(tmp_path / "codes") == files(tmp_path / "expected")
+    assert not (tmp_path / "codes.shards").exists()
 
 
 def test_one_file_of_many_and_a_column_of_texts(job, emb, tmp_path):
