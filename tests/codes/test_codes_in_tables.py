@@ -184,6 +184,27 @@ def test_verify_finds_a_damaged_file_and_truncate_reads_the_store(job, emb, tmp_
     assert contents(tmp_path / "codes")
 
 
+def test_files_that_change_or_go_before_their_ids_are_read_are_named(job, emb, tmp_path, monkeypatch):
+    (tmp_path / "emb").mkdir()
+    for file in emb.iterdir():
+        (tmp_path / "emb" / file.name).write_bytes(file.read_bytes())
+    part, write = tmp_path / "emb" / "part-10.parquet", shards.write_parts
+
+    def fewer():
+        pq.write_table(pq.read_table(part).slice(0, 9), part)
+
+    for change, kind, message in [
+        (part.unlink, FileNotFoundError, rf"^\[Errno 2\] No such file or directory: '{part}'$"),
+        (fewer, ValueError, r"part-10\.parquet: \d+ bytes when opened, now \d+; reopen it$"),
+    ]:
+        monkeypatch.setattr(shards, "write_parts", lambda *given, change=change: (change(), write(*given)))
+        with pytest.raises(kind, match=message):
+            job("codes", vectors=tmp_path / "emb")
+        part.write_bytes((emb / part.name).read_bytes())
+    monkeypatch.setattr(shards, "write_parts", write)
+    assert len(open_codes(job("codes", vectors=tmp_path / "emb"))) == NUM_ROWS
+
+
 def test_what_does_not_fit_is_one_line_before_anything_is_encoded(job, emb, vectors_path, tmp_path, monkeypatch):
     monkeypatch.setattr(shards.ShardFolder, "create", None)  # where work would begin
     (tmp_path / "mine").mkdir()

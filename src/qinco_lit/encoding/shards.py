@@ -150,7 +150,7 @@ class ShardFolder:
                 f"{file}: {os.strerror(code)}; {done} of {total} rows are finished and kept: "
                 "free some space and run the same command again",
             ) from None
-        if isinstance(error, FileNotFoundError):
+        if isinstance(error, FileNotFoundError) and str(error.filename).startswith(str(file)):
             raise FileNotFoundError(
                 f"{file}: its temporary file is gone: does another process write to {self.output}? Run one at a time"
             ) from None

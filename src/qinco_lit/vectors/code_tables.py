@@ -12,8 +12,8 @@ from qinco_lit.atomic import replacing
 from qinco_lit.vectors import arrow_file, parquet
 from qinco_lit.vectors.code_info import CodeInfo, RowsDigest, StoredRows
 from qinco_lit.vectors.code_writer import ShardRecord
-from qinco_lit.vectors.columns import pyarrow
-from qinco_lit.vectors.layout import PARQUET_SUFFIX, TABLE_SUFFIXES, Layout, Target, split_dataset
+from qinco_lit.vectors.columns import check_unchanged, pyarrow
+from qinco_lit.vectors.layout import PARQUET_SUFFIX, TABLE_SUFFIXES, Layout, Target, run_lengths, split_dataset
 from qinco_lit.vectors.many import ManyRows, in_natural_order
 from qinco_lit.vectors.vector_file import VectorFile, rows_of
 
@@ -96,9 +96,11 @@ class _Table:
 def _open_table(layout: Layout) -> _Table:
     if layout.suffix == PARQUET_SUFFIX:
         file = parquet.ParquetFile(layout.file, layout.path)
+        check_unchanged(layout, file.file_bytes, run_lengths(file.groups.values()))
         groups = list(file.groups)
         return _Table(file.content.schema_arrow, lambda name: file.arrays(name, _GROUP_ROWS, groups))
     arrow = arrow_file.ArrowFile(layout.file, layout.path)
+    check_unchanged(layout, arrow.file_bytes, run_lengths(record.num_rows for record in arrow.groups.values()))
     return _Table(
         arrow.schema, lambda name: (a for group in arrow.groups for a in arrow.arrays(name, _GROUP_ROWS, group))
     )
