@@ -153,6 +153,27 @@ def test_vectors_that_are_no_tables_and_names_that_would_be_in_another_order(job
     assert list(files(tmp_path / "array")) == ["codes.parquet"]
 
 
+def test_ids_that_not_all_files_have_are_left_out_with_a_word(job, emb, tmp_path, caplog):
+    (tmp_path / "emb").mkdir()
+    for number in (8, 9, 10):
+        content = pq.read_table(emb / f"part-{number}.parquet")
+        if number == 9:
+            content = content.set_column(0, "id", content["id"].cast(pa.int32()))
+        pq.write_table(content, tmp_path / "emb" / f"part-{number}.parquet")
+    job("codes", vectors=tmp_path / "emb")
+    assert pq.read_table(tmp_path / "codes" / "part-8.parquet").column_names == ["codes"]
+    words = "part-9.parquet has it as int32, the first file has it as int64"
+    assert f"the codes go without ids: of column id, {tmp_path}/emb/{words}" in caplog.text
+
+
+def test_a_row_of_many_files_without_numbers_is_named_by_its_own(job, emb, tmp_path, vectors_path):
+    rows = open_vectors(vectors_path)[:9]
+    rows[7, 2] = np.nan
+    np.save(tmp_path / "bad.npy", rows)
+    with pytest.raises(ValueError, match=r"/bad\.npy: vector 7 holds NaN or infinity"):
+        job("codes", vectors=[vectors_path, tmp_path / "bad.npy", vectors_path])
+
+
 def test_a_row_range_of_the_files_has_the_ids_of_its_rows(emb, codec_dir, tmp_path):
     encode_file(codec_dir, open_vectors(emb).view(100, 500), tmp_path / "codes", precision="float32")
     ids = [pq.read_table(emb / f"part-{number}.parquet")["id"].to_pylist() for number in (8, 9, 10)]

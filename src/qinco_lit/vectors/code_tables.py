@@ -1,6 +1,7 @@
 """Stores of codes as Parquet: one file, or a folder of a file for each file of the vectors, with their ids."""
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ CODES, LIST_ID = "codes", "list_id"  # columns
 DEFAULT_ID = "id"  # column of the vectors' files
 _METADATA = b"qinco_lit codes"
 _GROUP_ROWS = 1 << 17
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,15 @@ def id_column(vectors: VectorFile, wanted: str | None) -> str | None:
     for layout, _, _ in vectors.file_ranges():
         schema = _open_table(layout).schema if layout.suffix in TABLE_SUFFIXES else None
         kind = schema.field(name).type if schema is not None and name in schema.names else None
-        first = first or kind
-        if kind is None or kind != first:
-            if wanted is None:
-                return None
+        if kind is None or kind != (first or kind):
             found = "no column of this name" if kind is None else f"it as {kind}, the first file has it as {first}"
-            raise ValueError(f"id_column={wanted}: {split_dataset(layout.path)[0]} has {found}")
+            file = split_dataset(layout.path)[0]
+            if wanted is not None:
+                raise ValueError(f"id_column={wanted}: {file} has {found}")
+            if first is not None:
+                _log.warning(f"the codes go without ids: of column {name}, {file} has {found}")
+            return None
+        first = kind
     return name
 
 

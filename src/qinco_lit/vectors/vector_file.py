@@ -82,6 +82,14 @@ class VectorFile:
             first += layout.num_rows
         return found
 
+    def row_name(self, row: int) -> str:
+        """Where the user finds a row: `emb/part-7.npy: vector 31`, which is its number in that file."""
+        for layout, start, stop in self.file_ranges():
+            if row < stop - start:
+                return f"{layout.path}: vector {start + row}"
+            row -= stop - start
+        raise IndexError(f"{self.path}: no such row")
+
     @property
     def row_groups(self) -> Int64[np.ndarray, " groups"] | None:
         """Rows of each run of which one costs about as much to read as all; None: any rows are read by themselves.
