@@ -115,6 +115,12 @@ def system_errors_of(path: str) -> Iterator[None]:
         raise OSError(error.errno, os.strerror(error.errno), path) from None
 
 
+def output_place(output: str | os.PathLike[str]) -> Path | str:
+    """Where something is written, or was: a url as text, without the slash at its end, all else as a path."""
+    text = os.fspath(output)
+    return text.rstrip("/") if is_url(text) else Path(text)
+
+
 def run_lengths(sizes: Iterable[int]) -> Groups:
     """Sizes of runs of rows, equal ones that follow each other counted."""
     return tuple((size, len(list(same))) for size, same in groupby(sizes))
