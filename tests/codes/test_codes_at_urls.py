@@ -12,12 +12,15 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from qinco_lit.cli import main
 from qinco_lit.coarse.centroids import train_centroids
+from qinco_lit.codec import Codec
 from qinco_lit.commands import truncate, verify
 from qinco_lit.encoding import shards
 from qinco_lit.encoding.decode_file import decode_file
 from qinco_lit.encoding.encode_file import encode_file
 from qinco_lit.locks import only_writer
+from qinco_lit.onnx_export import export_onnx
 from qinco_lit.reports.facts.describe import describe
+from qinco_lit.search.build.job import BuildOptions
 from qinco_lit.vectors import code_tables, open_codes, open_vectors
 from tests.codes.conftest import NUM_ROWS, SHARD_ROWS
 from tests.codes.test_codes_in_tables import emb, files, small_groups  # noqa: F401
@@ -176,7 +179,7 @@ def test_where_names_can_be_changed_a_file_has_its_own_when_all_of_it_is_there(e
     assert [path.name for path in (tmp_path / "bucket" / "codes").iterdir()] == ["part-8.parquet"]
 
 
-def test_what_is_not_written_to_urls_says_so(codec_dir, vectors_path, tmp_path):
+def test_what_is_not_written_to_urls_says_so(codec_dir, vectors_path, tmp_path, capsys):
     for run, message in [
         (lambda: encode_file(codec_dir, vectors_path, "s3://b/x.h5"), "^output=s3://b/x.h5: codes go to urls as"),
         (lambda: encode_file(codec_dir, vectors_path, "s3://b"), "^output=s3://b: name a folder in it, s3://b/NAME$"),
@@ -189,6 +192,12 @@ def test_what_is_not_written_to_urls_says_so(codec_dir, vectors_path, tmp_path):
             lambda: decode_file(codec_dir, encode_file(codec_dir, vectors_path, "c.h5"), "s3://b/x.npy"),
             "^s3:/b/x.npy: only codes in Parquet are written to urls .*: name a place on this machine, and copy",
         ),
+        (lambda: Codec.load(codec_dir).save("s3://b/codec"), "^s3:/b/codec: only codes in Parquet"),
+        (lambda: export_onnx(Codec.load(codec_dir), "s3://b/x.onnx"), "^s3:/b/x.onnx: only codes in Parquet"),
+        (lambda: BuildOptions().check(Path("s3://b/index")), "^s3:/b/index: only codes in Parquet"),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=message):
             run()
+    assert main(["train", "data=photo_sift", "hydra.run.dir=s3://b/run"]) == 2
+    assert "qinco: error: s3:/b/run: only codes in Parquet" in capsys.readouterr().err
+    assert not Path("s3:").exists()
