@@ -151,7 +151,7 @@ def _ids(change: Callable[[np.ndarray], Any]) -> np.ndarray:
     [
         (lambda ids: ids[:-1], "has 699 ids, there are 700 vectors: give one for each"),
         (lambda ids: ids.__setitem__(5, 3), ": id 3 is there twice: every vector needs its own"),
-        (lambda ids: ids.__setitem__(5, -3), r": id -3 is negative \(row 5\): ids are int64 from 0 on"),
+        (lambda ids: ids.__setitem__(slice(5, 7), [-3, -9]), r": id -3 is negative \(row 5\): ids are int64 from 0 on"),
         (lambda ids: ids.astype(np.float32), " holds float32: give integers of at most 64 bits, signed"),
         (lambda ids: ids.astype(np.uint64), " holds uint64: give integers of at most 64 bits, signed"),
         (lambda ids: np.stack([ids, ids], 1), " has 2 columns: give one id per vector"),

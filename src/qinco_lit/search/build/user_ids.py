@@ -50,8 +50,10 @@ class UserIds:
         for start in range(0, len(self._values), _IDS_BLOCK):
             block = self(start, min(start + _IDS_BLOCK, len(self._values)))
             if block.min() < 0:
-                row = start + int((block < 0).argmax())
-                raise ValueError(f"{self._name}: id {block.min()} is negative (row {row}): ids are int64 from 0 on")
+                row = int((block < 0).argmax())
+                raise ValueError(
+                    f"{self._name}: id {block[row]} is negative (row {start + row}): ids are int64 from 0 on"
+                )
             ascends = ascends and bool(block[0] > last and (np.diff(block) > 0).all())
             last = int(block[-1])
             digest.update(block.astype("<i8").tobytes())
