@@ -138,6 +138,9 @@ def test_the_users_own_ids(build, inputs, tmp_path):
     positions, own = (stored_ids(load(tmp_path / name).index) for name in ("plain", "own"))
     np.testing.assert_array_equal(own, ids[positions])
     assert contents(tmp_path / "column") == contents(tmp_path / "own")
+    np.save(tmp_path / "unsigned.npy", ids.astype(np.uint64))
+    build("unsigned", ids=str(tmp_path / "unsigned.npy"))
+    np.testing.assert_array_equal(stored_ids(load(tmp_path / "unsigned").index), own)
 
 
 def _ids(change: Callable[[np.ndarray], Any]) -> np.ndarray:
@@ -151,9 +154,12 @@ def _ids(change: Callable[[np.ndarray], Any]) -> np.ndarray:
     [
         (lambda ids: ids[:-1], "has 699 ids, there are 700 vectors: give one for each"),
         (lambda ids: ids.__setitem__(5, 3), ": id 3 is there twice: every vector needs its own"),
-        (lambda ids: ids.__setitem__(5, -3), r": id -3 is negative \(row 5\): ids are int64 from 0 on"),
-        (lambda ids: ids.astype(np.float32), " holds float32: give integers of at most 64 bits, signed"),
-        (lambda ids: ids.astype(np.uint64), " holds uint64: give integers of at most 64 bits, signed"),
+        (lambda ids: ids.__setitem__(5, -3), r": id -3 \(row 5\) is out of range: ids go from 0 to 2\^63 - 1"),
+        (
+            lambda ids: ids.astype(np.uint64) + np.uint64(2**63),
+            rf": id {2**63} \(row 0\) is out of range: ids go from 0 to 2\^63 - 1",
+        ),
+        (lambda ids: ids.astype(np.float32), " holds float32: give integers"),
         (lambda ids: np.stack([ids, ids], 1), " has 2 columns: give one id per vector"),
     ],
 )
