@@ -74,7 +74,7 @@ def engines(options: argparse.Namespace, data: VectorDataModule) -> Iterator[Sea
             num_bytes=num_bytes - (method == "ivf_rq"),
             cache_dir=options.cache_dir,
         )
-        yield builder.engine(method, nprobe=NPROBE, ef_search=[EF_SEARCH], progress=Progress()).engine
+        yield builder.engine(method, nprobe=NPROBE, ef_search=[EF_SEARCH], progress=Progress(show=False)).engine
 
 
 def main() -> None:
