@@ -17,6 +17,11 @@ PEAK_SHAPES = (
     (1024, 128, 256), (1024, 256, 128), (1024, 384, 384), (4096, 256, 256), (4096, 384, 384),
     (512, 512, 512), (1024, 1024, 1024), (2048, 2048, 2048),
 )  # fmt: skip
+# has torch and faiss use no instructions beyond AVX2, set before they load
+AVX2 = {
+    **{"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+    "OPENBLAS_CORETYPE": "Haswell",
+}
 GPU_PEAK_SHAPES = ((65536, 384, 384), (4096, 4096, 4096), (8192, 8192, 8192))
 
 

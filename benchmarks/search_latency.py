@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import heading, line, machine
+from measuring import AVX2, heading, line, machine
 
 from datamodules.photo_sift import photo_sift
 from qinco_lit.data.data_module import VectorDataModule
@@ -31,7 +31,6 @@ from qinco_lit.metrics import recall_at
 NPROBE, K, SHORTLISTS = 16, 10, (50, 300)
 FRONT = [{"nprobe": nprobe, "num_additive": size} for nprobe in (4, 8, 16) for size in (10, 20, 30, 100)]
 FRONT_TURNS = 2
-AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 # is asked for so many calls of so many queries each, from one query on, and answers with the seconds of each call
 SEARCHES = """
 import json, sys, time

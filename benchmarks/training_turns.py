@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from measuring import heading, line, machine
+from measuring import AVX2, heading, line, machine
 
 BATCH_SIZE = 512
 FIXED = (
@@ -27,7 +27,6 @@ FIXED = (
     "trainer.max_epochs=100", "trainer.enable_progress_bar=false", "recipe.search_precision=float32",
     f"recipe.batch_size={BATCH_SIZE}",
 )  # fmt: skip
-AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 # waits before every few batches until it is asked to go on, then says how long they took
 TRAINING = """
 import json, sys, time

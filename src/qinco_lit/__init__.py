@@ -7,6 +7,8 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from qinco_lit.openblas import choose_kernels
+
 if TYPE_CHECKING:
     from qinco_lit.codec import Codec
     from qinco_lit.encoding.encode_file import encode_file
@@ -24,6 +26,8 @@ __all__ = [
     "Codec", "Searcher", "__version__", "build_index", "encode_file", "evaluate", "explore", "open_codes",
     "open_vectors", "pareto_front", "train",
 ]  # fmt: skip
+
+choose_kernels()  # before faiss is loaded
 
 _HOMES = {
     "Codec": "qinco_lit.codec",
