@@ -77,6 +77,13 @@ def check_local(output: Path) -> None:
         )
 
 
+def check_place(output: Path, option: str = "") -> None:
+    """Raise ValueError for a url, FileNotFoundError where no folder is there for an output, given as `option`."""
+    check_local(output)
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"{option}{output}: the folder {output.parent} does not exist; make it first")
+
+
 @contextlib.contextmanager
 def only_writer(output: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold what a command writes for the block, by the lock `.NAME.lock` beside it.
@@ -86,9 +93,7 @@ def only_writer(output: Path, *, shared: bool = False) -> Iterator[None]:
         FileNotFoundError: there is no folder for it.
         OSError: nothing can be written there.
     """
-    check_local(output)
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"{output}: the folder {output.parent} does not exist; make it first")
+    check_place(output)
     busy = f"{output}: another process writes it; wait for that one, or name another output"
     with contextlib.ExitStack() as stack:
         try:

@@ -4,7 +4,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from qinco_lit.locks import check_local, only_writer
+from qinco_lit.locks import check_place, only_writer
 
 _log = logging.getLogger(__name__)
 
@@ -40,9 +40,7 @@ def run(options: argparse.Namespace) -> None:
     is_folder = isinstance(source, Path) and source.is_dir()
     if isinstance(source, Path) and not source.exists():
         raise FileNotFoundError(f"{source}: no such store of codes or codec folder")
-    check_local(output)
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"--output {output}: the folder {output.parent} does not exist; make it first")
+    check_place(output, "--output ")
     with only_writer(output):
         is_source = isinstance(source, Path) and output.exists() and (is_folder or output.samefile(source))
         if output.is_dir() or is_source:

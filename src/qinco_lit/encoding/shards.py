@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from qinco_lit.atomic import full_disk_code, replacing, write_atomically
-from qinco_lit.locks import check_local
+from qinco_lit.locks import check_place
 from qinco_lit.mistakes import in_one_line, users_mistake
 from qinco_lit.vectors.code_info import CodeInfo, RowsDigest, StoredRows
 from qinco_lit.vectors.code_store import CodeFiles, CodeStore, check_shard_file, open_codes, shard_name
@@ -323,6 +323,4 @@ def check_output(output: Path | str, *, option: str = "output=", only_hdf5: bool
         others = "" if only_hdf5 else " or Parquet"
         fix = "a file that ends in .h5" if only_hdf5 else "a file that ends in .h5 or .parquet, or a folder"
         raise ValueError(f"{option}{output}: codes are written as HDF5{others}, name {fix}")
-    check_local(output)
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"{option}{output}: the folder {output.parent} does not exist; make it first")
+    check_place(output, option)
