@@ -2,11 +2,13 @@
 
     git worktree add ../other 7093b36
     .venv/bin/python benchmarks/search_latency.py INDEX --other ../other [--threads 2] [--avx2] [--photo-sift N N N]
+    .venv/bin/python benchmarks/search_latency.py INDEX --other ../other --front [--threads 1]
 
 INDEX is what `qinco index` wrote of this photo_sift. Two processes load it, each by its own revision's code; one waits
 while the other searches, so that both meet the same machine, and the first turn is not counted. Medians over the turns;
 ratios are those within a turn. CPU time is that of all threads: a neighbour changes it less. --avx2 has torch and its
-libraries use no instructions beyond AVX2.
+libraries use no instructions beyond AVX2. --front: how fast is each where it finds all but a point of the R@1 that it
+finds at most? All queries in one call, the least CPU time of the turns.
 """
 
 import argparse
@@ -27,6 +29,8 @@ from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.metrics import recall_at
 
 NPROBE, K, SHORTLISTS = 16, 10, (50, 300)
+FRONT = [{"nprobe": nprobe, "num_additive": size} for nprobe in (4, 8, 16) for size in (10, 20, 30, 100)]
+FRONT_TURNS = 2
 # is asked for so many calls of so many queries each, from one query on, and answers with the seconds of each call
 SEARCHES = """
 import json, sys, time
@@ -61,12 +65,13 @@ class Revision:
             cwd=queries.parent, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
-    def search(self, first: int, calls: int, size: int, shortlist: int, output: Path | None = None) -> dict[str, float]:
+    def search(
+        self, first: int, calls: int, size: int, parameters: dict[str, int], output: Path | None = None
+    ) -> dict[str, float]:
         """Median seconds of a query, by both clocks, of so many calls."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        arguments = {"k": K, "nprobe": NPROBE, "num_additive": shortlist}
-        request = [first, calls, size, arguments, output and str(output)]
+        request = [first, calls, size, {"k": K, **parameters}, output and str(output)]
         print(json.dumps(request), file=self._process.stdin, flush=True)
         answer = json.loads(self._process.stdout.readline())
         return {clock: statistics.median(seconds) / size for clock, seconds in answer.items()}
@@ -84,6 +89,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--avx2", action="store_true")
     parser.add_argument("--turns", type=int, default=9, help="that count")
+    parser.add_argument("--front", action="store_true", help="at the recall that each reaches, instead")
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     parser.add_argument("--photo-sift", type=int, nargs=3, metavar=("TRAIN", "DATABASE", "QUERIES"),
                         default=(100_000, 100_000, 4_000))  # fmt: skip
@@ -104,8 +110,11 @@ def main() -> None:
         roots = {"other": options.other.resolve(), "this": here}
         revisions = {key: Revision(root, folder / "queries.npy", options) for key, root in roots.items()}
         try:
-            print_times(revisions, options, num_queries)
-            print_recalls(revisions, data.ground_truth, num_queries, folder)
+            if options.front:
+                print_fronts(revisions, data.ground_truth, num_queries, folder)
+            else:
+                print_times(revisions, options, num_queries)
+                print_recalls(revisions, data.ground_truth, num_queries, folder)
         finally:
             for revision in revisions.values():
                 revision.end()
@@ -122,7 +131,7 @@ def print_times(revisions: dict[str, Revision], options: argparse.Namespace, num
             for turn in range(options.turns + 1):
                 first = turn * 97 % (num_queries - size * calls + 1)
                 for key, revision in revisions.items():
-                    one = revision.search(first, calls, size, shortlist)
+                    one = revision.search(first, calls, size, {"nprobe": NPROBE, "num_additive": shortlist})
                     if turn:
                         taken[key].append(one)
             ratios = [
@@ -143,13 +152,36 @@ def print_recalls(revisions: dict[str, Revision], truth: np.ndarray, num_queries
     for shortlist in SHORTLISTS:
         ids, recalls = {}, {}
         for key, revision in revisions.items():
-            revision.search(0, 1, num_queries, shortlist, folder / "ids.npy")
+            parameters = {"nprobe": NPROBE, "num_additive": shortlist}
+            revision.search(0, 1, num_queries, parameters, folder / "ids.npy")
             ids[key] = np.load(folder / "ids.npy")
             found = recall_at(ids[key], truth, (1, K)).values()
             recalls[key] = ", ".join(f"{100 * share:.2f}" for share in found)
         first = 100 * (ids["this"][:, 0] == ids["other"][:, 0]).mean()
         common = 100 * (ids["this"][:, :, None] == ids["other"][:, None]).any(2).mean()
         print(line(str(shortlist), recalls["this"], recalls["other"], f"{first:.2f} %", f"{common:.2f} %"), flush=True)
+
+
+def print_fronts(revisions: dict[str, Revision], truth: np.ndarray, num_queries: int, folder: Path) -> None:
+    print(f"{machine(torch.device('cpu'))}\n")
+    print(heading("nprobe, shortlist", *(f"{key}: R@1, CPU ms" for key in revisions)))
+    found: dict[str, list[tuple[float, float]]] = {key: [] for key in revisions}
+    for parameters in FRONT:
+        least = dict.fromkeys(revisions, float("inf"))
+        recall = {}
+        for _ in range(FRONT_TURNS):
+            for key, revision in revisions.items():
+                taken = revision.search(0, 1, num_queries, parameters, folder / "ids.npy")
+                least[key] = min(least[key], 1e3 * taken["cpu"])
+                recall[key] = 100 * recall_at(np.load(folder / "ids.npy"), truth, (1,))[1]
+        for key in revisions:
+            found[key].append((recall[key], least[key]))
+        shown = (f"{recall[key]:.2f}, {least[key]:.3f}" for key in revisions)
+        print(line(", ".join(map(str, parameters.values())), *shown), flush=True)
+    best = max(recall for points in found.values() for recall, _ in points)
+    near = {key: min(taken for recall, taken in points if recall >= best - 1) for key, points in found.items()}
+    print(f"\nwithin a point of {best:.2f}: " + ", ".join(f"{key} {taken:.3f} CPU ms" for key, taken in near.items()))
+    print(f"times the queries: {near['other'] / near['this']:.2f}")
 
 
 if __name__ == "__main__":

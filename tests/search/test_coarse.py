@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from qinco_lit.coarse import list_assigner as coarse
-from qinco_lit.coarse.list_assigner import EXACT_LISTS, MAX_EXCESS, ListAssigner, hnsw_index
+from qinco_lit.coarse.list_assigner import EXACT_LISTS, MAX_EXCESS, ListAssigner, graphs_kept, hnsw_index
 from qinco_lit.devices import threads
 
 
@@ -40,6 +40,19 @@ def test_the_graph_compares_by_the_metric():
     assert np.array_equal(products.search(x, 1, params=wide)[1][:, 0], (x @ scaled.T).argmax(1))
     squared = hnsw_index(centroids)
     assert np.array_equal(squared.search(x, 1, params=wide)[1][:, 0], squared_l2(x, centroids).argmin(1))
+
+
+def test_a_kept_graph_is_built_once_and_given_as_a_copy():
+    centroids = normal(300, 8)
+    expected = faiss.serialize_index(hnsw_index(centroids)).tobytes()
+    with graphs_kept():
+        first, second, products = hnsw_index(centroids), hnsw_index(centroids.copy()), hnsw_index(centroids, "ip")
+        first.add(centroids)
+        assert faiss.serialize_index(second).tobytes() == expected
+        assert faiss.serialize_index(products).tobytes() == faiss.serialize_index(hnsw_index(centroids, "ip")).tobytes()
+        assert hnsw_index(centroids[:200]).ntotal == 200
+    del first
+    assert faiss.serialize_index(second).tobytes() == expected
 
 
 @pytest.mark.parametrize("offset", [0.0, 3_000.0])

@@ -143,6 +143,7 @@ def test_bytes_of_a_vector_are_those_asked_for_but_for_rabitq() -> None:
         "ivf_pqfs": {"codes": 4},
         "ivf_pqfs_refine": {"codes": 2, "re-rank codes": 2},
         "rabitq": {"codes": 2, "factors": 8},
+        "rabitq2": {"codes": 4, "factors": 20},
     }
     for method in METHODS:
         index: Any = engines[method]._index

@@ -5,12 +5,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 
+from qinco_lit.coarse import list_assigner
 from qinco_lit.codec import Codec
 from qinco_lit.search.build import job as command
 from qinco_lit.search.index import bundle as bundles
@@ -46,6 +49,18 @@ def test_the_index_holds_the_store(build, inputs, tmp_path):
     assert json.loads((tmp_path / "index" / "report.json").read_text()) == json.loads(json.dumps(report))
     _, ids = Searcher(bundle).search(np.load(inputs / "base.npy")[:50], 1, nprobe=LISTS, num_additive=ROWS)
     assert (ids[:, 0] == np.arange(50)).mean() > 0.5
+
+
+def test_the_graph_over_many_lists_is_built_once(build, tmp_path, monkeypatch):
+    monkeypatch.setattr(list_assigner, "EXACT_LISTS", LISTS - 1)
+    built, graph = [], faiss.IndexHNSWFlat
+    monkeypatch.setattr(faiss, "IndexHNSWFlat", lambda *given: built.append(given) or graph(*given))
+    build("together")
+    assert len(built) == 1
+    monkeypatch.setattr(command, "graphs_kept", nullcontext)
+    build("each")
+    assert len(built) == 4  # of the training vectors, the held out ones, the index
+    assert contents(tmp_path / "together") == contents(tmp_path / "each")
 
 
 def test_decoders_are_those_of_the_training_codes(build, inputs, tmp_path):
@@ -138,6 +153,9 @@ def test_the_users_own_ids(build, inputs, tmp_path):
     positions, own = (stored_ids(load(tmp_path / name).index) for name in ("plain", "own"))
     np.testing.assert_array_equal(own, ids[positions])
     assert contents(tmp_path / "column") == contents(tmp_path / "own")
+    np.save(tmp_path / "unsigned.npy", ids.astype(np.uint64))
+    build("unsigned", ids=str(tmp_path / "unsigned.npy"))
+    np.testing.assert_array_equal(stored_ids(load(tmp_path / "unsigned").index), own)
 
 
 def _ids(change: Callable[[np.ndarray], Any]) -> np.ndarray:
@@ -151,9 +169,12 @@ def _ids(change: Callable[[np.ndarray], Any]) -> np.ndarray:
     [
         (lambda ids: ids[:-1], "has 699 ids, there are 700 vectors: give one for each"),
         (lambda ids: ids.__setitem__(5, 3), ": id 3 is there twice: every vector needs its own"),
-        (lambda ids: ids.__setitem__(5, -3), r": id -3 is negative \(row 5\): ids are int64 from 0 on"),
-        (lambda ids: ids.astype(np.float32), " holds float32: give integers of at most 64 bits, signed"),
-        (lambda ids: ids.astype(np.uint64), " holds uint64: give integers of at most 64 bits, signed"),
+        (lambda ids: ids.__setitem__(5, -3), r": id -3 \(row 5\) is out of range: ids go from 0 to 2\^63 - 1"),
+        (
+            lambda ids: ids.astype(np.uint64) + np.uint64(2**63),
+            rf": id {2**63} \(row 0\) is out of range: ids go from 0 to 2\^63 - 1",
+        ),
+        (lambda ids: ids.astype(np.float32), " holds float32: give integers"),
         (lambda ids: np.stack([ids, ids], 1), " has 2 columns: give one id per vector"),
     ],
 )

@@ -295,7 +295,7 @@ def test_float16_reports_its_error_and_refuses_what_it_cannot_hold():
     assert report["validation_mse"] == pytest.approx(of_full["validation_mse"], rel=1e-4)
     scaled = [Arrays(*part.arrays[:2], 1e5 * part.arrays[2]) for part in (training, validation)]
     large = AdditiveDecoder(1e5 * additive.codebooks)
-    with refused("the pairwise tables add up to values beyond float16: use dtype=float32"):
+    with refused("the pairwise tables add up to values beyond float16: use pairwise_dtype=float32"):
         fit_pairwise(*scaled, large, centroids, populations, num_list_codes=2, dtype="float16")
 
 

@@ -103,8 +103,9 @@ def _published_sets(data_dir: Path) -> dict[str, download.PublishedSet]:
 
 def _check_encode(config: groups.Options) -> None:
     from qinco_lit.encoding.shards import check_output
+    from qinco_lit.vectors.layout import output_place
 
-    check_output(Path(config["output"]))
+    check_output(output_place(config["output"]))
     groups.check_codec(config)
 
 

@@ -1,7 +1,11 @@
 """The coarse quantizer of an index: an HNSW graph over the centroids, and the list of each vector."""
 
+import hashlib
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import faiss
@@ -23,6 +27,17 @@ EXACT_LISTS = 16_384
 MAX_EXCESS = 1e-3
 _SAMPLE_ROWS = 2_048
 _FIRST_EF_SEARCH = 32
+_kept: ContextVar[dict[Any, Any] | None] = ContextVar("graphs over centroids", default=None)
+
+
+@contextmanager
+def graphs_kept() -> Iterator[None]:
+    """Inside, a graph over the same centroids is built once, however often `hnsw_index` is asked for it."""
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
 
 
 def hnsw_index(centroids: Float32[np.ndarray, "lists dim"], metric: Metric = "l2") -> Any:
@@ -36,10 +51,16 @@ def hnsw_index(centroids: Float32[np.ndarray, "lists dim"], metric: Metric = "l2
         metric: what nearest means; cosine is the inner product of normalised vectors.
     """
     kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
-    index = faiss.IndexHNSWFlat(centroids.shape[1], NUM_LINKS, kind)
-    with threads(1):
-        index.add(np.ascontiguousarray(centroids))
-    return index
+    rows, graphs = np.ascontiguousarray(centroids), _kept.get()
+    key = None if graphs is None else (kind, rows.shape, hashlib.sha256(rows.data).digest())
+    if graphs is None or key not in graphs:
+        index = faiss.IndexHNSWFlat(centroids.shape[1], NUM_LINKS, kind)
+        with threads(1):
+            index.add(rows)
+        if graphs is None:
+            return index
+        graphs[key] = index
+    return faiss.clone_index(graphs[key])  # callers own and change theirs
 
 
 class ListAssigner:

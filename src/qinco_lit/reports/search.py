@@ -18,6 +18,7 @@ _LABELS = {
     "ivf_pqfs": "IVF-PQ fast-scan",
     "ivf_pqfs_refine": "IVF-PQ fast-scan, re-rank",
     "rabitq": "RaBitQ",
+    "rabitq2": "RaBitQ, 2 bits",
 }
 _STYLES: dict[str, dict[str, Any]] = {
     "qinco": {**LOOKS[0], "linewidth": 2.2, "zorder": 5},
@@ -26,6 +27,7 @@ _STYLES: dict[str, dict[str, Any]] = {
     "ivf_pqfs": {**LOOKS[2], "linestyle": ":"},
     "ivf_pqfs_refine": {**LOOKS[3], "linestyle": (0, (3, 1, 1, 1))},
     "rabitq": LOOKS[4],
+    "rabitq2": LOOKS[5],
 }
 _MAX_PANELS = 2
 # Fields of a point that are mappings, and what their names begin with as columns.

@@ -29,7 +29,7 @@ _QUALITY = ("mse", "recall_at_1", "recall_at_10", "recall_at_100")
 _NAMES = {
     "opq": "OPQ", "pq": "PQ", "rq": "RQ", "lsq": "LSQ",
     "ivf_pq": "IVF-PQ", "ivf_rq": "IVF-RQ", "ivf_pqfs": "IVF-PQFS", "ivf_pqfs_refine": "IVF-PQFS + re-rank",
-    "rabitq": "IVF-RaBitQ",
+    "rabitq": "IVF-RaBitQ", "rabitq2": "IVF-RaBitQ 2 bits",
 }  # fmt: skip
 _SEARCH = ("beam_size", "num_candidates", "candidate_budget")
 _STATES = {

@@ -31,8 +31,8 @@ class UserIds:
     def __init__(self, ids: Any, num_rows: int) -> None:
         self._name = f"ids={ids}" if isinstance(ids, str | Path) else "ids"
         values = _open_ids(str(ids)) if isinstance(ids, str | Path) else np.asarray(ids)
-        if values.dtype.kind not in "iu" or (values.dtype.kind == "u" and values.dtype.itemsize == 8):
-            raise ValueError(f"{self._name} holds {values.dtype}: give integers of at most 64 bits, signed")
+        if values.dtype.kind not in "iu":
+            raise ValueError(f"{self._name} holds {values.dtype}: give integers")
         if len(values.shape) == 2 and values.shape[1] != 1:
             raise ValueError(f"{self._name} has {values.shape[1]} columns: give one id per vector")
         if values.shape[:1] != (num_rows,):
@@ -49,9 +49,10 @@ class UserIds:
         digest, last, ascends = hashlib.sha256(), -1, True
         for start in range(0, len(self._values), _IDS_BLOCK):
             block = self(start, min(start + _IDS_BLOCK, len(self._values)))
-            if block.min() < 0:
-                row = start + int((block < 0).argmax())
-                raise ValueError(f"{self._name}: id {block.min()} is negative (row {row}): ids are int64 from 0 on")
+            if (out := block < 0).any():  # uint64 beyond int64 too
+                row = start + int(out.argmax())
+                bad = np.asarray(self._values[row]).item()
+                raise ValueError(f"{self._name}: id {bad} (row {row}) is out of range: ids go from 0 to 2^63 - 1")
             ascends = ascends and bool(block[0] > last and (np.diff(block) > 0).all())
             last = int(block[-1])
             digest.update(block.astype("<i8").tobytes())

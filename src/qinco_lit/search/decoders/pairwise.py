@@ -150,7 +150,7 @@ def _assembled(
     """The decoder of these tables; the list is emptied on the way, so that they are never all in memory twice."""
     _, codebook_size, dim = additive.codebooks.shape
     if dtype == "float16" and sum(float(table.values.abs().max()) for table in tables) > _LARGEST_HALF:
-        raise ValueError("the pairwise tables add up to values beyond float16: use dtype=float32")
+        raise ValueError("the pairwise tables add up to values beyond float16: use pairwise_dtype=float32")
     pairs = [table.pair for table in tables]
     values = np.empty((len(pairs), codebook_size**2, dim), dtype)
     for place in range(len(pairs)):

@@ -5,6 +5,7 @@
 - ivf_pqfs: product quantizer of 4 bits a code, scanned in registers.
 - ivf_pqfs_refine: the same in half the bytes; the other half is a residual quantizer that ranks the results again.
 - rabitq: one bit per dimension of the rotated residual and 8 bytes of factors, whatever the rate asked for.
+- rabitq2: two bits per dimension (extended RaBitQ) and 20 bytes of factors.
 """
 
 import time
@@ -23,7 +24,7 @@ from qinco_lit.vectors.neighbours import Metric
 # faiss' stubs lack the keywords of its parameters and take some of its numbers for truth values
 _lib: Any = faiss
 
-METHODS = ("ivf_pq", "ivf_rq", "ivf_pqfs", "ivf_pqfs_refine", "rabitq")
+METHODS = ("ivf_pq", "ivf_rq", "ivf_pqfs", "ivf_pqfs_refine", "rabitq", "rabitq2")
 CODEBOOK_SIZE = 256
 # Of residual quantizers, those that a codec is measured against too. Database MSE on photo_sift (100k training vectors,
 # 8 bytes, training beam 5, encoding beam 32) by Lloyd iterations and residuals per codeword: 10 and 256: 24.2k, 10 and
@@ -42,10 +43,12 @@ SETTINGS: dict[str, dict[str, int]] = {
     "ivf_pqfs": {"kmeans_iterations": 25, "of_residual": 1},
     "ivf_pqfs_refine": {"of_residual": 1, **RQ_SETTINGS},
     "rabitq": {"rotation_seed": 1, "query_bits": 8},
+    "rabitq2": {"rotation_seed": 1, "query_bits": 8, "bits": 2},
 }
 # Enough for 1,024 residuals per codeword (RQ_SETTINGS says what fewer cost).
 MAX_TRAINING_ROWS = 1024 * CODEBOOK_SIZE
 _ADD_ROWS = 65_536
+_BLOCK = 32  # codes that are scanned together
 _BUILD_EF_SEARCH = 256  # breadth of the search for a vector's list where brute force would take too long
 _WORKSPACE_BYTES = 512 << 20  # faiss would take up to 5 GB for the table of distances of one encoding call
 
@@ -76,8 +79,8 @@ class FaissEngine:
         if self.name == "ivf_rq":
             norm = int(ivf.rq.norm_bits) // 8
             return {"codes": size - norm, "norm": norm}
-        if self.name == "rabitq":
-            bits = -(-int(ivf.d) // 8)
+        if _is_rabitq(self.name):
+            bits = -(-int(ivf.d) // 8) * _bits(self.name)
             return {"codes": bits, "factors": size - bits}
         return {"codes": size}
 
@@ -125,7 +128,7 @@ def built_index(
     Raises:
         ValueError: too few training rows, or too few bytes for two codes.
     """
-    if method != "rabitq" and len(training_rows) < CODEBOOK_SIZE:
+    if not _is_rabitq(method) and len(training_rows) < CODEBOOK_SIZE:
         raise ValueError(f"baseline {method} needs {CODEBOOK_SIZE} training vectors, there are {len(training_rows)}")
     if method == "ivf_pqfs_refine" and num_bytes < 2:
         raise ValueError(f"baseline {method} splits its bytes: num_bytes={num_bytes} is not enough, use 2 or more")
@@ -155,7 +158,7 @@ def _empty_ivf(method: str, num_bytes: int, coarse: Any, metric: Metric) -> tupl
     number = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
     num_codes = {"ivf_pq": num_bytes, "ivf_pqfs": 2 * num_bytes, "ivf_pqfs_refine": 2 * num_bytes}.get(method, 1)
     transform: Any = None
-    if method == "rabitq":
+    if _is_rabitq(method):
         transform = faiss.RandomRotationMatrix(dim, dim)
         transform.init(SETTINGS[method]["rotation_seed"])
     elif dim % num_codes:
@@ -165,8 +168,8 @@ def _empty_ivf(method: str, num_bytes: int, coarse: Any, metric: Metric) -> tupl
     if transform is not None:
         quantizer = hnsw_index(transform.apply(coarse.reconstruct_n(0, num_lists)), metric)
         dim = int(transform.d_out)
-    if method == "rabitq":
-        ivf: Any = faiss.IndexIVFRaBitQFastScan(quantizer, dim, num_lists, number)
+    if _is_rabitq(method):
+        ivf: Any = _lib.IndexIVFRaBitQFastScan(quantizer, dim, num_lists, number, _BLOCK, True, _bits(method))
         ivf.qb = SETTINGS[method]["query_bits"]
     elif method == "ivf_rq":
         norm = faiss.AdditiveQuantizer.ST_norm_qint8
@@ -229,6 +232,15 @@ def _transformed(transform: Any, x: Shaped[np.ndarray, "n dim"]) -> Float32[np.n
     if transform is not None:
         rows = transform.apply(rows)
     return rows
+
+
+def _is_rabitq(method: str) -> bool:
+    return method.startswith("rabitq")
+
+
+def _bits(method: str) -> int:
+    """Of a dimension, with RaBitQ."""
+    return SETTINGS[method].get("bits", 1)
 
 
 def _ivf(index: Any) -> Any:
