@@ -70,8 +70,8 @@ def main() -> int:
                     ours = error(codec, database, **SEARCH)
                     worst = max(worst, ours / rq - 1)
                     errors = (figure(each) for each in (ours, rq, pq))
-                    cells = name, f"{rows:,}", text or "–", str(seed), *errors, f"{ours / rq - 1:+.1%}", f"{seconds:,.0f}"
-                    print(line(*cells), flush=True)
+                    ratio, what = f"{ours / rq - 1:+.1%}", (name, f"{rows:,}", text or "–", str(seed))
+                    print(line(*what, *errors, ratio, f"{seconds:,.0f}"), flush=True)
     return int(worst > 0)
 
 

@@ -94,11 +94,11 @@ def with_table(readme: str, made: str) -> str:
 def draw(figures: dict[str, Any]) -> Figure:
     """Errors at equal bytes of data sets on which ours was measured; recall against speed of indexes."""
     compared = [each for each in figures["compared"] if "QINCo2" in each["methods"]]
-    figure = Figure(figsize=(4.2 * (len(compared) + 1.2), 3.6), layout="constrained")
-    axes = figure.subplots(1, len(compared) + 1, width_ratios=[1.0] * len(compared) + [1.3], squeeze=False)[0]
-    for axis, each in zip(axes, compared, strict=False):
+    figure = Figure(figsize=(8.0, 6.4), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[1.0, 0.95])
+    for axis, each in zip(above.subplots(1, len(compared), squeeze=False)[0], compared, strict=True):
         _draw_errors(axis, each)
-    _draw_search(axes[-1], figures["search"])
+    _draw_search(below.subplots(), figures["search"])
     return figure
 
 

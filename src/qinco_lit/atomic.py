@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
-from qinco_lit.locks import locked, marked_as_used
+from qinco_lit.locks import check_local, locked, marked_as_used
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of writing: these name no file
 _OVERTAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT)  # another process made the directory, or took it away
@@ -87,7 +87,11 @@ def put_in_place(temporary: Path, final: Path) -> None:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write text (UTF-8) or bytes; the folder is made when needed, an existing file is replaced."""
+    """Write text (UTF-8) or bytes; the folder is made when needed, an existing file is replaced.
+
+    Raises ValueError for a url, of which a folder would be made here.
+    """
+    check_local(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -101,8 +105,9 @@ def replacing_directory(final: Path) -> Iterator[Path]:
     """Give a temporary directory to fill with files: flushed, then `replace_directory` after the block.
 
     A failed block leaves an existing `final` as it was. A link stays one: what it leads to is replaced. What killed
-    processes have left of theirs is removed.
+    processes have left of theirs is removed. Raises ValueError for a url, of which a folder would be made here.
     """
+    check_local(final)
     final = final.resolve()
     final.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(final)

@@ -11,12 +11,14 @@ import fcntl
 import functools
 import logging
 import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 _log = logging.getLogger(__name__)
 
+_URL_AS_PATH = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:/")
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # some network file systems
 
 
@@ -66,15 +68,25 @@ def locked_with_children(path: Path) -> Iterator[int | None]:
         os.close(descriptor)
 
 
+def check_local(output: Path) -> None:
+    """Raise ValueError for a url, of which `Path` has made `s3:/bucket/name`."""
+    if _URL_AS_PATH.match(str(output)):
+        raise ValueError(
+            f"{output}: only codes in Parquet are written to urls (qinco encode): name a place on this machine, and "
+            "copy what is there in the end"
+        )
+
+
 @contextlib.contextmanager
 def only_writer(output: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold what a command writes for the block, by the lock `.NAME.lock` beside it.
 
     Raises:
-        ValueError: another process writes it.
+        ValueError: another process writes it, or it is a url.
         FileNotFoundError: there is no folder for it.
         OSError: nothing can be written there.
     """
+    check_local(output)
     if not output.parent.is_dir():
         raise FileNotFoundError(f"{output}: the folder {output.parent} does not exist; make it first")
     busy = f"{output}: another process writes it; wait for that one, or name another output"

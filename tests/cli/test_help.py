@@ -7,6 +7,7 @@ import pytest
 
 from qinco_lit import __version__
 from qinco_lit.cli import JOBS, TOOLS
+from qinco_lit.cli.help_text import CONFIG
 
 _WITHOUT_HEAVY_IMPORTS = """
 import sys
@@ -67,6 +68,7 @@ def test_overview_has_every_command_once_below_what_it_is_for(qinco, arguments):
     outcome = qinco(*arguments)
     assert outcome.code == 0
     lines = outcome.out.splitlines()
+    assert max(map(len, lines)) <= 80
     commands, begin = lines[: lines.index("Begin with:")], lines[lines.index("Begin with:") + 1 :]
     assert sorted(line.split()[0] for line in commands if line.startswith("  ")) == sorted([*JOBS, *TOOLS])
     assert len([line for line in commands if line.endswith(":")]) > 3
@@ -146,12 +148,25 @@ def test_version(qinco):
         ),
     ],
 )
-def test_job_help_names_choices_defaults_and_examples(qinco, job, parts):
+def test_job_help_names_choices_defaults_and_examples(qinco, monkeypatch, job, parts):
+    monkeypatch.setenv("COLUMNS", "80")
     outcome = qinco(job, "--help")
     assert outcome.code == 0
-    for part in parts:
-        assert part in outcome.out
+    said = " ".join(outcome.out.split())  # lines are folded to fit the terminal
+    assert not [part for part in parts if " ".join(part.split()) not in said]
+    assert max(map(len, outcome.out.split(CONFIG)[0].splitlines())) <= 80
     assert "$" not in outcome.out.replace("${", "")
+
+
+def test_help_says_on_narrow_terminals_what_it_says_on_wide_ones(qinco, monkeypatch):
+    said = []
+    for columns in (80, 1000):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        said.append(qinco("train", "--help").out)
+    narrow, wide = said
+    assert narrow.replace("\\\n", "").split() == wide.split()  # a command goes on behind a backslash
+    assert narrow.split(CONFIG)[1] == wide.split(CONFIG)[1]
+    assert "  data.limit_train=N                         train on the first N vectors only\n" in wide
 
 
 def test_tool_help(qinco):

@@ -10,7 +10,7 @@ import pytest
 import qinco_lit as ql
 from qinco_lit.encoding.shards import ShardFolder
 from qinco_lit.reports.facts.describe import describe
-from qinco_lit.run_folder import LOCK, only_process
+from qinco_lit.run_folder import LOCK, TYPED, only_process
 from qinco_lit.vectors import write_vectors
 from tests.artefacts import DIM, NUM_STEPS, make_artefacts
 from tests.cli.conftest import Qinco
@@ -108,6 +108,30 @@ def test_a_run_says_its_state_and_how_to_go_on(own, recorded, works, state, fact
     assert str(run) in lines[fact]
     assert lines["codec"] == str(run / "codec")
     assert len({"go on", "watch", "longer"} & set(lines)) == 1
+
+
+def test_a_run_that_was_ended_before_its_first_checkpoint_is_a_training(tmp_path):
+    """While it looks for centroids, say: nothing has been summed up yet."""
+    (tmp_path / TYPED).mkdir()
+    (tmp_path / "train.log").touch()
+    what, lines = facts(tmp_path)
+    assert what == "training, begun"
+    assert lines["go on"] == f"qinco train resume={tmp_path}"
+
+
+def test_a_run_that_was_resumed_says_all_its_options(own):
+    summary = json.loads((own / "run" / "summary.json").read_text())
+    assert "options" not in facts(own / "run")[1]
+    summary |= {"command": "qinco train resume=run", "overrides": ["data=files", "seed=1"]}
+    (own / "run" / "summary.json").write_text(json.dumps(summary))
+    assert facts(own / "run")[1]["options"] == "data=files seed=1"
+
+
+def test_a_comparison_is_a_page_to_read(made, tmp_path, qinco):
+    assert qinco("compare", str(made), "--output", str(tmp_path / "compared")).code == 0
+    what, lines = facts(tmp_path / "compared")
+    assert what == "comparison"
+    assert all(Path(line).is_file() for line in lines.values())
 
 
 def test_a_folder_of_runs_counts_them(own):

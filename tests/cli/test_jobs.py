@@ -247,9 +247,10 @@ def test_a_resumed_run_keeps_its_folder_after_a_mistake(qinco, job, tmp_path):
     assert (tmp_path / "run" / ".hydra" / "config.yaml").is_file()
 
 
-def test_no_command_says_which_variants_faiss_did_not_find(monkeypatch):
-    """Whichever call loads it; what the caller of `main` has set is as it was."""
-    loader, said = logging.getLogger("faiss.loader"), []
+@pytest.mark.parametrize("name", ["faiss.loader", "aiobotocore.credentials"])
+def test_no_command_says_what_libraries_say_at_every_start(monkeypatch, name):
+    """Whichever call loads them; what the caller of `main` has set is as it was."""
+    loader, said = logging.getLogger(name), []
     monkeypatch.setattr(loader, "level", logging.DEBUG)
     monkeypatch.setattr("qinco_lit.cli.run_job", lambda *_: said.append(loader.isEnabledFor(logging.INFO)))
     assert main(["centroids"]) == 0

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from qinco_lit import atomic
 from qinco_lit.commands import verify
 from qinco_lit.encoding import shards
 from qinco_lit.encoding.decode_file import decode_file
@@ -110,6 +111,31 @@ def test_the_same_bytes_whatever_happens_on_the_way(job, emb, tmp_path, monkeypa
     assert not (tmp_path / "third.shards").exists()
 
 
+def test_a_full_disk_publishes_no_half_of_a_file_and_loses_nothing(job, emb, tmp_path, monkeypatch):
+    job("expected", vectors=emb)
+    name_it = atomic.temporary_name
+
+    def on_a_full_disk(final):
+        temporary = name_it(final)
+        if final.name == "part-9.parquet":
+            temporary.symlink_to("/dev/full")  # which no byte can be written to
+        return temporary
+
+    monkeypatch.setattr(atomic, "temporary_name", on_a_full_disk)
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        job("codes", vectors=emb)
+    assert str(raised.value) == (
+        f"[Errno 28] {tmp_path}/codes: No space left on device; 1000 of 1000 rows are finished and kept: "
+        "free some space and run the same command again"
+    )
+    assert [file.name for file in (tmp_path / "codes").iterdir()] == ["part-8.parquet"]
+    monkeypatch.setattr(atomic, "temporary_name", name_it)
+    monkeypatch.setattr(shards.ShardFolder, "writing", None)  # nothing is encoded again
+    job("codes", vectors=emb)
+    assert files(tmp_path / "codes") == files(tmp_path / "expected")
+    assert not (tmp_path / "codes.shards").exists()
+
+
 def test_one_file_of_many_and_a_column_of_texts(job, emb, tmp_path):
     store = open_codes(job("codes.parquet", vectors=f"{emb}/*.parquet:embedding", id_column="key"))
     np.testing.assert_array_equal(store[:], open_codes(job())[:])
@@ -125,6 +151,27 @@ def test_vectors_that_are_no_tables_and_names_that_would_be_in_another_order(job
     array = encode_file(save_codec(tmp_path / "codec"), rows[:70], tmp_path / "array", precision="float32")
     np.testing.assert_array_equal(array[:], store[1:71])
     assert list(files(tmp_path / "array")) == ["codes.parquet"]
+
+
+def test_ids_that_not_all_files_have_are_left_out_with_a_word(job, emb, tmp_path, caplog):
+    (tmp_path / "emb").mkdir()
+    for number in (8, 9, 10):
+        content = pq.read_table(emb / f"part-{number}.parquet")
+        if number == 9:
+            content = content.set_column(0, "id", content["id"].cast(pa.int32()))
+        pq.write_table(content, tmp_path / "emb" / f"part-{number}.parquet")
+    job("codes", vectors=tmp_path / "emb")
+    assert pq.read_table(tmp_path / "codes" / "part-8.parquet").column_names == ["codes"]
+    words = "part-9.parquet has it as int32, the first file has it as int64"
+    assert f"the codes go without ids: of column id, {tmp_path}/emb/{words}" in caplog.text
+
+
+def test_a_row_of_many_files_without_numbers_is_named_by_its_own(job, emb, tmp_path, vectors_path):
+    rows = open_vectors(vectors_path)[:9]
+    rows[7, 2] = np.nan
+    np.save(tmp_path / "bad.npy", rows)
+    with pytest.raises(ValueError, match=r"/bad\.npy: vector 7 holds NaN or infinity"):
+        job("codes", vectors=[vectors_path, tmp_path / "bad.npy", vectors_path])
 
 
 def test_a_row_range_of_the_files_has_the_ids_of_its_rows(emb, codec_dir, tmp_path):
@@ -156,6 +203,27 @@ def test_verify_finds_a_damaged_file_and_truncate_reads_the_store(job, emb, tmp_
         with pytest.raises(ValueError, match=r"part-10\.parquet: shard 2 \(rows 401\.\.999\) is damaged: its checksum"):
             run()
     assert contents(tmp_path / "codes")
+
+
+def test_files_that_change_or_go_before_their_ids_are_read_are_named(job, emb, tmp_path, monkeypatch):
+    (tmp_path / "emb").mkdir()
+    for file in emb.iterdir():
+        (tmp_path / "emb" / file.name).write_bytes(file.read_bytes())
+    part, write = tmp_path / "emb" / "part-10.parquet", shards.write_parts
+
+    def fewer():
+        pq.write_table(pq.read_table(part).slice(0, 9), part)
+
+    for change, kind, message in [
+        (part.unlink, FileNotFoundError, rf"^\[Errno 2\] No such file or directory: '{part}'$"),
+        (fewer, ValueError, r"part-10\.parquet: \d+ bytes when opened, now \d+; reopen it$"),
+    ]:
+        monkeypatch.setattr(shards, "write_parts", lambda *given, change=change: (change(), write(*given)))
+        with pytest.raises(kind, match=message):
+            job("codes", vectors=tmp_path / "emb")
+        part.write_bytes((emb / part.name).read_bytes())
+    monkeypatch.setattr(shards, "write_parts", write)
+    assert len(open_codes(job("codes", vectors=tmp_path / "emb"))) == NUM_ROWS
 
 
 def test_what_does_not_fit_is_one_line_before_anything_is_encoded(job, emb, vectors_path, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.compare import make_sweep
 from qinco_lit.cli import main
+from qinco_lit.reports.kit.page import TableBlock, html_page
 from tests.browser import Page, browser_page
 from tests.compare.conftest import search_record
 
@@ -114,6 +115,20 @@ def test_the_text_of_plots_can_be_read_on_a_phone(page: Page, report: Path) -> N
     assert len(sizes) == 6
     # the smallest text has 8.5 points; of the plot's units there is one for each point
     assert min(sizes) * 8.5 >= 8
+
+
+def test_a_caption_stays_in_sight_where_its_table_scrolls(page: Page, tmp_path: Path) -> None:
+    table = TableBlock([f"column {number}" for number in range(30)], [["cell"] * 30], caption="word " * 60)
+    (tmp_path / "page.html").write_text(html_page("wide", [table]))
+    page.open(tmp_path / "page.html", width=360)
+    for scrolled in (0, 600):
+        page.evaluate(f"{FIRST_TABLE}.parentElement.scrollLeft = {scrolled}")
+        assert page.evaluate(f"{FIRST_TABLE}.parentElement.scrollLeft") == scrolled
+        left, right = page.evaluate(
+            f"(() => {{ const box = {FIRST_TABLE}.caption.firstChild.getBoundingClientRect();"
+            " return [box.left, box.right]; })()"
+        )
+        assert 0 <= left < right <= 360
 
 
 def test_a_click_sorts_rising_then_falling_then_as_given(page: Page, report: Path) -> None:

@@ -158,7 +158,7 @@ def test_hdf5_datasets_are_files_too(make, tmp_path: Path):
         ({"limit_train": -1}, "data.limit_train=-1: give at least 1"),
         ({"metric": "dot"}, "data.metric=dot: give one of l2, ip, cosine"),
         (
-            {"num_val": 1000},
+            {"num_val": 1000, "database": None, "ground_truth": None},
             "train.bvecs: 1000 rows, data.num_val=1000 leaves none to train on: lower data.num_val to 100",
         ),
         (
@@ -203,6 +203,14 @@ def test_mistakes(make, tmp_path: Path, changes: dict[str, object], message: str
         make(**filled)
     assert str(error.value).endswith(message.format(tmp_path))
     assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_too_short_to_train_on_has_a_database_to_encode(make):
+    data = make(num_val=1000)
+    np.testing.assert_array_equal(data.database[:], DATABASE)
+    for rows in ("train_vectors", "val_vectors"):
+        with pytest.raises(ValueError, match=r"1000 rows, data.num_val=1000 leaves none to train on: lower .* to 100$"):
+            getattr(data, rows)
 
 
 def _paths(folder: Path) -> list[Path]:

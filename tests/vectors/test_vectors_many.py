@@ -74,6 +74,18 @@ def test_a_file_whose_name_is_a_pattern_is_that_file(tmp_path):
     for name in ("a[1].npy", "a1.npy"):
         write_vectors(tmp_path / name, rows)
     assert open_vectors(tmp_path / "a[1].npy").files == (str(tmp_path / "a[1].npy"),)
+    written(tmp_path / "emb [1]", [2, 3])
+    assert len(open_vectors(f"{tmp_path}/emb [1]/part-*.npy")) == 5
+    assert len(open_vectors(f"{tmp_path}/emb [[]1]/**/*.npy")) == 5
+
+
+@pytest.mark.parametrize("name", ["emb", "emb/*.npy"])
+def test_a_link_that_leads_nowhere_is_no_file_to_pass_over(tmp_path, name):
+    written(tmp_path / "emb", [3, 4])
+    (tmp_path / "emb" / "folder.npy").mkdir()
+    (tmp_path / "emb" / "part-2.npy").symlink_to(tmp_path / "of another disk.npy")
+    with pytest.raises(FileNotFoundError, match=r"part-2\.npy: no such file$"):
+        open_vectors(tmp_path / name)
 
 
 def test_every_fault_is_one_line_with_its_file(tmp_path):

@@ -7,6 +7,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.feather
@@ -208,6 +209,31 @@ def test_truncated_damaged_and_changed_files(tmp_path, file):
     path.write_bytes(path.read_bytes().ljust(len(whole), b"\0"))
     with pytest.raises(ValueError, match=rf"{file}: "):
         vectors[:]
+
+
+@pytest.mark.parametrize("file", ["x.parquet", "x.feather", "stream.arrow"])
+def test_a_file_that_goes_away_or_may_not_be_read_is_named_as_python_does(tmp_path, monkeypatch, file):
+    path = tmp_path / file
+    write(path, table(random_rows(9, 2, "f4")))
+    vectors = open_vectors(path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError) as gone:
+        vectors[:]
+    assert str(gone.value) == f"[Errno 2] No such file or directory: '{path}'"
+    write_vectors(tmp_path / "x.h5:e", random_rows(9, 2, "f4"))
+    monkeypatch.setattr(h5py, "is_hdf5", lambda _: open("/proc/self/mem/x"))  # noqa: PTH123, SIM115 (root may read all)
+    with pytest.raises(NotADirectoryError) as refused:
+        open_vectors(tmp_path / "x.h5:e")
+    assert str(refused.value) == f"[Errno 20] Not a directory: '{tmp_path}/x.h5:e'"
+
+
+@pytest.mark.parametrize("kind", ["fixed", "list"])
+def test_of_columns_of_which_one_is_the_beginning_of_another_that_is_read_which_is_named(tmp_path, kind):
+    rows, others = random_rows(9, 3, "f4"), random_rows(9, 1, "f4")
+    names = {"e.x": others, "e": rows, "e.y": others}
+    pq.write_table(pa.table({name: column(each, kind) for name, each in names.items()}), tmp_path / "x.parquet")
+    for name, expected in names.items():
+        same(open_vectors(f"{tmp_path}/x.parquet:{name}")[:], expected)
 
 
 def test_a_damaged_page_names_its_rows(tmp_path):

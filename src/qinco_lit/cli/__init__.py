@@ -27,6 +27,10 @@ from qinco_lit.options import unknown
 __all__ = ["JOBS", "TOOLS", "Job", "Tool", "main"]
 
 
+# They say at every start which variants of faiss were not found, and where the credentials of a bucket were.
+_LOUD = ("faiss.loader", "aiobotocore.credentials")
+
+
 class _Parser(argparse.ArgumentParser):
     error = raise_mistake
 
@@ -65,10 +69,11 @@ def _own_logging() -> Iterator[None]:
 
     A log that cannot be written, as on a full disk, ends nothing, and is no reason for a traceback at every line.
     """
-    root, loader = logging.getLogger(), logging.getLogger("faiss.loader")
-    handlers, level, told, loaders = list(root.handlers), root.level, logging.raiseExceptions, loader.level
+    root, loud = logging.getLogger(), [logging.getLogger(name) for name in _LOUD]
+    handlers, level, told, levels = list(root.handlers), root.level, logging.raiseExceptions, [o.level for o in loud]
     logging.raiseExceptions = False
-    loader.setLevel(logging.WARNING)  # whichever call loads faiss: it says which of its variants it did not find
+    for each in loud:
+        each.setLevel(logging.WARNING)
     try:
         yield
     finally:
@@ -77,7 +82,8 @@ def _own_logging() -> Iterator[None]:
                 handler.close()
         root.handlers[:] = handlers
         root.setLevel(level)
-        loader.setLevel(loaders)
+        for each, its_level in zip(loud, levels, strict=True):
+            each.setLevel(its_level)
         logging.raiseExceptions = told
 
 
@@ -107,7 +113,7 @@ def _overview() -> str:
     text = "\n\n".join(
         "\n".join([f"{task}:", *lines]) for task, lines in [*tasks, ("Begin with", [f"  {line}" for line in BEGIN])]
     )
-    advice = "`qinco COMMAND --help` explains a command with examples; `qinco --version` names the version."
+    advice = "`qinco COMMAND --help` explains a command with examples.\n`qinco --version` names the version."
     return f"qinco COMMAND ...\n\n{text}\n\n{advice}\n"
 
 

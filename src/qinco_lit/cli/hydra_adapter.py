@@ -7,13 +7,17 @@ before anything can be checked.
 import argparse
 import contextlib
 import copy
+import io
 import os
 import re
 import shlex
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from qinco_lit.cli.help_text import folded
 from qinco_lit.mistakes import in_one_line
 
 if TYPE_CHECKING:
@@ -76,7 +80,9 @@ def run(
         if args.help or args.cfg:
             _compose_no_more(hydra, composed)
             if args.help:
-                hydra.app_help(config_name, parser, args)
+                with contextlib.redirect_stdout(io.StringIO()) as said:
+                    hydra.app_help(config_name, parser, args)
+                sys.stdout.write(folded(said.getvalue(), shutil.get_terminal_size().columns))
                 return
             shown = {"cfg_type": args.cfg, "package": args.package, "resolve": args.resolve}
             run_and_report(lambda: hydra.show_cfg(config_name, args.overrides, **shown))

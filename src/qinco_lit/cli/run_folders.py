@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qinco_lit.cli.hydra_adapter import quoted
+from qinco_lit.locks import check_local
 from qinco_lit.run_folder import TYPED, made, only_process, reserved, staged_record, take_record
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def place(settings: "HydraConf", group: str) -> Place:
 
     Raises:
         OSError: the folder cannot be made.
+        ValueError: a url.
     """
     from omegaconf import OmegaConf
 
@@ -50,6 +52,7 @@ def place(settings: "HydraConf", group: str) -> Place:
     folder, is_first = str(own_settings.dir), is_first_process()
     named = OmegaConf.to_container(own_settings, resolve=False)
     assert isinstance(named, dict)
+    check_local(Path(folder))
     if "${now:" not in str(named["dir"]):
         return Place(Path(folder), is_first and made(Path(folder)), [])
     own = _of_first_process(str(reserved(Path(folder))) if is_first else None)

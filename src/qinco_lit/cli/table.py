@@ -103,8 +103,9 @@ def _published_sets(data_dir: Path) -> dict[str, download.PublishedSet]:
 
 def _check_encode(config: groups.Options) -> None:
     from qinco_lit.encoding.shards import check_output
+    from qinco_lit.vectors.layout import output_place
 
-    check_output(Path(config["output"]))
+    check_output(output_place(config["output"]))
     groups.check_codec(config)
 
 
@@ -175,7 +176,7 @@ _SPECS: dict[str, Spec] = {
         also=_check_centroids,
     ),
     "encode": Spec(
-        "turn a file of vectors into a store of codes, resumable, on many devices",
+        "turn vectors into a store of codes, resumable, on many devices",
         "qinco_lit.encoding.encode_file:encode",
         supplied={"vectors": rows("predict", "database"), "progress": None},
         typed={**_DATA_DIR, "input": str | list[str] | None, "codec": str},
@@ -206,7 +207,7 @@ _SPECS: dict[str, Spec] = {
         },
     ),
     "search": Spec(
-        "recall against speed of an index, next to those of faiss, resumable",
+        "recall against speed of an index, next to those of faiss",
         "qinco_lit.commands.search:search",
         supplied={"data": data_module, **_MEASURES},
         named={"index": "index_dir"},
@@ -215,7 +216,7 @@ _SPECS: dict[str, Spec] = {
         required={"index": "index=DIR is required: what `qinco index` wrote"},
     ),
     "plan": Spec(
-        "time, disk and memory for a whole data set, from short measurements",
+        "time, disk and memory of a whole data set, from a few seconds",
         "qinco_lit.commands.plan:plan",
         supplied={"data": data_facts, "output_dir": _RUN_DIR, "max_epochs": option("trainer.max_epochs")},
         named={"codec": "codec_dir"},
@@ -231,7 +232,7 @@ _SPECS: dict[str, Spec] = {
         also=groups.check_codec,
     ),
     "reproduce": Spec(
-        "run the experiments of the papers and report ours next to theirs",
+        "run the papers' experiments and report ours next to theirs",
         "qinco_lit.commands.reproduce:reproduce",
         supplied={
             "scale_name": _scale_name,
@@ -264,18 +265,14 @@ TOOLS = {
     "import": Tool(
         "turn a published checkpoint into a codec folder", import_checkpoint.add_arguments, import_checkpoint.run
     ),
-    "export": Tool(
-        "turn a codec folder into a file of ONNX or a published checkpoint", export.add_arguments, export.run
-    ),
+    "export": Tool("turn a codec into a file of ONNX or a published checkpoint", export.add_arguments, export.run),
     "fit-preselector": Tool(
         "let a codec without pre-selectors (QINCo1) try few codewords",
         fit_preselector.add_arguments,
         fit_preselector.run,
     ),
     "compare": Tool("runs, sweeps, evaluations and searches side by side", compare.add_arguments, compare.run),
-    "download": Tool(
-        "bring a data set or checkpoint of the papers, resumable and checked", download.add_arguments, _download
-    ),
+    "download": Tool("bring a data set or checkpoint of the papers, checked", download.add_arguments, _download),
     "truncate": Tool(
         "keep the first codes of a store or the first steps of a codec", truncate.add_arguments, truncate.run
     ),

@@ -17,7 +17,7 @@ from qinco_lit.coarse.kmeans.lloyd import KMeans, choose_method, default_rows, r
 from qinco_lit.coarse.kmeans.state import StateFile, check_same
 from qinco_lit.devices import chosen_device
 from qinco_lit.environment import environment
-from qinco_lit.locks import only_writer
+from qinco_lit.locks import check_local, only_writer
 from qinco_lit.options import Count, Range, in_range
 from qinco_lit.progress import Progress, duration
 from qinco_lit.vectors import VectorFile, as_vectors_file, open_vectors, write_vectors
@@ -187,5 +187,6 @@ def check_output(output: Path) -> None:
     """Raise ValueError or FileNotFoundError unless centroids can be written under this name."""
     if output.suffix != ".npy":
         raise ValueError(f"output={output}: centroids are written as npy, name a file that ends in .npy")
+    check_local(output)
     if not output.parent.is_dir():
         raise FileNotFoundError(f"output={output}: the folder {output.parent} does not exist; make it first")

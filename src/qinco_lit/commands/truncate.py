@@ -4,16 +4,14 @@ import argparse
 import logging
 from pathlib import Path
 
-from qinco_lit.locks import only_writer
+from qinco_lit.locks import check_local, only_writer
 
 _log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `qinco truncate`."""
-    parser.add_argument(
-        "path", metavar="PATH", type=Path, help="store of codes (codes.h5 of `qinco encode`), or codec folder"
-    )
+    parser.add_argument("path", metavar="PATH", help="store of codes (codes.h5 of `qinco encode`), or codec folder")
     parser.add_argument(
         "--num-steps", metavar="M", type=int, required=True, help="codes of each vector that are kept, the first ones"
     )
@@ -36,16 +34,23 @@ def run(options: argparse.Namespace) -> None:
         OSError: the disk is full; finished shards are kept.
     """
     from qinco_lit.encoding.truncate import truncate_codes
+    from qinco_lit.vectors.layout import output_place
 
-    source, num_steps, output = options.path, options.num_steps, options.output
-    if not source.exists():
+    source, num_steps, output = output_place(options.path), options.num_steps, options.output
+    is_folder = isinstance(source, Path) and source.is_dir()
+    if isinstance(source, Path) and not source.exists():
         raise FileNotFoundError(f"{source}: no such store of codes or codec folder")
+    check_local(output)
     if not output.parent.is_dir():
         raise FileNotFoundError(f"--output {output}: the folder {output.parent} does not exist; make it first")
     with only_writer(output):
-        if output.is_dir() or (output.exists() and (source.is_dir() or output.samefile(source))):
+        is_source = isinstance(source, Path) and output.exists() and (is_folder or output.samefile(source))
+        if output.is_dir() or is_source:
             raise ValueError(f"--output {output} exists: name another one")
-        (truncate_codec if source.is_dir() else truncate_codes)(source, num_steps, output)
+        if isinstance(source, Path) and is_folder:
+            truncate_codec(source, num_steps, output)
+        else:
+            truncate_codes(source, num_steps, output)
 
 
 def truncate_codec(source: Path, num_steps: int, output: Path) -> None:

@@ -9,9 +9,7 @@ _log = logging.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `qinco verify`."""
-    parser.add_argument(
-        "store", metavar="PATH", type=Path, help="store of codes that `qinco encode` wrote, or is writing"
-    )
+    parser.add_argument("store", metavar="PATH", help="store of codes that `qinco encode` wrote, or is writing")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -19,8 +17,10 @@ def run(options: argparse.Namespace) -> None:
     from qinco_lit.encoding.shards import ShardFolder
     from qinco_lit.progress import Progress
     from qinco_lit.vectors import open_codes
+    from qinco_lit.vectors.layout import output_place
 
-    folder = None if options.store.exists() else ShardFolder.open(options.store)
+    place = output_place(options.store)
+    folder = None if isinstance(place, Path) and place.exists() else ShardFolder.open(place)
     if folder is not None:
         with Progress("shards") as progress:
             finished = sorted(folder.finished())

@@ -41,8 +41,6 @@ class VectorDataModule(LightningDataModule):
 
     dim: int
     metric: Metric
-    train_vectors: VectorFile
-    val_vectors: VectorFile
     database: VectorFile
     queries: VectorFile | None
 
@@ -92,28 +90,20 @@ class VectorDataModule(LightningDataModule):
 
         Raises:
             FileNotFoundError: a file is missing.
-            ValueError: files that hold no vectors or of different dimensions, too few training rows, or a ground truth
-                of other files.
+            ValueError: files that hold no vectors or of different dimensions, too few training rows where they are the
+                database, or a ground truth of other files.
         """
         files = self.files
-        train = self._open(files.train, "train")
-        num_train = len(train)
+        train = self._train = self._open(files.train, "train")
         self.dim = train.shape[1]
-        if files.val is None:
-            num_train -= self.num_val
-            if num_train < 1:
-                raise ValueError(
-                    f"{train.path}: {len(train)} rows, data.num_val={self.num_val} leaves none to train on:"
-                    f" lower data.num_val to {max(1, len(train) // 10)}"
-                )
-            self.val_vectors = train.view(num_train, len(train))
-        else:
-            self.val_vectors = self._open_like(train, files.val, "val")
-        self.train_vectors = train.view(0, min(num_train, self.limit_train or num_train))
-        self._first_database_row = num_train if files.database is None and files.val is None else 0
-        database = self.val_vectors
+        self._val = None if files.val is None else self._open_like(train, files.val, "val")
+        self._first_database_row = 0
         if files.database is not None:
             database = self._open_like(train, files.database, "database")
+        else:
+            database = self.val_vectors
+            if files.val is None:
+                self._first_database_row = len(train) - self.num_val
         self.database = database.view(0, self.limit_database or len(database))
         self.queries = None if files.queries is None else self._open_like(train, files.queries, "queries")
         self._ground_truth = None
@@ -121,6 +111,27 @@ class VectorDataModule(LightningDataModule):
             self._ground_truth = read_ground_truth(
                 files.ground_truth, num_queries=len(self.queries), num_database=len(self.database)
             )
+
+    @property
+    def train_vectors(self) -> VectorFile:
+        """Rows to train on. Raises ValueError where validation leaves none; encoding a database needs none."""
+        num_train = len(self._train) if self._val is not None else self._split()
+        return self._train.view(0, min(num_train, self.limit_train or num_train))
+
+    @property
+    def val_vectors(self) -> VectorFile:
+        """Rows to validate with. Raises ValueError as `train_vectors`."""
+        return self._train.view(self._split(), len(self._train)) if self._val is None else self._val
+
+    def _split(self) -> int:
+        """Where the validation rows begin in the training file."""
+        num_train = len(self._train) - self.num_val
+        if num_train < 1:
+            raise ValueError(
+                f"{self._train.path}: {len(self._train)} rows, data.num_val={self.num_val} leaves none to train on:"
+                f" lower data.num_val to {max(1, len(self._train) // 10)}"
+            )
+        return num_train
 
     @property
     def ground_truth(self) -> Int64[np.ndarray, "num_queries k"]:

@@ -18,17 +18,25 @@ from qinco_lit.codec import Codec
 from qinco_lit.devices import chosen_device, default_torch
 from qinco_lit.encoding import Encoding, ShardFolder, default_shard_rows, on_ray
 from qinco_lit.encoding.decode_file import as_codec
-from qinco_lit.encoding.record import record_of, write_record
-from qinco_lit.encoding.shards import OtherRankFailedError, check_output, check_same, finished_store, folder_of
+from qinco_lit.encoding.record import claim, has_record, write_record
+from qinco_lit.encoding.shards import (
+    OtherRankFailedError,
+    check_output,
+    check_same,
+    finished_store,
+    folder_of,
+    local_name,
+)
 from qinco_lit.encoding.tables import Tables, tables_for
+from qinco_lit.encoding.work import work_of
 from qinco_lit.encoding.writer import RowsDone, WriteShards
 from qinco_lit.locks import only_writer
 from qinco_lit.options import Count, checked, in_range
 from qinco_lit.progress import Progress, duration, shown
 from qinco_lit.training.trainer import quiet_lightning, settings_kept, signals_given_back
 from qinco_lit.vectors import CodeStore, VectorFile, as_vectors_file, open_codes
-from qinco_lit.vectors.code_info import CodeInfo, input_facts
-from qinco_lit.vectors.layout import check_vector_dtype
+from qinco_lit.vectors.code_info import CodeInfo
+from qinco_lit.vectors.layout import output_place
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +75,8 @@ def encode_file(
         codec: or its folder.
         input: (n, dim) vectors: an array, or what `open_vectors` opens or has opened.
         output: HDF5 file, or Parquet: a file, or a folder, in which each file of the vectors has its own. Shards are
-            made in `OUTPUT.shards` next to it, and `OUTPUT.json` says what encoded it.
+            made in `OUTPUT.shards` next to it, and `OUTPUT.json` says what encoded it. Parquet may go to a url: its
+            shards are made in the working directory.
         shard_rows, merge, packed, id_column, beam_size, num_candidates, candidate_budget, num_steps, batch_size,
             num_threads, progress: of `encode`.
         precision, device: of a codec that is loaded, see `Codec`.
@@ -78,8 +87,7 @@ def encode_file(
     Raises:
         FileNotFoundError, ValueError, OSError: as `encode`.
     """
-    output = Path(output)
-    check_output(output)
+    check_output(output_place(output))
     codec, vectors = as_codec(codec, device=device, precision=precision), as_vectors_file(input, "input")
     encode(
         codec=codec,
@@ -106,7 +114,7 @@ def encode(
     *,
     codec: Codec | Path,
     vectors: VectorFile,
-    output: Path,
+    output: str | Path,
     trainer: Mapping[str, Any] | None,
     engine: Literal["lightning", "ray"] = "lightning",
     shard_rows: Count | None = None,
@@ -131,7 +139,8 @@ def encode(
         codec: its folder, from which every process loads it for its device; or itself, for this process alone.
         vectors: (num_rows, dim).
         output: HDF5 file, or Parquet: a file, or a folder, in which each file of the vectors has its own. Shards are
-            made in `OUTPUT.shards` next to it, and `OUTPUT.json` says what encoded it.
+            made in `OUTPUT.shards` next to it, and `OUTPUT.json` says what encoded it. Parquet may go to a url: its
+            shards are made in the working directory.
         trainer: arguments of `pl.Trainer` that say where to run: accelerator, devices, num_nodes, strategy; None: this
             process alone, on the device of a codec in memory, which takes none, or the first GPU.
         engine: whose processes encode: Lightning's, or tasks of a Ray cluster, a shard each (`on_ray.runner`).
@@ -151,12 +160,13 @@ def encode(
         FileNotFoundError: no codec, or no folder for the output.
         ValueError: impossible options, an output that belongs to other work or that another process writes, vectors
             that do not fit or hold NaN.
-        OSError: the disk is full; finished shards are kept.
+        OSError: the disk is full, or a url cannot be written; finished shards are kept.
     """
     began = time.time()
     search = {"beam_size": beam_size, "num_candidates": num_candidates, "candidate_budget": candidate_budget}
-    check_output(output)
-    tables = tables_for(output, vectors, id_column, merge=merge)
+    place = output_place(output)
+    check_output(place)
+    tables = tables_for(place, vectors, id_column, merge=merge)
     with _process_left_as_it_was():
         quiet_lightning()
         if isinstance(codec, Codec):
@@ -168,16 +178,16 @@ def encode(
         else:
             fitter = _trainer(trainer, chosen_device("auto"))
             codec = Codec.load(codec, device=fitter.strategy.root_device, precision=precision)
-        _check_vectors(vectors, codec)
-        steps = _checked_num_steps(num_steps, codec)
-        info = _info(codec, vectors, search, steps, packed, shard_rows or default_shard_rows(len(vectors)))
-        with only_writer(output) if fitter.is_global_zero else nullcontext():  # the first rank holds it for all
-            folder = _shards(output, info, fitter, merge=merge, keep_rows=shard_rows is None)
+        info = work_of(codec, vectors, search, num_steps, packed, shard_rows or default_shard_rows(len(vectors)))
+        with (
+            only_writer(local_name(place)) if fitter.is_global_zero else nullcontext()
+        ):  # the first rank holds it for all
+            folder = _shards(place, info, fitter, codec, merge=merge, keep_rows=shard_rows is None)
             if folder is None:
                 return
             if fitter.is_global_zero:
                 folder.forget_failure(before=began)
-            searched, show = {**search, "num_steps": steps}, progress is not False
+            searched, show = {**search, "num_steps": info.num_steps}, progress is not False
             with _heard(folder, fitter):
                 if engine == "ray":
                     run = on_ray.runner(codec, precision, vectors, folder, searched, batch_size, num_threads, trainer)
@@ -194,7 +204,9 @@ def encode(
                 _run(run, folder, codec, tables, is_first=fitter.is_global_zero, merge=merge, show=show)
 
 
-def _shards(output: Path, info: CodeInfo, fitter: Trainer, *, merge: bool, keep_rows: bool) -> ShardFolder | None:
+def _shards(
+    output: Path | str, info: CodeInfo, fitter: Trainer, codec: Codec, *, merge: bool, keep_rows: bool
+) -> ShardFolder | None:
     """The folder to go on with, or a new one; None where the store is complete. `keep_rows`: shards are as they were.
 
     Raises:
@@ -213,6 +225,8 @@ def _shards(output: Path, info: CodeInfo, fitter: Trainer, *, merge: bool, keep_
             log.info("%s is complete already: %s rows", output, f"{len(store):,}")
         return None
     folder = folder or ShardFolder(output, info)
+    if fitter.is_global_zero:
+        claim(folder, codec)
     folder.create()  # by every rank: another one may be the first
     return folder
 
@@ -257,7 +271,7 @@ def _run(
         where = run(RowsDone(folder, told))
     if is_first:
         rows = folder.info.num_rows
-        if rows > rows_before or not record_of(folder).exists():  # else it is only joined
+        if rows > rows_before or not has_record(folder):  # else it is only joined
             # before the codes are complete, which nothing is done to again
             write_record(folder, codec, where, num_rows=rows - rows_before, seconds=time.monotonic() - began)
         with shown("joining the shards", show=show):
@@ -301,43 +315,3 @@ def _trainer(options: Mapping[str, Any] | None, device: torch.device) -> Trainer
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-
-
-def _info(
-    codec: Codec,
-    vectors: VectorFile,
-    options: Mapping[str, int | None],
-    num_steps: int,
-    packed: bool,
-    rows: int,
-) -> CodeInfo:
-    search = codec.quantizer.search_for(**options)
-    return CodeInfo(
-        num_steps=num_steps,
-        codebook_size=codec.codebook_size,
-        packed=packed,
-        num_lists=codec.num_lists,
-        shard_rows=rows,
-        codec_sha256=codec.identity,
-        beam_size=search.beam_size,
-        num_candidates=search.record()["num_candidates"],
-        candidate_budget=search.candidate_budget,
-        precision=codec.precision,
-        **input_facts(vectors),
-    )
-
-
-def _checked_num_steps(num_steps: int | None, codec: Codec) -> int:
-    if num_steps is not None and not 1 <= num_steps <= codec.num_steps:
-        raise ValueError(
-            f"num_steps={num_steps}: {codec.name} has {codec.num_steps} steps; give 1 to {codec.num_steps}"
-        )
-    return num_steps or codec.num_steps
-
-
-def _check_vectors(vectors: VectorFile, codec: Codec) -> None:
-    if vectors.shape[1] != codec.dim:
-        raise ValueError(
-            f"{codec.name} encodes vectors of dimension {codec.dim}, {vectors.path} has {vectors.shape[1]}"
-        )
-    check_vector_dtype(vectors.dtype, vectors.path)

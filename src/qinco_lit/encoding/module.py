@@ -81,7 +81,7 @@ class ShardLoader:
     def _read(self, piece: tuple[int, int, int]) -> Batch:
         shard, start, stop = piece
         rows = self._vectors[start:stop]
-        _check_finite(rows, start, self._vectors.path)
+        _check_finite(rows, start, self._vectors)
         x = torch.from_numpy(rows)
         return Batch(shard, x.pin_memory() if self._pin_memory else x)
 
@@ -154,11 +154,11 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG00
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 
-def _check_finite(rows: Shaped[np.ndarray, "n dim"], first_row: int, path: str) -> None:
+def _check_finite(rows: Shaped[np.ndarray, "n dim"], first_row: int, vectors: VectorFile) -> None:
     if rows.dtype.kind != "f":
         return
     with np.errstate(over="ignore"):
         bad = ~np.isfinite(rows.astype(np.float32, copy=False)).all(axis=1)
     if bad.any():
-        row = first_row + int(bad.argmax())
-        raise ValueError(f"{path}: vector {row} holds NaN or infinity (as float32): repair or remove it")
+        row = vectors.row_name(first_row + int(bad.argmax()))
+        raise ValueError(f"{row} holds NaN or infinity (as float32): repair or remove it")

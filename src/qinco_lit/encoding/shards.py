@@ -2,15 +2,17 @@
 
 import json
 import os
+import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from qinco_lit.atomic import full_disk_code, replacing, write_atomically
+from qinco_lit.locks import check_local
 from qinco_lit.mistakes import in_one_line, users_mistake
 from qinco_lit.vectors.code_info import CodeInfo, RowsDigest, StoredRows
 from qinco_lit.vectors.code_store import CodeFiles, CodeStore, check_shard_file, open_codes, shard_name
-from qinco_lit.vectors.code_tables import Part, is_table_store, write_parts
+from qinco_lit.vectors.code_tables import MissingPartError, Part, is_table_store, write_parts
 from qinco_lit.vectors.code_writer import CodeWriter, ShardRecord, virtual_store
 from qinco_lit.vectors.layout import HDF5_SUFFIXES, PARQUET_SUFFIX
 
@@ -37,12 +39,12 @@ class ShardFolder:
     size of the shard's file and the checksum of its rows. Ranks know of each other's work by these files only.
     """
 
-    def __init__(self, output: Path, info: CodeInfo) -> None:
+    def __init__(self, output: Path | str, info: CodeInfo) -> None:
         self.output, self.info = output, info
         self.folder = folder_of(output)
 
     @classmethod
-    def open(cls, output: Path) -> "ShardFolder | None":
+    def open(cls, output: Path | str) -> "ShardFolder | None":
         """Open the shards of an output; None when there are none. Raises ValueError for a foreign folder."""
         manifest = folder_of(output) / _MANIFEST
         if not manifest.is_file():
@@ -140,17 +142,14 @@ class ShardFolder:
         except (OSError, RuntimeError) as error:
             self._explain(error, self.file(shard))
 
-    def _explain(self, error: OSError | RuntimeError, file: Path) -> None:
+    def _explain(self, error: OSError | RuntimeError, file: Path | str) -> None:
         """Raise the error again, in one line when the disk is full or another job has taken the file away."""
         code = full_disk_code(error)
         if code is not None:
-            done, total = self.num_rows(self.finished()), self.info.num_rows
             raise OSError(
-                code,
-                f"{file}: {os.strerror(code)}; {done} of {total} rows are finished and kept: "
-                "free some space and run the same command again",
+                code, f"{file}: {os.strerror(code)}; {self._kept()}: free some space and run the same command again"
             ) from None
-        if isinstance(error, FileNotFoundError):
+        if isinstance(error, FileNotFoundError) and str(error.filename).startswith(str(file)):
             raise FileNotFoundError(
                 f"{file}: its temporary file is gone: does another process write to {self.output}? Run one at a time"
             ) from None
@@ -170,6 +169,7 @@ class ShardFolder:
     def join(self) -> None:
         """Write the store whose rows stay in the shards. Raises ValueError when a shard is missing."""
         self._remove_stale()
+        assert isinstance(self.output, Path)  # of HDF5
         sources = [f"{self.folder.name}/{shard_name(shard)}" for shard in range(self.info.num_shards)]
         try:
             write_atomically(self.output, virtual_store(self.info, sources, self.records()))
@@ -179,6 +179,7 @@ class ShardFolder:
     def merge(self) -> None:
         """Write the store as one file and remove the shards. Raises ValueError for one that is missing or damaged."""
         self._remove_stale()
+        assert isinstance(self.output, Path)  # of HDF5
         records = self.records()
         reader, num_rows = self._reader(), self.info.num_rows
         try:
@@ -197,14 +198,21 @@ class ShardFolder:
         for shard, record in enumerate(self.records()):
             reader.verify_shard(shard, record)
         try:
-            write_parts(parts, self.info, reader.stored, id_name)
+            write_parts(parts, self.info, reader.stored, id_name, self.folder)
         except (OSError, RuntimeError) as error:
+            if isinstance(self.output, str) and full_disk_code(error) is None:  # the server's, or of the vectors' files
+                raise OSError(f"{error}; {self._kept()} in {self.folder}: run the same command again") from None
             self._explain(error, self.output)
         self.remove()
+
+    def _kept(self) -> str:
+        return f"{self.num_rows(self.finished())} of {self.info.num_rows} rows are finished and kept"
 
     def _remove_stale(self) -> None:
         """Remove what processes that were killed have left, once no rank writes shards any more."""
         _remove_temporary(self.folder, ".")
+        if isinstance(self.output, str):
+            return
         _remove_temporary(self.output.parent, f".{self.output.name}.")
         if self.output.is_dir():
             _remove_temporary(self.output, ".")
@@ -261,39 +269,60 @@ def _remove_temporary(folder: Path, prefix: str) -> None:
             path.unlink(missing_ok=True)
 
 
-def folder_of(output: Path) -> Path:
+def local_name(output: Path | str) -> Path:
+    """What the work on a store is called here: its path; of a url the last name, in the working directory."""
+    return Path(posixpath.basename(output)) if isinstance(output, str) else output
+
+
+def folder_of(output: Path | str) -> Path:
     """The folder of the shards of a store."""
-    return output.with_name(f"{output.name}.shards")
+    name = local_name(output)
+    return name.with_name(f"{name.name}.shards")
 
 
-def finished_store(output: Path) -> CodeStore | None:
+def finished_store(output: Path | str) -> CodeStore | None:
     """Open a store that is complete; None where there is none, or where a shard must be encoded again.
 
     Raises:
         ValueError: a file of that name that is no store.
     """
-    if not output.exists() or (output.is_dir() and not any(output.glob(f"*{PARQUET_SUFFIX}"))):
+    if isinstance(output, Path) and (
+        not output.exists() or (output.is_dir() and not any(output.glob(f"*{PARQUET_SUFFIX}")))
+    ):
         return None
     try:
         return open_codes(output)
-    except (FileNotFoundError, ValueError):
-        if ShardFolder.open(output) is None:
+    except (FileNotFoundError, ValueError) as error:
+        # a url may be gone on with by another machine, which has no shards: `claim` tells whether it is its work
+        is_begun = isinstance(output, str) and isinstance(error, FileNotFoundError | MissingPartError)
+        if not is_begun and ShardFolder.open(output) is None:
             raise
         return None
 
 
-def check_same(path: Path, known: CodeInfo, info: CodeInfo, *, option: str = "output=") -> None:
-    """Raise ValueError unless what lies at `path` and the work to do are the same; `option` names the output."""
+def check_same(place: Path | str, known: CodeInfo, info: CodeInfo, *, option: str = "output=") -> None:
+    """Raise ValueError unless what lies at a place and the work to do are the same; `option` names the output."""
     differences = list(known.differences(info))
     if differences:
-        raise ValueError(f"{path} belongs to other work: {', '.join(differences)}; name another {option}, or remove it")
+        raise ValueError(
+            f"{place} belongs to other work: {', '.join(differences)}; name another {option}, or remove it"
+        )
 
 
-def check_output(output: Path, *, option: str = "output=", only_hdf5: bool = False) -> None:
+def check_output(output: Path | str, *, option: str = "output=", only_hdf5: bool = False) -> None:
     """Raise ValueError or FileNotFoundError unless a store can be written under this name, given as `option`."""
+    if isinstance(output, str):
+        if not is_table_store(output):
+            raise ValueError(
+                f"{option}{output}: codes go to urls as Parquet: name a folder, or a file that ends in .parquet"
+            )
+        if "/" not in output.partition("://")[2]:
+            raise ValueError(f"{option}{output}: name a folder in it, {output}/NAME")
+        return
     if output.suffix not in HDF5_SUFFIXES and (only_hdf5 or not is_table_store(output)):
         others = "" if only_hdf5 else " or Parquet"
         fix = "a file that ends in .h5" if only_hdf5 else "a file that ends in .h5 or .parquet, or a folder"
         raise ValueError(f"{option}{output}: codes are written as HDF5{others}, name {fix}")
+    check_local(output)
     if not output.parent.is_dir():
         raise FileNotFoundError(f"{option}{output}: the folder {output.parent} does not exist; make it first")

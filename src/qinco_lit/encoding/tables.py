@@ -15,7 +15,7 @@ class Tables(NamedTuple):
     id_name: str | None
 
 
-def tables_for(output: Path, vectors: VectorFile, wanted: str | None, *, merge: bool) -> Tables | None:
+def tables_for(output: Path | str, vectors: VectorFile, wanted: str | None, *, merge: bool) -> Tables | None:
     """Of a store in Parquet; None for one in HDF5. Raises ValueError for options that do not fit."""
     if not is_table_store(output):
         if wanted is not None:

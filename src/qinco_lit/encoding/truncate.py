@@ -18,7 +18,7 @@ from qinco_lit.vectors.code_info import CodeInfo, StoredRows
 log = logging.getLogger(__name__)
 
 
-def truncate_codes(source: Path, num_steps: int, output: Path) -> None:
+def truncate_codes(source: Path | str, num_steps: int, output: Path) -> None:
     """Write a store of the first codes of each vector, with its lists, packed and joined as the other one is.
 
     Rows go from shard to shard in flat memory. Each shard of the source is compared with its checksum as it is read;
@@ -64,7 +64,7 @@ def truncate_codes(source: Path, num_steps: int, output: Path) -> None:
     log.info("%s: %s, %.1f MB, in %s", output, what, size, duration(seconds))
 
 
-def check_steps(source: Path, num_steps: int, found: int) -> None:
+def check_steps(source: Path | str, num_steps: int, found: int) -> None:
     """Raise ValueError for a number of codes that the store or codec at `source` has not."""
     if not 1 <= num_steps <= found:
         raise ValueError(f"--num-steps {num_steps}: {source} has {found} steps; give 1 to {found}")
@@ -91,7 +91,7 @@ def _record_file(output: Path) -> Path:
     return output.with_name(f"{output.name}.json")
 
 
-def _write_record(output: Path, source: Path, store: dict[str, object], seconds: float | None) -> None:
+def _write_record(output: Path, source: Path | str, store: dict[str, object], seconds: float | None) -> None:
     """Say beside the store what it was cut from, as `qinco encode` says what encoded.
 
     `seconds` is None when the call that wrote the store was killed before it could say.

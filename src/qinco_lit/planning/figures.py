@@ -78,8 +78,8 @@ def sizes_on_disk(codec: Codec, *, num_rows: int, row_bytes: int, file_bytes: in
     Args:
         codec: says what a vector takes.
         num_rows: vectors.
-        row_bytes: of a vector.
-        file_bytes: of the file of the vectors, where it is known.
+        row_bytes: of a vector as it is read (float32 where it is normalised).
+        file_bytes: of a file of so many vectors, where it is known.
     """
     code_bytes = codec.num_steps * codec.code_dtype.itemsize
     id_bytes = 0 if codec.num_lists is None else _LIST_ID_BYTES

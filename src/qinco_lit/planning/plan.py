@@ -126,7 +126,9 @@ def _record(
         num_devices=num_devices,
     )
     row_bytes = data.dim * np.dtype(data.dtype).itemsize
-    file_bytes = data.database_bytes if num_rows == data.num_database else None
+    file_bytes = None
+    if data.database_bytes is not None and data.num_database:  # of more rows it takes its share more
+        file_bytes = round(data.database_bytes * num_rows / data.num_database)
     return {
         "schema_version": SCHEMA_VERSION,
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

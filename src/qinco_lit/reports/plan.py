@@ -51,10 +51,9 @@ def _sizes(record: Mapping[str, Any]) -> Grid:
     rows.append(("store of codes", size_text(disk["store_bytes"]), f"{per_vector}, {shards['number']:,} shards"))
     if disk["packed_codes_bytes"] < disk["codes_bytes"]:
         rows.append(("codes, packed=true", size_text(disk["packed_codes_bytes"]), ""))
-    file_bytes = disk["vectors_file_bytes"]
-    rows.append(
-        ("vectors", size_text(disk["vectors_bytes"]), "" if file_bytes is None else f"file: {size_text(file_bytes)}")
-    )
+    rows.append(("vectors", size_text(disk["vectors_bytes"]), ""))
+    if disk["vectors_file_bytes"] is not None:
+        rows.append(("their file", size_text(disk["vectors_file_bytes"]), ""))
     parts = {name: memory[f"{name}_bytes"] for name in ("weights", "tables", "workspace", "blocks")}
     detail = ", ".join(f"{name} {size_text(size)}" for name, size in parts.items())
     rows.append(("memory of a process", size_text(sum(parts.values())), detail))
@@ -158,7 +157,7 @@ def _training_notes(record: Mapping[str, Any]) -> list[str]:
 
 def _reading_note(measured: dict[str, Any], data: dict[str, Any], num_devices: int, disk: dict[str, Any]) -> str:
     rate = measured["encode"]["vectors_per_s"]
-    row_bytes = disk["vectors_bytes"] / data["num_rows"]
+    row_bytes = (disk["vectors_file_bytes"] or disk["vectors_bytes"]) / data["num_rows"]
     needed = f"{size_text(rate * row_bytes * num_devices)}/s"
     if measured["read_vectors_per_s"] is None:
         return f"Reading was not measured: encoding needs {needed} of it."

@@ -13,7 +13,7 @@ from qinco_lit.vectors.columns import (
     fixed_length,
     pyarrow,
 )
-from qinco_lit.vectors.layout import Layout, Target, run_lengths
+from qinco_lit.vectors.layout import Layout, Target, run_lengths, system_errors_of
 
 _MAGIC = b"ARROW1"  # of a file; a stream has none
 _FEATHER_1 = b"FEA1"
@@ -39,7 +39,8 @@ class ArrowFile:
 
     def __init__(self, file: str, path: str) -> None:
         self._library, self._path = pyarrow(path), path
-        self._map = self._library.memory_map(file)
+        with system_errors_of(path):
+            self._map = self._library.memory_map(file)
         self.file_bytes = int(self._map.size())
         head = self._map.read(len(_MAGIC))
         if head.startswith(_FEATHER_1):

@@ -15,7 +15,7 @@ from jaxtyping import Int32, Integer
 from qinco_lit.vectors.code_info import CodeInfo, RowsDigest, StoredRows
 from qinco_lit.vectors.code_tables import TableRows, read_parts
 from qinco_lit.vectors.code_writer import ShardRecord
-from qinco_lit.vectors.layout import PARQUET_SUFFIX
+from qinco_lit.vectors.layout import PARQUET_SUFFIX, output_place
 from qinco_lit.vectors.vector_file import read_ahead
 
 _MAX_OPEN_FILES = 32
@@ -155,7 +155,7 @@ class CodeStore:
 
 
 def open_codes(path: str | os.PathLike[str]) -> CodeStore:
-    """Open a store of codes, HDF5 or Parquet (a file, or a folder of them), without reading its rows.
+    """Open a store of codes, HDF5 or Parquet (a file, or a folder of them, also at a url), without reading its rows.
 
     Raises:
         FileNotFoundError: the file, or that of a shard, is missing.
@@ -163,8 +163,8 @@ def open_codes(path: str | os.PathLike[str]) -> CodeStore:
     """
     if not isinstance(path, str | os.PathLike):
         raise ValueError(f"path is of type {type(path).__name__}: give the path of a store of codes")
-    file = Path(path)
-    if file.is_dir() or (file.suffix == PARQUET_SUFFIX and file.is_file()):
+    file = output_place(path)
+    if isinstance(file, str) or file.is_dir() or (file.suffix == PARQUET_SUFFIX and file.is_file()):
         info, shards, files, stops = read_parts(file)
         return CodeStore(str(file), info, shards, TableRows(files, info, stops))
     if not file.is_file():

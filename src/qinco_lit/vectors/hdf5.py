@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from qinco_lit.vectors.layout import Layout, Target, matrix_shape, numeric_dtype
+from qinco_lit.vectors.layout import Layout, Target, matrix_shape, numeric_dtype, system_errors_of
 
 # Rows read at once where the file itself names no chunk.
 _DEFAULT_CHUNK_ROWS = 4096
@@ -16,7 +16,9 @@ _DEFAULT_CHUNK_ROWS = 4096
 def read_layout(target: Target, file_bytes: int) -> Layout:
     """Find the dataset of `file.hdf5:dataset`; contiguous plain data get an offset to map, others offset None."""
     path = target.path
-    if not h5py.is_hdf5(target.file):
+    with system_errors_of(path):
+        is_hdf5 = h5py.is_hdf5(target.file)
+    if not is_hdf5:
         raise ValueError(f"{path}: not an HDF5 file (bad signature)")
     try:
         with h5py.File(target.file, "r") as file:

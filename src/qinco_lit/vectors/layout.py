@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -101,6 +102,23 @@ def split_dataset(text: str) -> tuple[str, str | None]:
 def is_url(text: str) -> bool:
     """Whether a path is one of a file system that fsspec reads: `s3://bucket/file.npy`."""
     return _URL.match(text) is not None
+
+
+@contextmanager
+def system_errors_of(path: str) -> Iterator[None]:
+    """Let what the system refuses to a library be said as Python says it: `Permission denied: 'file.parquet'`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), path) from None
+
+
+def output_place(output: str | os.PathLike[str]) -> Path | str:
+    """Where something is written, or was: a url as text, without the slash at its end, all else as a path."""
+    text = os.fspath(output)
+    return text.rstrip("/") if is_url(text) else Path(text)
 
 
 def run_lengths(sizes: Iterable[int]) -> Groups:

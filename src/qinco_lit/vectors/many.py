@@ -58,10 +58,20 @@ def named_files(path: str | os.PathLike[str]) -> list[str] | None:
         return _of_folder(text, Path(file))
     if not _WILDCARDS.search(file) or Path(file).exists():
         return None
-    found = [name for name in glob.glob(file, recursive=True) if Path(name).is_file()]  # noqa: PTH207 (a pattern of the user's, absolute or not)
+    pattern = _with_folders_as_they_are(file)
+    # a link that leads nowhere is not passed over: its rows would be missing
+    found = [name for name in glob.glob(pattern, recursive=True) if not Path(name).is_dir()]  # noqa: PTH207 (a pattern of the user's, absolute or not)
     if not found:
         raise FileNotFoundError(f"{text}: no file is named like this")
     return _in_order(found, dataset)
+
+
+def _with_folders_as_they_are(pattern: str) -> str:
+    """The pattern, in which the brackets of folders that are there, from the left on, are no wildcards."""
+    folders, rest = Path(), list(Path(pattern).parts)
+    while len(rest) > 1 and (folders / rest[0]).is_dir():
+        folders /= rest.pop(0)
+    return str(Path(glob.escape(str(folders)), *rest)) if folders.parts else pattern
 
 
 def _in_order(found: list[str], dataset: str | None) -> list[str]:
@@ -75,7 +85,8 @@ def in_natural_order(names: Iterable[str]) -> list[str]:
 
 def _of_folder(text: str, folder: Path) -> list[str]:
     found = [file for file in folder.iterdir() if file.suffix in FILE_SUFFIXES and file.name[0] not in HIDDEN]
-    suffixes = sorted({file.suffix for file in found if file.is_file()})
+    found = [file for file in found if not file.is_dir()]
+    suffixes = sorted({file.suffix for file in found})
     if not suffixes:
         within = sorted({file.suffix for file in folder.glob("*/**/*.*") if file.suffix in FILE_SUFFIXES})
         if within:
@@ -85,7 +96,7 @@ def _of_folder(text: str, folder: Path) -> list[str]:
         raise ValueError(f"{text}: a folder with files of {' and '.join(suffixes)}: say which, {text}/*{suffixes[0]}")
     if suffixes[0] in HDF5_SUFFIXES:
         raise ValueError(f"{text}: a folder of HDF5 files: name their dataset, {text}/*{suffixes[0]}:DATASET")
-    return in_natural_order(str(file) for file in found if file.is_file())
+    return in_natural_order(map(str, found))
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

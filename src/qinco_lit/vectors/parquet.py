@@ -1,6 +1,7 @@
 """Parquet files: the layout of a column from the footer alone, and its row groups decoded as a stream."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 from qinco_lit.vectors.columns import (
@@ -13,7 +14,7 @@ from qinco_lit.vectors.columns import (
     matrix,
     pyarrow,
 )
-from qinco_lit.vectors.layout import Layout, Target, is_url, run_lengths
+from qinco_lit.vectors.layout import Layout, Target, is_url, run_lengths, system_errors_of
 from qinco_lit.vectors.remote import RangeFile
 
 _BUFFER_BYTES = 1 << 20  # read at a time of a local file
@@ -32,7 +33,8 @@ class ParquetFile:
 
     def __init__(self, file: str, path: str) -> None:
         library = pyarrow(path)
-        source = RangeFile(file) if is_url(file) else library.OSFile(file)
+        with nullcontext() if is_url(file) else system_errors_of(path):
+            source = RangeFile(file) if is_url(file) else library.OSFile(file)
         self.file_bytes = int(source.size())
         try:
             # at a url all ranges of a row group are asked for together; of a local file a megabyte after the other
@@ -49,7 +51,7 @@ class ParquetFile:
         batches = self.content.iter_batches(
             batch_size=batch_rows, row_groups=groups, columns=[column], use_threads=False
         )
-        return (batch.column(0) for batch in batches)
+        return (batch.column(column) for batch in batches)  # of `e` pyarrow gives `e.x`, too
 
 
 def read_layout(target: Target, file: str) -> Layout:
@@ -66,7 +68,9 @@ def read_layout(target: Target, file: str) -> Layout:
 def _length_of_lists(target: Target, field: Any, source: ParquetFile) -> int:
     """Where the type of lists does not say how long they are: the footer counts the numbers of each row group."""
     metadata, schema = source.content.metadata, source.content.schema
-    leaf = next(leaf for leaf in range(len(schema)) if schema.column(leaf).path.startswith(f"{field.name}."))
+    # columns named `e` and `e.x`: the leaf of the first, `e.list.element`, is that of the fewest names
+    paths = {leaf: schema.column(leaf).path for leaf in range(len(schema)) if schema.column(leaf).max_repetition_level}
+    leaf = min((each for each in paths if paths[each].startswith(f"{field.name}.")), key=lambda each: len(paths[each]))
     counts = [(metadata.row_group(group).column(leaf).num_values, size) for group, size in source.groups.items()]
     dim: int = counts[0][0] // counts[0][1]
     if any(count != size * dim for count, size in counts):  # some row is to blame: find it

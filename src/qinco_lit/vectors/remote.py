@@ -1,34 +1,50 @@
-"""Files at urls (`s3://`, `gs://`, …) by way of fsspec: ranges of them are read, never a whole file."""
+"""Files at urls (`s3://`, `gs://`, …) by way of fsspec: ranges of them are read, whole files are written."""
 
 import io
 import posixpath
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
 
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from qinco_lit.vectors.layout import Groups, Layout
+from qinco_lit.atomic import replacing, temporary_name
+from qinco_lit.vectors.layout import Groups, Layout, is_url
 
 # Of rows at a url: a range that costs about as much as any smaller one; what is skipped rather than asked for in two;
 # ranges that are asked for at a time.
 _RANGE_BYTES = 8 << 20
 _GAP_BYTES = 256 << 10
 _MAX_RANGES = 16
+_READERS = 16  # headers and footers that are read at a time
 HIDDEN = "._"  # first letters of files in a folder that are not its data: Spark and Hive write such
+
+_Result = TypeVar("_Result")
 
 
 @contextmanager
-def in_one_line(url: str) -> Iterator[None]:
-    """Let what a file system raises inside the block name the url, in one line."""
+def in_one_line(url: str, done: str = "read") -> Iterator[None]:
+    """Let what a file system raises inside the block name the url, in one line; `done` says what is done to it."""
     try:
         yield
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{url}: no such file") from None
     except Exception as error:  # of each file system its own
+        if isinstance(error, FileNotFoundError) and done == "read":
+            raise FileNotFoundError(f"{url}: no such file") from None
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise OSError(f"{url} cannot be read: {reason}") from None
+        raise OSError(f"{url} cannot be {done}: {reason}") from None
+
+
+def of_each(read: Callable[[str], _Result], files: Sequence[str]) -> list[_Result]:
+    """What is read of each file; of files at urls some at a time, as each of them waits for a server."""
+    if not any(map(is_url, files)):
+        return [read(file) for file in files]
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="open-urls") as pool:
+        return list(pool.map(read, files))
 
 
 def _file_system(url: str) -> tuple[Any, str]:
@@ -75,6 +91,75 @@ def named_urls(url: str, suffixes: tuple[str, ...]) -> list[str] | None:
             found = [str(each["name"]) for each in inside if each["type"] == "file"]
             found = [name for name in found if name.endswith(suffixes) and posixpath.basename(name)[0] not in HIDDEN]
         return [file_system.unstrip_protocol(name) for name in found]
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def appearing(place: Path | str, scratch: Path) -> Iterator[Path]:
+    """Give a local name to write to: after the block its content appears at the place, whole or not at all.
+
+    Args:
+        place: a path, whose folder is made when needed, or a url.
+        scratch: a folder for what goes to a url.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if isinstance(place, Path):
+        place.parent.mkdir(exist_ok=True)
+        with replacing(place) as temporary:
+            yield temporary
+        return
+    temporary = temporary_name(scratch / posixpath.basename(place))
+    try:
+        yield temporary
+        _upload(temporary, place)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _upload(file: Path, url: str) -> None:
+    """Object stores, which have no renaming of their own, show a file when all of it is there; elsewhere it is renamed.
+
+    What is killed before that leaves a name that begins with a dot.
+    """
+    from fsspec.spec import AbstractFileSystem
+
+    with in_one_line(url, "written"):
+        file_system, path = _file_system(url)
+        if type(file_system).mv is AbstractFileSystem.mv:
+            file_system.put_file(str(file), path)
+            return
+        folder, name = posixpath.split(path)
+        temporary = posixpath.join(folder, f".{name}.{uuid4().hex[:12]}.tmp")
+        file_system.makedirs(folder, exist_ok=True)
+        try:
+            file_system.put_file(str(file), temporary)
+            file_system.mv(temporary, path)
+        except BaseException:
+            if file_system.exists(temporary):
+                file_system.rm(temporary)
+            raise
+
+
+def write_text(url: str, text: str) -> None:
+    """Put a small file in one piece. Raises OSError where it cannot be written."""
+    with tempfile.TemporaryDirectory() as folder, appearing(url, Path(folder)) as file:
+        file.write_text(text, encoding="utf-8")
+
+
+def read_text(url: str) -> str | None:
+    """Of a small file; None where there is none. Raises OSError where it cannot be read."""
+    try:
+        size, _ = facts(url)
+        return read_range(url, 0, size).decode(errors="replace")
+    except FileNotFoundError:
+        return None
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 class RangeFile(io.RawIOBase):

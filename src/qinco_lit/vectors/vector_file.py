@@ -26,13 +26,11 @@ from qinco_lit.vectors.layout import (
 )
 from qinco_lit.vectors.many import ManyRows, joined_layout, named_files
 from qinco_lit.vectors.mapped import MappedRows
-from qinco_lit.vectors.remote import RangedRows
+from qinco_lit.vectors.remote import RangedRows, of_each
 from qinco_lit.vectors.rows import ArrayRows, RowSource, UnitRows
 
 # Of files whose rows can be read one by one, next to others that cannot.
 _RUN_ROWS = 1024
-# Headers and footers at urls that are read at a time.
-_READERS_OF_URLS = 16
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -81,6 +79,14 @@ class VectorFile:
                 found.append((layout, start, stop))
             first += layout.num_rows
         return found
+
+    def row_name(self, row: int) -> str:
+        """Where the user finds a row: `emb/part-7.npy: vector 31`, which is its number in that file."""
+        for layout, start, stop in self.file_ranges():
+            if row < stop - start:
+                return f"{layout.path}: vector {start + row}"
+            row -= stop - start
+        raise IndexError(f"{self.path}: no such row")
 
     @property
     def row_groups(self) -> Int64[np.ndarray, " groups"] | None:
@@ -236,13 +242,8 @@ def rows_of(layout: Layout) -> RowSource:
 
 
 def _layouts(files: Sequence[str]) -> list[Layout]:
-    """Of those that have rows; of files at urls some at a time, as each of them waits for a server."""
-    if not any(map(is_url, files)):
-        found = [_layout_if_rows(file) for file in files]
-    else:
-        with ThreadPoolExecutor(_READERS_OF_URLS, thread_name_prefix="open-urls") as pool:
-            found = list(pool.map(_layout_if_rows, files))
-    return [layout for layout in found if layout is not None]
+    """Of those that have rows."""
+    return [layout for layout in of_each(_layout_if_rows, files) if layout is not None]
 
 
 def _layout_if_rows(file: str) -> Layout | None:

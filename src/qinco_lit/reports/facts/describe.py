@@ -7,6 +7,7 @@ from qinco_lit.reports.facts.models import codec_lines, index_lines, index_parts
 from qinco_lit.reports.facts.reading import Lines, read
 from qinco_lit.reports.facts.rows import rows_lines, unfinished_store_lines
 from qinco_lit.reports.kit.texts import size_text
+from qinco_lit.run_folder import TYPED
 
 _PARTS = (
     "config.json", "summary.json", "weights.safetensors", "metrics.jsonl", "metrics.json", "search.json", "index.faiss",
@@ -46,11 +47,14 @@ def _folder(folder: Path) -> tuple[str, Lines] | None:
             return index_lines(folder)
     if (folder / "part-00000" / "config.json").is_file():
         return index_parts_lines(folder)
-    if any((folder / name).exists() for name in ("summary.json", "checkpoints")):
+    begun = (folder / TYPED).is_dir() and (folder / "train.log").is_file()  # it still looks for centroids, say
+    if begun or any((folder / name).exists() for name in ("summary.json", "checkpoints")):
         return training_lines(folder)
     for name, what in _RECORDS.items():
         if (folder / name).is_file():
             return record_lines(folder, name, what)
+    if (page := folder / "compare.html").is_file():
+        return "comparison", [("read", str(page)), ("table", str(folder / "compare.csv"))]
     runs = sorted({found.parent for name in ("summary.json", *_RECORDS) for found in folder.glob(f"*/{name}")})
     if runs:
         return runs_lines(folder, runs)

@@ -44,6 +44,10 @@ def trained_lines(run_dir: Path) -> Lines:
         lines.append(("took", time_text(summary["wall_s"])))
     if command := summary.get("command"):
         lines.append(("command", str(command)))
+    if "resume=" in str(summary.get("command")) and summary.get(
+        "overrides"
+    ):  # which says little of what it went on with
+        lines.append(("options", " ".join(map(str, summary["overrides"]))))
     return lines or [("files", ", ".join(sorted(entry.name for entry in run_dir.iterdir())))]
 
 

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 def rows_lines(path: str) -> tuple[str, Lines]:
     """A store of codes, or vectors."""
     from qinco_lit.vectors import open_codes, open_vectors
-    from qinco_lit.vectors.layout import HDF5_SUFFIXES, PARQUET_SUFFIX
+    from qinco_lit.vectors.layout import HDF5_SUFFIXES, PARQUET_SUFFIX, is_url
 
     place, wrong = Path(path), None
-    if place.is_dir() or (place.suffix in (*HDF5_SUFFIXES, PARQUET_SUFFIX) and place.is_file()):
+    if is_url(path) or place.is_dir() or (place.suffix in (*HDF5_SUFFIXES, PARQUET_SUFFIX) and place.is_file()):
         try:
             return _store(open_codes(path))
         except FileNotFoundError:

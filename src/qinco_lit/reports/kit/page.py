@@ -126,7 +126,7 @@ def inline_svg(svg: str, alt: str, prefix: str) -> Markup:
     width, height = (re.search(rf'\b{side}="([\d.]+)', head) for side in ("width", "height"))
     if "viewBox" not in head and width and height:
         head += f' viewBox="0 0 {width[1]} {height[1]}"'
-    size = f' style="width:{width[1]}pt;min-width:{0.6 * float(width[1]):g}pt"' if width else ""
+    size = f' style="width:{width[1]}pt;min-width:{0.54 * float(width[1]):g}pt"' if width else ""
     head = re.sub(r'\s(width|height|version|xmlns:\w+|style)="[^"]*"', "", head)
     rest = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}", rest).replace("xlink:href=", "href=")
     return Markup(f'{head} role="img" aria-label="{escape(alt)}"{size}{rest}')

@@ -141,7 +141,7 @@ class CodedRows:
 
 
 def given_rows(
-    path: Path, codes: FirstCodes, data: Any, centroids: Float32[np.ndarray, "lists dim"] | None
+    path: str | Path, codes: FirstCodes, data: Any, centroids: Float32[np.ndarray, "lists dim"] | None
 ) -> CodedRows:
     """The training vectors of a data set with codes that are there already, checked as far as it can be.
 

@@ -119,12 +119,12 @@ class IndexInputs:
 
 def open_inputs(
     codec: Codec | str | Path,
-    codes: CodeStore | Path | None,
+    codes: CodeStore | str | Path | None,
     data: Any,
     *,
     num_steps: int | None,
     num_training: int | None,
-    training_codes: Path | None,
+    training_codes: str | Path | None,
     ids: Any,
     num_lists: int | None,
     centroids: Any,
@@ -238,7 +238,7 @@ def _check_database(store: CodeStore, database: VectorFile, name: str) -> None:
 
 
 def _training(
-    path: Path, whole: Codec, codec: Codec, data: Any, centroids: Float32[np.ndarray, "lists dim"] | None
+    path: str | Path, whole: Codec, codec: Codec, data: Any, centroids: Float32[np.ndarray, "lists dim"] | None
 ) -> FirstCodes:
     """Codes that are given for the training vectors."""
     store, steps = open_codes(path), codec.num_steps

@@ -15,7 +15,7 @@ from qinco_lit.coarse.centroids import train_centroids
 from qinco_lit.coarse.list_assigner import graphs_kept
 from qinco_lit.devices import threads
 from qinco_lit.environment import environment
-from qinco_lit.locks import only_writer
+from qinco_lit.locks import check_local, only_writer
 from qinco_lit.options import Count, Range, check_ranges
 from qinco_lit.progress import Progress, duration
 from qinco_lit.search.build.coded_rows import CodedRows, FirstCodes, SampledCodes, encode_rows, spaced_rows_file
@@ -66,6 +66,7 @@ class BuildOptions:
             raise ValueError(f"pairwise_dtype={self.pairwise_dtype}: give float32 or float16")
         if not output.name:
             raise ValueError(f"output={output}: name a folder of its own")
+        check_local(output)
         if not output.parent.is_dir():
             raise FileNotFoundError(f"output={output}: the folder {output.parent} does not exist; make it first")
 

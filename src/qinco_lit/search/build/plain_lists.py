@@ -68,7 +68,7 @@ def _assigned(
         block = np.asarray(vectors[first : min(first + rows, stop)], np.float32)
         finite = np.isfinite(block).all(axis=1)
         if not finite.all():
-            row = first + int(finite.argmin())
-            raise ValueError(f"{vectors.path}: vector {row} holds NaN or infinity: repair or remove it")
+            row = vectors.row_name(first + int(finite.argmin()))
+            raise ValueError(f"{row} holds NaN or infinity: repair or remove it")
         yield assigner(block)
         progress.advance(len(block))
