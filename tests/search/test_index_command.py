@@ -5,15 +5,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import pytest
 
-from qinco_lit.coarse import list_assigner
 from qinco_lit.codec import Codec
 from qinco_lit.search.build import job as command
 from qinco_lit.search.index import bundle as bundles
@@ -49,18 +46,6 @@ def test_the_index_holds_the_store(build, inputs, tmp_path):
     assert json.loads((tmp_path / "index" / "report.json").read_text()) == json.loads(json.dumps(report))
     _, ids = Searcher(bundle).search(np.load(inputs / "base.npy")[:50], 1, nprobe=LISTS, num_additive=ROWS)
     assert (ids[:, 0] == np.arange(50)).mean() > 0.5
-
-
-def test_the_graph_over_many_lists_is_built_once(build, tmp_path, monkeypatch):
-    monkeypatch.setattr(list_assigner, "EXACT_LISTS", LISTS - 1)
-    built, graph = [], faiss.IndexHNSWFlat
-    monkeypatch.setattr(faiss, "IndexHNSWFlat", lambda *given: built.append(given) or graph(*given))
-    build("together")
-    assert len(built) == 1
-    monkeypatch.setattr(command, "graphs_kept", nullcontext)
-    build("each")
-    assert len(built) == 4  # of the training vectors, the held out ones, the index
-    assert contents(tmp_path / "together") == contents(tmp_path / "each")
 
 
 def test_decoders_are_those_of_the_training_codes(build, inputs, tmp_path):

@@ -6,15 +6,19 @@ import json
 import shutil
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import faiss
 import pytest
 
+from qinco_lit.coarse import list_assigner
 from qinco_lit.search.build import fit as index_fit
 from qinco_lit.search.build import job as command
 from qinco_lit.search.build.work import IndexWork
 from tests.search.index_jobs import contents
+from tests.search.indexes import LISTS
 
 
 class _KilledError(Exception):
@@ -207,3 +211,15 @@ def test_a_part_that_another_process_builds_is_waited_for(build, tmp_path, caplo
         build("one", parts=2, part=1)
         elsewhere.join()
     assert f"another process builds part=1 of parts=2 in {tmp_path}/one.work: waiting for it" in caplog.messages
+
+
+def test_the_graph_over_many_lists_is_built_once(build, tmp_path, monkeypatch):
+    monkeypatch.setattr(list_assigner, "EXACT_LISTS", LISTS - 1)
+    built, graph = [], faiss.IndexHNSWFlat
+    monkeypatch.setattr(faiss, "IndexHNSWFlat", lambda *given: built.append(given) or graph(*given))
+    build("together")
+    assert len(built) == 1
+    monkeypatch.setattr(command, "graphs_kept", nullcontext)
+    build("each")
+    assert len(built) == 4  # of the training vectors, the held out ones, the index
+    assert contents(tmp_path / "together") == contents(tmp_path / "each")

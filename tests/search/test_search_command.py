@@ -226,10 +226,11 @@ def test_all_baselines_next_to_the_index(run: Callable[..., Any], tmp_path: Path
     record = run(baselines=list(METHODS))
     assert list(record["engines"]) == ["qinco", *METHODS]
     notes = (tmp_path / "out" / "search.md").read_text()
-    assert "More bytes than the index has: RaBitQ (2+8 B)." in notes
+    assert "More bytes than the index has: RaBitQ (2+8 B), RaBitQ of 2 bits (4+20 B)." in notes
     for name in METHODS:
         sizes = record["engines"][name]["bytes_per_vector"]
-        assert sum(size for part, size in sizes.items() if part in ("codes", "re-rank codes")) == 2
+        codes = sum(size for part, size in sizes.items() if part in ("codes", "re-rank codes"))
+        assert codes == (4 if name == "rabitq2" else 2)
         assert max(point["recall_at_100"] for point in record["engines"][name]["points"]) > 0.5
 
 
@@ -298,7 +299,7 @@ def test_wandb_gets_the_points_and_the_fronts(run: Callable[..., Any], monkeypat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"baselines": ["ivfpq"]}, r"unknown baseline ivfpq \(did you mean ivf_pq\?\); choose from: ivf_pq, .*rabitq"),
+        ({"baselines": ["ivfpq"]}, r"unknown baseline ivfpq \(did you mean ivf_pq\?\); choose from: ivf_pq, .*rabitq2"),
         (
             {"strategy": "random"},
             r"strategy=random draws max_points=N of the grid: give both, or neither for all of it",

@@ -18,7 +18,7 @@ _LABELS = {
     "ivf_pqfs": "IVF-PQ fast-scan",
     "ivf_pqfs_refine": "IVF-PQ fast-scan, re-rank",
     "rabitq": "RaBitQ",
-    "rabitq2": "RaBitQ, 2 bits",
+    "rabitq2": "RaBitQ of 2 bits",
 }
 _STYLES: dict[str, dict[str, Any]] = {
     "qinco": {**LOOKS[0], "linewidth": 2.2, "zorder": 5},

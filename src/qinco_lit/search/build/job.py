@@ -90,8 +90,7 @@ def build(inputs: IndexInputs, output: Path, options: BuildOptions) -> dict[str,
         warn_of_other_searches(inputs)
         work = IndexWork(output, job)
         with threads(options.num_threads), Progress("vectors", show=options.progress is not False) as progress:
-            # parts that are started together share what the first of them makes
-            with work.alone(), graphs_kept():
+            with work.alone(), graphs_kept():  # parts started together share what the first of them makes
                 inputs = _with_codes_and_lists(inputs, work, options, progress)
                 fit = work.fit(inputs.codec.codebook_size) or _fit(inputs, work, pairwise, options, progress)
             for number in range(parts) if part is None else [part]:
@@ -329,8 +328,7 @@ def _report(
 
 
 def _say_what_is_there(output: Path, report: dict[str, Any]) -> None:
-    took = duration(sum(report["seconds"].values()))
-    log.info("%s: %s vectors, in %s", output, f"{report['num_vectors']:,}", took)
+    log.info("%s: %s vectors, in %s", output, f"{report['num_vectors']:,}", duration(sum(report["seconds"].values())))
 
 
 def _figures(inputs: IndexInputs, fit: Fit, sizes: ListSizes) -> dict[str, Any]:
