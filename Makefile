@@ -48,7 +48,7 @@ $(installed): pyproject.toml constraints.txt
 	@touch $@
 
 .PHONY: demo
-demo: $(installed) ## train QINCo2 on real SIFT vectors, compare it with PQ and RQ, search an index (13 minutes on 2 cores)
+demo: $(installed) ## train QINCo2 on real SIFT vectors, compare it with PQ and RQ, search an index (some 10 minutes on 2 cores)
 	@$(bin)/qinco train $(demo_data) $(demo_train) hydra.run.dir=$(run)/train
 	@$(bin)/qinco evaluate codec=$(run)/train/codec $(demo_data) $(demo_search) 'baselines=[pq,rq]' hydra.run.dir=$(run)/evaluate
 	@$(bin)/qinco centroids $(demo_data) num_lists=$(demo_lists) output=$(run)/centroids.npy
