@@ -19,6 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from qinco_lit import Codec  # before faiss, for whose kernels qinco_lit sees
+
+# isort: split
 import faiss
 import numpy as np
 import torch
@@ -26,7 +29,6 @@ from measuring import heading, line, machine
 from subjects import add_options, device_of, trained
 
 from datamodules.photo_sift import photo_sift
-from qinco_lit import Codec
 from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.search.decoders.additive import AdditiveDecoder, AdditiveFit
 from qinco_lit.search.decoders.pairwise import PairwiseDecoder, fit_pairwise

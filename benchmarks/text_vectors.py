@@ -20,12 +20,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import qinco_lit as ql  # before faiss, for whose kernels it sees
+
+# isort: split
 import faiss
 import numpy as np
 import torch
 from measuring import heading, line, machine
 
-import qinco_lit as ql
 from datamodules.docs_text import docs_text
 from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.evaluation.baselines import Baseline

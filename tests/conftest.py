@@ -11,7 +11,7 @@ import tests.composed
 import tests.typechecker  # noqa: F401  (the jaxtyping hook looks it up by name)
 
 # isort: split
-import qinco_lit  # noqa: F401  (before anything loads faiss, whose OpenBLAS asks for its kernels then)
+import qinco_lit  # noqa: F401  (before anything loads faiss, for whose kernels it sees)
 
 for _name, _value in {"WANDB_MODE": "disabled", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}.items():
     os.environ.setdefault(_name, _value)

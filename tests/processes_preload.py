@@ -3,7 +3,6 @@
 import importlib
 import pkgutil
 
-import faiss  # noqa: F401
 import hydra.main  # noqa: F401
 import wandb  # noqa: F401
 

@@ -1,17 +1,16 @@
 """faiss multiplies matrices with kernels of this processor, whatever its own OpenBLAS takes it for."""
 
-import ctypes
+import importlib
 import os
+import sys
 from pathlib import Path
 
-import faiss
-import numpy as np
 import pytest
 
 from qinco_lit import openblas
+from tests.traces.machine import faiss_kernels
 
 AVX512 = "fma avx2 avx512f avx512dq avx512cd avx512bw avx512vl"
-MAPS = Path("/proc/self/maps")
 
 
 @pytest.mark.parametrize(
@@ -30,28 +29,47 @@ def test_kernels_are_the_best_that_a_processor_can_run(flags: str, name: str | N
     assert openblas.kernels_for(flags.split()) == name
 
 
-def test_what_the_user_chose_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(openblas.VARIABLE, "Sandybridge")
-    openblas.choose_kernels()
-    assert os.environ[openblas.VARIABLE] == "Sandybridge"
-
-
-@pytest.mark.parametrize("flags", [[], ["asimd"]])
-def test_openblas_chooses_where_a_processor_says_nothing(flags: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def loaded_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What a module in faiss' place finds in the variable while it is imported, on a processor of such flags."""
+    folder = tmp_path / "faiss"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(f"import os\nfound = os.environ.get({openblas.VARIABLE!r})\n")
+    (folder / "part.py").write_text("number = 3\n")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "faiss"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     monkeypatch.delenv(openblas.VARIABLE, raising=False)
-    monkeypatch.setattr(openblas, "_flags", lambda: flags)
-    openblas.choose_kernels()
+
+    def load(flags: str) -> str | None:
+        monkeypatch.setattr(openblas, "processor_flags", flags.split)
+        openblas.choose_kernels()
+        openblas.choose_kernels()  # a second call changes nothing
+        module = importlib.import_module("faiss")
+        assert importlib.import_module("faiss.part").number == 3
+        assert not any(isinstance(finder, openblas._Finder) for finder in sys.meta_path)
+        found: str | None = module.found
+        return found
+
+    yield load
+    for name in ("faiss", "faiss.part"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(("flags", "name"), [(AVX512, "SkylakeX"), ("asimd", None)])
+def test_the_variable_is_set_while_faiss_loads_and_never_after(loaded_with, flags: str, name: str | None) -> None:
+    """A job that is sent to another machine would end with an illegal instruction there."""
+    assert loaded_with(flags) == name
     assert openblas.VARIABLE not in os.environ
 
 
-@pytest.mark.skipif(not MAPS.is_file(), reason="only Linux says which libraries are loaded")
+def test_what_the_user_chose_stays(loaded_with, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(openblas.VARIABLE, "Sandybridge")
+    assert loaded_with(AVX512) == "Sandybridge"
+    assert os.environ[openblas.VARIABLE] == "Sandybridge"
+
+
 def test_faiss_runs_them() -> None:
-    faiss.IndexFlatL2(2).add(np.zeros((1, 2), dtype=np.float32))
-    paths = {line.split()[-1] for line in MAPS.read_text().splitlines() if "libopenblas" in line and "faiss" in line}
-    if not paths:
-        pytest.skip("this faiss brings no OpenBLAS")
-    core_name = ctypes.CDLL(paths.pop()).openblas_get_corename
-    core_name.restype = ctypes.c_char_p
-    assert core_name().decode() == os.environ.get(openblas.VARIABLE, core_name().decode())
-    if {"avx2", "fma"} <= set(openblas._flags()):
-        assert core_name() != b"Prescott"
+    named = os.environ.get(openblas.VARIABLE) or openblas.kernels_for(openblas.processor_flags())
+    assert named is None or faiss_kernels() in (named, None)

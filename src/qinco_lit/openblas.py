@@ -1,12 +1,19 @@
-"""Which kernels OpenBLAS multiplies matrices with, inside faiss and numpy.
+"""Which kernels OpenBLAS multiplies matrices with, inside faiss.
 
 faiss-cpu brings an OpenBLAS of 2021. It takes a processor that it does not know for a Pentium 4: k-means, residual
 quantizers and assignments to lists then take some four times as long. When it is loaded, it asks a variable first.
 """
 
+import contextlib
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 VARIABLE = "OPENBLAS_CORETYPE"
 # OpenBLAS' names of kernels and what a processor must be able to do for them, best first
@@ -17,13 +24,14 @@ _KERNELS = (
 
 
 def choose_kernels() -> None:
-    """Name the kernels that fit this processor, unless the user has; for libraries that are loaded from now on.
+    """Have faiss, when it is imported, loaded with the kernels that fit this processor, unless the user named some.
 
-    Where the processor does not say what it can do (not Linux, not x86), OpenBLAS chooses.
+    The variable is set for that moment only: a process that is started from here may run on another machine, where
+    these kernels would be illegal instructions. Where the processor does not say what it can do (not Linux, not x86),
+    OpenBLAS chooses.
     """
-    name = kernels_for(_flags())
-    if name is not None:
-        os.environ.setdefault(VARIABLE, name)
+    if "faiss" not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
 
 
 def kernels_for(flags: Iterable[str]) -> str | None:
@@ -32,7 +40,44 @@ def kernels_for(flags: Iterable[str]) -> str | None:
     return next((name for name, needed in _KERNELS if needed <= flags), None)
 
 
-def _flags() -> list[str]:
+class _Finder(MetaPathFinder):
+    """Finds faiss once, as it is found without this, and names the kernels while it loads its libraries."""
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Any,  # noqa: ARG002
+        target: ModuleType | None = None,  # noqa: ARG002
+    ) -> ModuleSpec | None:
+        if fullname != "faiss":
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_with_kernels(module: ModuleType) -> None:
+                with _named(kernels_for(processor_flags())):
+                    execute(module)
+
+            spec.loader.exec_module = execute_with_kernels  # type: ignore[method-assign]
+        return spec
+
+
+@contextlib.contextmanager
+def _named(kernels: str | None) -> Iterator[None]:
+    if kernels is None or VARIABLE in os.environ:
+        yield
+        return
+    os.environ[VARIABLE] = kernels
+    try:
+        yield
+    finally:
+        os.environ.pop(VARIABLE, None)
+
+
+def processor_flags() -> list[str]:
+    """What the processor can do, as Linux spells it; empty where it does not say."""
     try:
         with Path("/proc/cpuinfo").open() as lines:  # of the first core: some machines have hundreds
             return next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])

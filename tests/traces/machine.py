@@ -1,5 +1,6 @@
 """What decides the last bits: processor, libraries, threads. And the environment in which a trace is taken."""
 
+import ctypes
 import os
 from importlib import metadata
 from pathlib import Path
@@ -34,6 +35,7 @@ def made_on() -> dict[str, Any]:
             flag for flag in sorted(_of_processor("flags").split()) if flag.startswith(("avx", "amx", "fma", "sse4"))
         ),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "faiss_kernels": faiss_kernels(),
         "threads": {"torch": torch.get_num_threads(), "faiss": int(faiss.omp_get_max_threads())},
         "versions": {package: metadata.version(package) for package in _PACKAGES},
         "variables": {
@@ -42,6 +44,21 @@ def made_on() -> dict[str, Any]:
             if name.startswith(_KERNELS) and name not in _THREADS
         },
     }
+
+
+def faiss_kernels() -> str | None:
+    """What the OpenBLAS that faiss brings computes with; None if it brings none, or Linux does not say which."""
+    import faiss  # noqa: F401
+
+    maps = Path("/proc/self/maps")
+    lines = maps.read_text().splitlines() if maps.is_file() else []
+    paths = {line.split()[-1] for line in lines if "libopenblas" in line and "faiss" in line}
+    if not paths:
+        return None
+    core_name = ctypes.CDLL(paths.pop()).openblas_get_corename
+    core_name.restype = ctypes.c_char_p
+    name: str = core_name().decode()
+    return name
 
 
 def _of_processor(name: str) -> str:
