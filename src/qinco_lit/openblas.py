@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -41,24 +40,29 @@ def kernels_for(flags: Iterable[str]) -> str | None:
 
 
 class _Finder(MetaPathFinder):
-    """Finds faiss once, as it is found without this, and names the kernels while it loads its libraries."""
+    """Finds faiss as it is found without this, and names the kernels while it loads its libraries.
+
+    It stays until faiss is imported: some packages (transformers) only ask where faiss is.
+    """
 
     def find_spec(
         self,
         fullname: str,
-        path: Any,  # noqa: ARG002
-        target: ModuleType | None = None,  # noqa: ARG002
+        path: Any,
+        target: ModuleType | None = None,
     ) -> ModuleSpec | None:
         if fullname != "faiss":
             return None
-        sys.meta_path.remove(self)
-        spec = find_spec(fullname)
+        others = [finder for finder in sys.meta_path if finder is not self]
+        found = (finder.find_spec(fullname, path, target) for finder in others)
+        spec = next((each for each in found if each is not None), None)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def execute_with_kernels(module: ModuleType) -> None:
                 with _named(kernels_for(processor_flags())):
                     execute(module)
+                sys.meta_path.remove(self)
 
             spec.loader.exec_module = execute_with_kernels  # type: ignore[method-assign]
         return spec

@@ -23,7 +23,12 @@ from qinco_lit.reports.facts.describe import describe
 from qinco_lit.search.build.job import BuildOptions
 from qinco_lit.vectors import code_tables, open_codes, open_vectors
 from tests.codes.conftest import NUM_ROWS, SHARD_ROWS
-from tests.codes.test_codes_in_tables import emb, files, small_groups  # noqa: F401
+from tests.codes.test_codes_in_tables import (  # noqa: F401
+    emb,
+    files,
+    interrupted_at_the_third_part,
+    small_groups,
+)
 
 URLS = ["memory://bucket/codes", "file://{}/bucket/codes"]
 
@@ -83,22 +88,13 @@ def test_one_file_at_a_url_from_the_command_line(encoded, codec_dir, emb, tmp_pa
 @pytest.mark.parametrize("is_elsewhere", [False, True])
 def test_what_is_interrupted_goes_on_here_or_on_another_machine(encoded, tmp_path, monkeypatch, is_elsewhere):
     encoded(tmp_path / "codes")
-    url, write, written = "memory://bucket/codes", code_tables._write_part, []
-
-    def interrupted(path, *arguments):
-        if len(written) == 2:
-            path.write_bytes(b"half")
-            raise KeyboardInterrupt
-        written.append(write(path, *arguments))
-
-    monkeypatch.setattr(code_tables, "_write_part", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    url = "memory://bucket/codes"
+    with interrupted_at_the_third_part(monkeypatch):
         encoded(url)
     assert sorted(at(url)) == ["part-8.parquet", "part-9.parquet"]
     assert [path.name for path in Path.cwd().iterdir()] == ["codes.shards"]
     with pytest.raises(ValueError, match=r"^memory://bucket/codes: part 2 is missing, its rows begin at 401: run the"):
         open_codes(url)
-    monkeypatch.setattr(code_tables, "_write_part", write)
     if is_elsewhere:
         (tmp_path / "elsewhere").mkdir()
         monkeypatch.chdir(tmp_path / "elsewhere")

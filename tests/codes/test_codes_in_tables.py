@@ -1,5 +1,6 @@
 """Codes next to the vectors: in Parquet, with their ids, of the bytes of the other store, resumable as that one."""
 
+import contextlib
 import json
 import pickle
 from argparse import Namespace
@@ -79,6 +80,23 @@ def test_a_file_for_each_file_with_its_ids_and_the_codes_of_the_other_store(job,
     np.testing.assert_array_equal(ids(0, NUM_ROWS), given["id"].to_numpy())
 
 
+@contextlib.contextmanager
+def interrupted_at_the_third_part(monkeypatch):
+    """Ctrl-C in the block, when half of that is written."""
+    write, written = code_tables._write_part, []
+
+    def interrupted(path, *arguments):
+        if len(written) == 2:
+            path.write_bytes(b"half")
+            raise KeyboardInterrupt
+        written.append(write(path, *arguments))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(code_tables, "_write_part", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
 def test_the_same_bytes_whatever_happens_on_the_way(job, emb, tmp_path, monkeypatch):
     job("codes", vectors=emb)
     expected = files(tmp_path / "codes")
@@ -88,23 +106,13 @@ def test_the_same_bytes_whatever_happens_on_the_way(job, emb, tmp_path, monkeypa
     job("other", vectors=emb, batch_size=64)
     assert files(tmp_path / "other") == expected
 
-    write, written = code_tables._write_part, []
-
-    def interrupted(path, *arguments):
-        if len(written) == 2:
-            path.write_bytes(b"half")
-            raise KeyboardInterrupt
-        written.append(write(path, *arguments))
-
-    monkeypatch.setattr(code_tables, "_write_part", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_at_the_third_part(monkeypatch):
         job("third", vectors=emb)
     assert sorted(file.name for file in (tmp_path / "third").iterdir()) == ["part-8.parquet", "part-9.parquet"]
     with pytest.raises(
         ValueError, match=r"third: part 2 is missing, its rows begin at 401: run the same `qinco encode`"
     ):
         open_codes(tmp_path / "third")
-    monkeypatch.setattr(code_tables, "_write_part", write)
     monkeypatch.setattr(shards.ShardFolder, "writing", None)  # nothing is encoded again
     job("third", vectors=emb)
     assert files(tmp_path / "third") == expected

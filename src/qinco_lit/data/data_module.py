@@ -103,7 +103,7 @@ class VectorDataModule(LightningDataModule):
         else:
             database = self.val_vectors
             if files.val is None:
-                self._first_database_row = len(train) - self.num_val
+                self._first_database_row = self._split()
         self.database = database.view(0, self.limit_database or len(database))
         self.queries = None if files.queries is None else self._open_like(train, files.queries, "queries")
         self._ground_truth = None

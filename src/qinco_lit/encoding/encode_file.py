@@ -179,9 +179,8 @@ def encode(
             fitter = _trainer(trainer, chosen_device("auto"))
             codec = Codec.load(codec, device=fitter.strategy.root_device, precision=precision)
         info = work_of(codec, vectors, search, num_steps, packed, shard_rows or default_shard_rows(len(vectors)))
-        with (
-            only_writer(local_name(place)) if fitter.is_global_zero else nullcontext()
-        ):  # the first rank holds it for all
+        # the first rank holds it for all
+        with only_writer(local_name(place)) if fitter.is_global_zero else nullcontext():
             folder = _shards(place, info, fitter, codec, merge=merge, keep_rows=shard_rows is None)
             if folder is None:
                 return
