@@ -1,7 +1,7 @@
 """Which kernels OpenBLAS multiplies matrices with, inside faiss.
 
-faiss-cpu brings an OpenBLAS of 2021. It takes a processor that it does not know for a Pentium 4: k-means, residual
-quantizers and assignments to lists then take some four times as long. When it is loaded, it asks a variable first.
+faiss-cpu brings an OpenBLAS of 2021. It takes a processor that it does not know for a Pentium 4, whose products take
+some four times as long (benchmarks/RESULTS.md, "The demo's phases"). When it is loaded, it asks a variable first.
 """
 
 import contextlib
