@@ -47,7 +47,7 @@ def loaded_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(openblas, "processor_flags", flags.split)
         openblas.choose_kernels()
         openblas.choose_kernels()  # a second call changes nothing
-        assert importlib.util.find_spec("faiss") is not None  # nor does who only asks, as transformers does
+        assert importlib.util.find_spec("faiss") is not None  # nor does who only asks
         module = importlib.import_module("faiss")
         assert importlib.import_module("faiss.part").number == 3
         assert not any(isinstance(finder, openblas._Finder) for finder in sys.meta_path)

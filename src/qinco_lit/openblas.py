@@ -42,7 +42,7 @@ def kernels_for(flags: Iterable[str]) -> str | None:
 class _Finder(MetaPathFinder):
     """Finds faiss as it is found without this, and names the kernels while it loads its libraries.
 
-    It stays until faiss is imported: some packages (transformers) only ask where faiss is.
+    It stays until faiss is imported: `importlib.util.find_spec` only asks where faiss is.
     """
 
     def find_spec(
