@@ -57,8 +57,7 @@ class Codec:
 
     def _prepare(self) -> None:
         """Compute what depends on weights and device only."""
-        precision = precision_for(self._precision, self.device)
-        self._tables = self.quantizer.tables(precision)
+        self._tables = self.quantizer.tables(precision_for(self._precision, self.device))
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_tables"}
@@ -66,6 +65,10 @@ class Codec:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._prepare()
+
+    def __repr__(self) -> str:
+        bits = packed_bits(1, self.codebook_size)
+        return f"Codec({self.num_steps} codes of {bits} bits, dim {self.dim}, lists {self.num_lists}, {self.device})"
 
     @property
     def tables(self) -> list[list[StepTables]]:
@@ -120,10 +123,7 @@ class Codec:
 
     @property
     def identity(self) -> str:
-        """What codes know their codec by: SHA-256 of its weights as `save` writes them, hexadecimal.
-
-        Of a truncated codec it is that of the codec that it was cut from: the two give the same codes.
-        """
+        """SHA-256 (hexadecimal) by which codes know it: of the weights as saved; truncated, of the codec it is cut from."""
         if self.truncated_from is not None:
             return str(self.truncated_from["weights_sha256"])
         if self.weights_sha256 is None:

@@ -65,7 +65,10 @@ def _command(folder: Path, x: np.ndarray, *options: str) -> Path:
     [
         ([], {}),
         (["recipe=paper", "recipe.warmup_epochs=0.5", "seed=3"], {"recipe": "paper", "warmup_epochs": 0.5, "seed": 3}),
-        (["coarse=ivf", "coarse.num_lists=12"], {"num_lists": 12}),
+        (
+            ["coarse=ivf", "coarse.num_lists=12", "trainer.precision=bf16-mixed"],
+            {"num_lists": 12, "precision": "bf16-mixed"},
+        ),
         (
             ["model=pq_qinco2", "model.num_steps=4", "opq=true", "model.codebook_size=16"],
             {"model": "pq_qinco2", "num_steps": 4, "opq": True},
@@ -164,6 +167,7 @@ def test_a_folder_of_the_command_is_refused(tmp_path: Path) -> None:
         ({"opq": True}, "opq=True is for models of parts: give model='pq_qinco' or 'pq_qinco2'"),
         ({"lr": -1.0}, "recipe.lr=-1.0 must be positive"),
         ({"max_epochs": 0}, "max_epochs=0: give at least 1"),
+        ({"precision": "16-true"}, "trainer.precision=16-true: weights are kept in float32, give one of 32-true, "),
         ({"seed": -1}, "seed=-1: give 0 to 4294967295"),
         ({"num_lists": 0}, "num_lists=0: give at least 1"),
         ({"num_lists": 2000}, "x: 1024 vectors to train on, 1137 less those for validation, num_lists=2000 needs 2000"),

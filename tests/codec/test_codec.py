@@ -37,6 +37,7 @@ def test_types_and_shapes(codec: Codec, x: np.ndarray) -> None:
     x_hat = codec.decode(codes)
     assert (x_hat.dtype, x_hat.shape) == (np.float32, (200, DIM))
     assert (codec.dim, codec.num_steps, codec.codebook_size, codec.bits_per_vector) == (DIM, STEPS, SIZE, 16)
+    assert repr(codec) == f"Codec({STEPS} codes of 4 bits, dim {DIM}, lists None, cpu)"
 
 
 def test_torch_in_torch_out_with_the_same_numbers(codec: Codec, x: np.ndarray) -> None:

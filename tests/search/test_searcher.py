@@ -83,7 +83,10 @@ def test_a_query_finds_the_same_alone_and_in_any_batch() -> None:
 def test_memory_of_a_vector_is_stated(tmp_path: Path) -> None:
     given = indexed(codebook_size=256)
     save(given.bundle, tmp_path / "index")
-    assert Searcher.load(tmp_path / "index").bytes_per_vector == {"codes": 4, "norm": 2, "id": 8}
+    searcher = Searcher.load(tmp_path / "index")
+    assert searcher.bytes_per_vector == {"codes": 4, "norm": 2, "id": 8}
+    of_lists = f"dim {searcher.dim}, lists {searcher.num_lists}, {searcher.metric}"
+    assert repr(searcher) == f"Searcher({len(searcher)} vectors, 4+2+8 bytes each, {of_lists})"
     assert Searcher.load(tmp_path / "index", mmap=True).bytes_per_vector == {"codes": 4, "norm": 1, "id": 8}
 
 

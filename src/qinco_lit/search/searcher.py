@@ -100,6 +100,10 @@ class Searcher(AnswersQueries):
     def __len__(self) -> int:
         return len(self._scan)
 
+    def __repr__(self) -> str:
+        size = "+".join(str(each) for each in self.bytes_per_vector.values())
+        return f"Searcher({len(self)} vectors, {size} bytes each, dim {self.dim}, lists {self.num_lists}, {self.metric})"
+
     def __reduce__(self) -> NoReturn:
         raise TypeError(
             "a Searcher is not pickled, its lists may be larger than the memory: give processes its folder, and let "

@@ -52,6 +52,7 @@ def train(
     seed: Annotated[int, Range(0, (1 << 32) - 1)] = 0,
     run_dir: str | Path | None = None,
     devices: Any = "auto",
+    precision: str | None = None,
     progress: bool | None = None,
     **model_or_recipe_options: Any,
 ) -> Codec:
@@ -75,6 +76,8 @@ def train(
         run_dir: folder of the run, made when needed. None: a temporary one, removed at the end.
         devices: auto: a GPU if there is one, else the CPU in one process; cpu; or devices of `pl.Trainer`, as 8 or [2].
             Several need a `run_dir` and a script, not a notebook: each device gets a process that runs the script anew.
+        precision: of the loss and its gradients: 32-true, bf16-mixed or 16-mixed. None: bf16-mixed on a GPU from Ampere
+            on, else 32-true. Weights, optimizer and validation are float32 in each.
         progress: False: nothing is shown of it; else a bar on a terminal, and lines of the logger `qinco_lit`.
         model_or_recipe_options: any other option of the model or of the recipe: codebook_size, beam_size, batch_size,
             lr, ...; num_parts, opq, ... of a model of parts.
@@ -92,7 +95,7 @@ def train(
     trainer = (
         preset("trainer", "default")
         | _devices(devices := plain(devices))
-        | {"enable_progress_bar": progress is not False}
+        | {"enable_progress_bar": progress is not False, "precision": precision}
     )
     if max_epochs is not None:
         trainer["max_epochs"] = max_epochs
