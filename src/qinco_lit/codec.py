@@ -123,7 +123,7 @@ class Codec:
 
     @property
     def identity(self) -> str:
-        """SHA-256 (hexadecimal) by which codes know it: of the weights as saved; truncated, of the codec it is cut from."""
+        """SHA-256 (hexadecimal) by which codes know it: of the saved weights, of those that it was truncated from."""
         if self.truncated_from is not None:
             return str(self.truncated_from["weights_sha256"])
         if self.weights_sha256 is None:

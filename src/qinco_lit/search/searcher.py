@@ -102,7 +102,8 @@ class Searcher(AnswersQueries):
 
     def __repr__(self) -> str:
         size = "+".join(str(each) for each in self.bytes_per_vector.values())
-        return f"Searcher({len(self)} vectors, {size} bytes each, dim {self.dim}, lists {self.num_lists}, {self.metric})"
+        what = f"{len(self)} vectors, {size} bytes each, dim {self.dim}, lists {self.num_lists}, {self.metric}"
+        return f"Searcher({what})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
