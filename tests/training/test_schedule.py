@@ -1,6 +1,7 @@
 """The learning rate against the formula of the paper; the search that gets wider."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 import qinco_lit as ql
 from qinco_lit.quantizers import Quantizer
+from qinco_lit.quantizers.beam import Search
 from qinco_lit.training.recipe import cosine_factor
 
 PAPER = {"warmup_epochs": 3.0, "max_epochs": 60, "reach": None, "floor": 1e-3}
@@ -46,24 +48,29 @@ def test_never_below_the_floor_nor_above_the_peak() -> None:
     assert factors[3:] == sorted(factors[3:], reverse=True)
 
 
-@pytest.mark.parametrize(("share", "narrow"), [(0, 0), (0.66, 4), (1, 6)])
+@pytest.mark.parametrize(
+    ("share", "narrow", "model"),
+    [(0, 0, "qinco2_tiny"), (0.66, 4, "qinco2_tiny"), (1, 6, "qinco2_tiny"), (0.66, 4, "qinco1")],
+)
 def test_codes_are_searched_narrowly_for_a_share_of_the_steps_and_validated_widely(
-    share: float, narrow: int, monkeypatch: pytest.MonkeyPatch
+    share: float, narrow: int, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    searches: list[tuple[bool, int, int | None]] = []
+    searches: list[tuple[bool, Search]] = []
     encode = Quantizer.encode
 
     def spied(self: Quantizer, x: Any, search: Any = None, **options: Any) -> Any:
-        own = search or self.default_search
-        searches.append((self.training, own.beam_size, own.candidate_budget))
+        searches.append((self.training, search or self.default_search))
         return encode(self, x, search, **options)
 
     monkeypatch.setattr(Quantizer, "encode", spied)
     x = np.random.default_rng(0).normal(size=(96, 4)).astype(np.float32)
+    beam: dict[str, Any] = {} if model == "qinco1" else {"beam_size": 4, "candidate_budget": 8}
     ql.train(
-        x, val=x[:32], num_steps=2, max_epochs=2, progress=False, codebook_size=8, hidden_dim=8, beam_size=4,
-        candidate_budget=8, batch_size=32, narrow_share=share,
+        x, val=x[:32], model=model, num_steps=2, max_epochs=2, progress=False, codebook_size=32, hidden_dim=8,
+        num_blocks=1, batch_size=32, narrow_share=share, **beam,
     )  # fmt: skip
-    steps = [widths for training, *widths in searches if training]
-    assert steps == [[1, 2]] * narrow + [[4, 8]] * (6 - narrow)
-    assert {tuple(widths) for training, *widths in searches if not training} == {(4, 8)}
+    # QINCo1 tries all codewords, and 16 of them meanwhile
+    wide = Search(1, 0, None, 32) if model == "qinco1" else Search(4, 4, 8, 32)
+    other = replace(wide, num_candidates=16) if model == "qinco1" else replace(wide, beam_size=1, candidate_budget=2)
+    assert [search for training, search in searches if training] == [other] * narrow + [wide] * (6 - narrow)
+    assert {search for training, search in searches if not training} == {wide}

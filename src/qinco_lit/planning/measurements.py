@@ -129,8 +129,8 @@ def _training(
     seconds: float,
     lists: FrozenLists | None,
 ) -> tuple[Searched, float]:
-    copy = build_quantizer(codec.dim, **codec.quantizer.config)
-    copy.load_state_dict(codec.quantizer.state_dict())
+    copy = build_quantizer(codec.dim, **recipe.trained_model(codec.quantizer.config))
+    copy.load_state_dict(codec.quantizer.state_dict(), strict=False)  # times do not depend on new pre-selectors
     steps = TrainingSteps(copy, recipe, rows, codec.device, lists)
     own = codec.quantizer.default_search
     searches, share = _with_doubled(own), recipe.narrow_share

@@ -30,6 +30,9 @@ class Pairs(NamedTuple):
         return Pairs(parents, self.codes.gather(1, columns))
 
 
+_NARROW_CANDIDATES = 16  # of all codewords
+
+
 @dataclass(frozen=True)
 class Search:
     """Breadth of the search.
@@ -87,11 +90,15 @@ class Search:
         return self if budget is None else replace(self, candidate_budget=min(budget, max(budget // 4, 16)))
 
     def narrowed(self) -> "Search":
-        """With a quarter of the beam, and of the candidates over it: about a quarter of the evaluations."""
-        budget = self.candidate_budget
+        """With a quarter of the beam, and of the candidates over it: about a quarter of the evaluations.
+
+        Of a search that tries all codewords (QINCo1) it is that of the 16 which a pre-selector names.
+        """
+        budget, candidates = self.candidate_budget, self.num_candidates
         return replace(
             self,
             beam_size=max(1, self.beam_size // 4),
+            num_candidates=min(_NARROW_CANDIDATES, self.codebook_size) if self.tries_all else candidates,
             candidate_budget=None if budget is None else max(1, budget // 4),
         )
 

@@ -110,7 +110,8 @@ def train_in_folder(
     elif num_lists is not None:
         rows = as_vectors_file(rows, "train_vectors")
         check_num_rows(rows, num_lists, len(rows))
-    quantizer = build_quantizer(data.dim, **model, num_lists=num_lists)  # type: ignore[attr-defined]
+    sizes = typed_recipe.trained_model({**model, "num_lists": num_lists})
+    quantizer = build_quantizer(data.dim, **sizes)  # type: ignore[attr-defined]
 
     def prepared(centroids_file: Path | None) -> QuantizerTraining:
         """The module; the centroids of its lists are given, or kept in a file when they are found."""
@@ -269,7 +270,7 @@ def _write_codec(quantizer: Quantizer, best: Path | None, some_vectors: Any, tar
         own = quantizer.state_dict()
         quantizer.load_state_dict({name: state.get(name, own[name]) for name in own})
     codec = Codec(quantizer)
-    if not quantizer.config["preselector"]:  # QINCo1: lets `num_candidates` be chosen at encoding time
+    if quantizer.default_search.tries_all:  # QINCo1: lets `num_candidates` be chosen at encoding time
         log.info("fitting a pre-selector on %d vectors", len(some_vectors))
         codec.fit_preselector(some_vectors)
     codec.save(target)

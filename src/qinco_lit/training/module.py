@@ -180,7 +180,7 @@ class QuantizerTraining(LightningModule):
         """What the next batch's codes are searched with."""
         search, share = self.quantizer.default_search, self.recipe.narrow_share
         narrow = share > 0 and self.trainer.global_step < share * self.num_steps_in_all
-        return search.narrowed() if narrow else search
+        return search.narrowed() if narrow and self.quantizer.config["preselector"] else search
 
     @torch.no_grad()
     def _tables(self, precision: str) -> Any:

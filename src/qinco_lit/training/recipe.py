@@ -1,7 +1,9 @@
 """How a quantizer is trained: every knob of both papers' recipes and of ours, in one typed place."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from qinco_lit.quantizers.precision import check_precision
 
@@ -51,7 +53,8 @@ class Recipe:
             vectors), `redraw` (uniform noise with the mean and std of the step's targets; QINCo2), `keep`.
         split_every_batches: in the first epoch dead codewords are also split every so many batches; 0 for not.
         narrow_share: of the training, from its start, in which codes are searched with a quarter of the model's beam
-            and candidates (`Search.narrowed`); 0 for never. Validation has the model's search from the start.
+            and candidates (`Search.narrowed`), where it tries all codewords (QINCo1), with 16 of them, for which
+            pre-selectors are trained beside it; 0 for never. Validation has the model's search from the start.
         replay_after: batches after which each batch is trained on a second time, with the next one and the codes found
             the first time; 0: never.
         mix_below_rows: with fewer training vectors than these, each is moved towards a neighbour before it is trained
@@ -105,6 +108,10 @@ class Recipe:
         for name in ("lr", "muon_factor"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"recipe.{name}={getattr(self, name)} must be positive")
+
+    def trained_model(self, model: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of `build_quantizer` with which a model is trained: a narrow search needs pre-selectors."""
+        return {**model, "preselector": True} if self.narrow_share > 0 else dict(model)
 
 
 def cosine_factor(epoch: float, *, warmup_epochs: float, max_epochs: float, reach: float | None, floor: float) -> float:
