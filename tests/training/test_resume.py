@@ -248,7 +248,7 @@ def test_a_run_of_before_some_options_came_goes_on_as_it_began(small: list[str],
     assert main(["train", *given, f"hydra.run.dir={run_dir}"]) == 0
     shutil.copytree(run_dir, other)
     saved, last = run_dir / ".hydra" / "config.yaml", run_dir / "checkpoints" / "last.ckpt"
-    came = ("muon_factor", "replay_after", "mix_below_rows", "narrow_share")
+    came = ("muon_factor", "replay_after", "mix_below_rows", "baselines_below_rows", "narrow_share")
     lines = saved.read_text().splitlines(keepends=True)
     kept = [line for line in lines if not line.strip().startswith(came)]
     assert len(kept) == len(lines) - len(came)

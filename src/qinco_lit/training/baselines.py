@@ -6,13 +6,14 @@ search over them. With the codebooks of RQ it is RQ, with those of PQ, each zero
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from qinco_lit.coarse.assignment import FrozenLists
 from qinco_lit.progress import shown
 from qinco_lit.quantizers import Quantizer
 from qinco_lit.training.recipe import Recipe
-from qinco_lit.training.start import Start, lists_of, set_codebooks
+from qinco_lit.training.start import Start, set_codebooks
 
 
 def baselines_of(quantizer: Quantizer, recipe: Recipe, num_rows: int) -> tuple[str, ...]:
@@ -32,7 +33,7 @@ def with_baselines(start: Start, *, lists: FrozenLists | None, show_progress: bo
 
     Args:
         start: what the training starts from.
-        lists: of an IVF model.
+        lists: of an IVF model; None: a plain one.
         show_progress: of what faiss trains.
     """
     made: dict[str, torch.Tensor] = {}
@@ -45,34 +46,24 @@ def with_baselines(start: Start, *, lists: FrozenLists | None, show_progress: bo
             made.update({name: value.clone() for name, value in quantizer.state_dict().items()})
         if baseline is not None:
             with shown(f"{baseline.upper()} of the training vectors", show=show_progress):
-                _give_codebooks(baseline, quantizer, rows, device, lists)
+                _give_codebooks(baseline, quantizer, rows, lists)
 
     return give
 
 
 @torch.no_grad()
-def _give_codebooks(
-    baseline: str, quantizer: Quantizer, rows: Any, device: torch.device, lists: FrozenLists | None
-) -> None:
-    """Make a started quantizer, on the CPU before and after, what a baseline is of the same vectors.
+def _give_codebooks(baseline: str, quantizer: Quantizer, rows: Any, lists: FrozenLists | None) -> None:
+    """Make a started quantizer, on the CPU, what a baseline is of the same vectors.
 
     Of a model in parts each part is one, of a model with lists what these leave of the vectors.
     """
     from qinco_lit.training.faiss_start import baseline_codebooks
 
-    quantizer.to(device)
-    batch = torch.from_numpy(rows[:]).to(device)
-    x = quantizer.normalize(batch)
-    starts = quantizer.starts(lists_of(quantizer, batch, x, lists))
     # in raw space, as where baselines are evaluated: rounded otherwise, k-means would end in another optimum
-    raw = quantizer.sliced(quantizer.rotated(batch))
-    for part, dims, targets, start in zip(quantizer.parts, quantizer.part_slices, raw, starts, strict=True):
-        mean, std = quantizer.data_mean[dims], quantizer.data_std[dims]
-        if start is not None:
-            targets, mean = targets - (start * std + mean), torch.zeros_like(mean)
-        codebooks = baseline_codebooks(
-            baseline, targets.cpu().numpy(), part.num_steps, part.codebook_size, mean=mean.cpu().numpy()
-        )
-        normalised = torch.from_numpy(codebooks).to(device) / std
+    x = torch.from_numpy(rows[:]).float()
+    x = quantizer.rotated(x if lists is None else lists.residuals(x))
+    for part, dims, own in zip(quantizer.parts, quantizer.part_slices, quantizer.sliced(x), strict=True):
+        mean = np.zeros(part.dim, np.float32) if part.has_start else quantizer.data_mean[dims].numpy()
+        codebooks = baseline_codebooks(baseline, own.numpy(), part.num_steps, part.codebook_size, mean=mean)
+        normalised = torch.from_numpy(codebooks) / quantizer.data_std[dims]
         set_codebooks(part, normalised, noise=0.0, exact=True, generator=torch.Generator())
-    quantizer.cpu()
