@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from qinco_lit.atomic import replacing
+from qinco_lit.run_folder import BEFORE_EPOCHS
 from qinco_lit.training.module import QuantizerTraining
 from qinco_lit.training.run_log import JsonLinesLogger
 
@@ -197,7 +198,8 @@ class BestModel(Callback):
             return
         self.mse, self.baseline = mse, pl_module.baseline
         if trainer.is_global_zero:
-            facts = {"epoch": trainer.current_epoch, "global_step": trainer.global_step, "val/mse": mse}
+            epoch = trainer.current_epoch if self.baseline is None else BEFORE_EPOCHS
+            facts = {"epoch": epoch, "global_step": trainer.global_step, "val/mse": mse}
             write_checkpoint(self._path, {"state_dict": pl_module.own_state(), **facts})
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
