@@ -16,6 +16,7 @@ from qinco_lit.locks import is_held, locked
 
 LOCK = ".lock"
 TYPED = ".hydra"  # as Hydra writes it: config.yaml, hydra.yaml, overrides.yaml
+BEFORE_EPOCHS = -1  # the epoch of a baseline's report
 _OWN = uuid4().hex[:12]  # of this process, so that others' records are told from its own
 
 
@@ -96,8 +97,8 @@ def take_record(run_dir: Path) -> None:
 def measured(metrics_path: Path) -> dict[str, Any]:
     """What summary.json says of the reports.
 
-    Keys: `best_epoch` (from 0; None without validation), `best_metrics`, the report of that epoch, and
-    `last_metrics`, the last figures of validation and dead codewords.
+    Keys: `best_epoch` (from 0; BEFORE_EPOCHS: a baseline; None without validation), `best_metrics`, the report of that
+    epoch, and `last_metrics`, the last figures of validation and dead codewords.
     """
     best = best_epoch(metrics_path)
     last: dict[str, float] = {}

@@ -52,9 +52,10 @@ def test_of_a_training(x: np.ndarray, phases: Phases) -> None:
 
     kmeans = [f"pass {number}" for number in range(1, 12)]
     found = phases(train)
-    assert found[: len(found) - 7] == kmeans[: len(found) - 7]
-    assert found[-7:] == [
+    assert found[: len(found) - 11] == kmeans[: len(found) - 11]
+    assert found[-11:] == [
         "graph over the centroids", "OPQ", "lists of the training vectors", "residual k-means", "residual k-means",
+        "RQ of the training vectors", "validation", "PQ of the training vectors", "validation",
         "training", "writing the codec",
     ]  # fmt: skip
     assert phases(lambda: train(progress=False)) == []

@@ -14,8 +14,8 @@ DATA = (
 TRAINING = (
     "model.num_steps=4", "model.codebook_size=16", "model.num_blocks=1", "recipe.batch_size=64",
     "recipe.search_precision=float32", "recipe.narrow_share=0", "recipe.replay_after=0",
-    "recipe.mix_below_rows=0", "seed=3", "logger=none", "trainer.accelerator=cpu", "trainer.max_epochs=2",
-    "trainer.log_every_n_steps=1", "trainer.enable_progress_bar=false",
+    "recipe.mix_below_rows=0", "recipe.baselines_below_rows=0", "seed=3", "logger=none", "trainer.accelerator=cpu",
+    "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "trainer.enable_progress_bar=false",
 )  # fmt: skip
 IVF = ("coarse=ivf", "coarse.centroids=centroids.npy")
 _ADAMW = "recipe.optimizer=adamw"

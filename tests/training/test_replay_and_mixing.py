@@ -80,7 +80,8 @@ def test_few_vectors_are_not_learned_by_heart() -> None:
     for below in (0, 100_000):
         codec = ql.train(
             x[:300], val=x[300:800], model="qinco2_tiny", num_steps=3, codebook_size=32, embed_dim=64, hidden_dim=256,
-            max_epochs=25, batch_size=150, mix_below_rows=below, progress=False,
+            max_epochs=25, batch_size=150, mix_below_rows=below, baselines_below_rows=0,
+            progress=False,
         )  # fmt: skip
         errors.append(float(((codec.decode(codec.encode(x[800:])) - x[800:]) ** 2).sum(1).mean()))
     assert errors[1] < 0.97 * errors[0]

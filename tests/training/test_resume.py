@@ -241,20 +241,22 @@ def test_a_run_of_before_some_options_went_is_resumed(small: list[str], tmp_path
 
 
 def test_a_run_of_before_some_options_came_goes_on_as_it_began(small: list[str], tmp_path: Path) -> None:
-    """Its saved config holds none of them, and its checkpoint no batches to train on again."""
+    """Its saved config holds none of them, and its checkpoint no batches to train on again, and no baseline."""
     run_dir, other = tmp_path / "old", tmp_path / "new"
     off = ["optimizer=adamw", "replay_after=0", "mix_below_rows=0", "narrow_share=0"]
     given = [*small, *(f"recipe.{option}" for option in off), "trainer.max_epochs=1"]
     assert main(["train", *given, f"hydra.run.dir={run_dir}"]) == 0
     shutil.copytree(run_dir, other)
     saved, last = run_dir / ".hydra" / "config.yaml", run_dir / "checkpoints" / "last.ckpt"
-    came = ("muon_factor", "replay_after", "mix_below_rows", "narrow_share")
+    came = ("muon_factor", "replay_after", "mix_below_rows", "baselines_below_rows", "narrow_share")
     lines = saved.read_text().splitlines(keepends=True)
     kept = [line for line in lines if not line.strip().startswith(came)]
     assert len(kept) == len(lines) - len(came)
     saved.write_text("".join(kept))
     checkpoint = torch.load(last, weights_only=True)
     del checkpoint["replay"]
+    for name in ("baseline", "mse_of_epochs"):
+        del checkpoint["callbacks"]["BestModel"][name]
     torch.save(checkpoint, last)
     for folder in (run_dir, other):
         assert main(["train", f"resume={folder}", "trainer.max_epochs=2"]) == 0

@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Float32, Integer, Shaped, UInt8
 
 from qinco_lit.atomic import replacing, write_atomically
-from qinco_lit.search.points.faiss_engines import CODEBOOK_SIZE, RQ_SETTINGS
+from qinco_lit.faiss_quantizers import PQ_SETTINGS, RQ_SETTINGS, WORKSPACE_BYTES, prepare_kmeans, prepare_rq, widen_beam
+from qinco_lit.search.points.faiss_engines import CODEBOOK_SIZE
 from qinco_lit.vectors.rows import Matrix, fingerprint, spaced_rows
 
 METHODS = ("pq", "opq", "rq", "lsq")
@@ -26,13 +27,11 @@ MAX_TRAINING_ROWS = 500_000
 
 # What is trained and how: recorded in results, and part of the cache's key, so that another number trains anew.
 SETTINGS: dict[str, dict[str, int]] = {
-    "pq": {"kmeans_iterations": 25},
-    "opq": {"kmeans_iterations": 25, "rotation_iterations": 50},
+    "pq": PQ_SETTINGS,
+    "opq": {**PQ_SETTINGS, "rotation_iterations": 50},
     "rq": RQ_SETTINGS,
     "lsq": {"train_iterations": 25, "train_ils_iterations": 8, "encode_ils_iterations": 16},
 }
-# faiss would take up to 5 GB for the table of distances of one encoding call.
-_WORKSPACE_BYTES = 512 << 20
 
 
 class Baseline:
@@ -110,11 +109,7 @@ def _trained(method: str, x: Shaped[np.ndarray, "n dim"], num_bytes: int) -> Any
     num_rows, dim = x.shape
     if method == "rq":
         residual = faiss.IndexResidualQuantizer(dim, num_bytes, 8)
-        _set_kmeans(residual.rq.cp, method, num_rows)
-        residual.rq.train_type = faiss.ResidualQuantizer.Train_default
-        residual.rq.max_beam_size = SETTINGS[method]["train_beam_size"]
-        residual.rq.use_beam_LUT = 1
-        residual.rq.max_mem_distances = _WORKSPACE_BYTES
+        prepare_rq(residual.rq, num_rows=num_rows)
         residual.train(_padded(x, dim))
         return residual
     if method == "lsq":
@@ -127,7 +122,7 @@ def _trained(method: str, x: Shaped[np.ndarray, "n dim"], num_bytes: int) -> Any
     rows = _padded(x, padded_dim)
     rotation = None if method == "pq" else _trained_rotation(rows, num_bytes)
     product = faiss.IndexPQ(padded_dim, num_bytes, 8)
-    _set_kmeans(product.pq.cp, method, num_rows)
+    _prepare_kmeans(product.pq.cp, num_rows)
     product.train(rows if rotation is None else rotation.apply(rows))
     return product if rotation is None else _chain(rotation, product)
 
@@ -138,7 +133,7 @@ def _trained_rotation(rows: Float32[np.ndarray, "n padded_dim"], num_bytes: int)
     rotation.max_train_points = len(rows)
     # a quantizer of ours, because its own would warn about few points
     quantizer = faiss.ProductQuantizer(rows.shape[1], num_bytes, 8)
-    _set_kmeans(quantizer.cp, "opq", len(rows))
+    _prepare_kmeans(quantizer.cp, len(rows))
     rotation.pq = quantizer
     rotation.train(rows)
     rotation.pq = None
@@ -154,13 +149,9 @@ def _chain(rotation: Any, index: Any) -> Any:
     return chain
 
 
-def _set_kmeans(parameters: Any, method: str, num_rows: int) -> None:
-    parameters.niter = SETTINGS[method]["kmeans_iterations"]
-    # no warning about few points, and no subsampling: all methods see all training rows. A beam gives RQ several
-    # residuals a row.
-    parameters.min_points_per_centroid = 1
-    per_codeword = SETTINGS[method].get("residuals_per_codeword", 1)
-    parameters.max_points_per_centroid = max(per_codeword, -(-num_rows // CODEBOOK_SIZE))
+def _prepare_kmeans(parameters: Any, num_rows: int) -> None:
+    """No subsampling: all methods see all training rows."""
+    prepare_kmeans(parameters, most_per_codeword=-(-num_rows // CODEBOOK_SIZE))
 
 
 def _use_encoding_settings(method: str, index: Any) -> list[Float32[np.ndarray, "codebook_size dim"]] | None:
@@ -170,10 +161,9 @@ def _use_encoding_settings(method: str, index: Any) -> list[Float32[np.ndarray, 
     if method != "rq":
         return None
     rq = index.rq
-    rq.max_beam_size = SETTINGS[method]["encode_beam_size"]
     rq.use_beam_LUT = 1
-    rq.max_mem_distances = _WORKSPACE_BYTES
-    rq.compute_codebook_tables()
+    rq.max_mem_distances = WORKSPACE_BYTES
+    widen_beam(rq)
     codebooks = faiss.vector_to_array(rq.codebooks).reshape(rq.M, CODEBOOK_SIZE, index.d)
     return list(codebooks)
 

@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from qinco_lit.atomic import replacing
+from qinco_lit.run_folder import BEFORE_EPOCHS
 from qinco_lit.training.module import QuantizerTraining
 from qinco_lit.training.run_log import JsonLinesLogger
 
@@ -146,31 +147,37 @@ def between_batches(loop: dict[str, Any], *, num_batches: int) -> None:
 
 
 class BestModel(Callback):
-    """Keeps `best.ckpt`, the model of the lowest `val/mse`, and ends a training that has not lowered it for long.
+    """Keeps `best.ckpt`, the model of the lowest `val/mse`, and ends a training that has not lowered its own for long.
 
     Args:
         path: of the file.
-        patience_epochs: epochs without gain after which the training ends.
+        patience_epochs: epochs without gain after which the training ends; gain is over other epochs, not baselines.
 
     Attributes:
         mse: the lowest so far, None before the first validation.
+        baseline: whose that is; None: an epoch's.
         validated_step: optimizer steps before the last validation.
     """
 
     def __init__(self, path: Path, *, patience_epochs: int) -> None:
         self._path, self._patience = path, patience_epochs
         self._epoch = 0
+        self._mse_of_epochs: float | None = None
         self.mse: float | None = None
+        self.baseline: str | None = None
         self.validated_step: int | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The lowest error, its epoch, and the last validation's step."""
-        return {"mse": self.mse, "epoch": self._epoch, "validated_step": self.validated_step}
+        """The lowest error, that of the epochs, which one, and the last validation's step."""
+        of_epochs = {"mse_of_epochs": self._mse_of_epochs, "epoch": self._epoch}
+        return {"mse": self.mse, "baseline": self.baseline, **of_epochs, "validated_step": self.validated_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The best model is what lies beside the checkpoint, wherever that was moved; without it none is known."""
         if self._path.is_file():
             self.mse, self._epoch = state_dict["mse"], state_dict["epoch"]
+            self.baseline = state_dict.get("baseline")  # of before there were baselines
+            self._mse_of_epochs = state_dict.get("mse_of_epochs", self.mse)
             self.validated_step = state_dict["validated_step"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
@@ -182,13 +189,17 @@ class BestModel(Callback):
         assert isinstance(pl_module, QuantizerTraining)
         if trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        self.validated_step = trainer.global_step
         mse = pl_module.validation["val/mse"]
+        if pl_module.baseline is None:
+            self.validated_step = trainer.global_step
+            if self._mse_of_epochs is None or mse < self._mse_of_epochs:
+                self._mse_of_epochs, self._epoch = mse, trainer.current_epoch
         if self.mse is not None and mse >= self.mse:
             return
-        self.mse, self._epoch = mse, trainer.current_epoch
+        self.mse, self.baseline = mse, pl_module.baseline
         if trainer.is_global_zero:
-            facts = {"epoch": trainer.current_epoch, "global_step": trainer.global_step, "val/mse": mse}
+            epoch = trainer.current_epoch if self.baseline is None else BEFORE_EPOCHS
+            facts = {"epoch": epoch, "global_step": trainer.global_step, "val/mse": mse}
             write_checkpoint(self._path, {"state_dict": pl_module.own_state(), **facts})
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
@@ -196,7 +207,7 @@ class BestModel(Callback):
         self._stop_without_gain(trainer, trainer.current_epoch)
 
     def _stop_without_gain(self, trainer: Trainer, epoch: int) -> None:
-        if self.mse is not None and epoch - self._epoch >= self._patience:
+        if self._mse_of_epochs is not None and epoch - self._epoch >= self._patience:
             trainer.should_stop = True
 
 

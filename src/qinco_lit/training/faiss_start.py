@@ -1,4 +1,4 @@
-"""What faiss gives a training to start from: OPQ's rotation for PQ-QINCo, QINCo1's codebooks."""
+"""What faiss gives a training to start from, or to beat: OPQ's rotation for PQ-QINCo, codebooks of RQ and PQ."""
 
 import math
 from typing import Any
@@ -8,6 +8,9 @@ import numpy as np
 from faiss.contrib.inspect_tools import get_additive_quantizer_codebooks
 from jaxtyping import Float, Float32, Int64
 
+from qinco_lit.faiss_quantizers import prepare_kmeans, prepare_rq
+
+BASELINES = ("rq", "pq")
 _ROWS = 32_768  # 128 for each of 256 centroids: more change the error less than another start does
 _MOST_BITS = 8
 
@@ -100,3 +103,46 @@ def residual_codebooks(
     quantizer.cp.min_points_per_centroid = 1  # few vectors are the user's choice: no warning on the terminal
     quantizer.train(np.ascontiguousarray(x))
     return np.stack(get_additive_quantizer_codebooks(quantizer))  # type: ignore[no-untyped-call]
+
+
+def baseline_codebooks(
+    method: str,
+    x: Float32[np.ndarray, "rows dim"],
+    num_steps: int,
+    codebook_size: int,
+    *,
+    mean: Float32[np.ndarray, " dim"],
+) -> Float32[np.ndarray, "steps codebook dim"]:
+    """Codebooks whose sums are what RQ or PQ, trained as the baselines of an evaluation, reconstruct, less `mean`.
+
+    Those of PQ are zero but in the dimensions of their sub-vector; the last may be of fewer, as zeros pad it.
+
+    Args:
+        method: of BASELINES.
+        x: training vectors.
+        num_steps: codes per vector.
+        codebook_size: codewords per code, a power of two, no more than there are vectors.
+        mean: what is subtracted.
+    """
+    (num_rows, dim), bits = x.shape, codebook_size.bit_length() - 1
+    if method == "rq":
+        rq: Any = faiss.ResidualQuantizer(dim, num_steps, bits)
+        prepare_rq(rq, num_rows=num_rows)
+        rq.train_type |= faiss.ResidualQuantizer.Skip_codebook_tables  # for encoding: codewords by codewords large
+        rq.train(np.ascontiguousarray(x))
+        codebooks: Float32[np.ndarray, "steps codebook dim"] = np.stack(get_additive_quantizer_codebooks(rq))  # type: ignore[no-untyped-call]
+        codebooks[0] -= mean
+        return codebooks
+    width = -(-dim // num_steps)
+    pq: Any = faiss.ProductQuantizer(width * num_steps, num_steps, bits)
+    prepare_kmeans(pq.cp, most_per_codeword=-(-num_rows // codebook_size))
+    pq.train(np.pad(x, ((0, 0), (0, width * num_steps - dim))))
+    pieces = faiss.vector_to_array(pq.centroids).reshape(num_steps, codebook_size, width)
+    codebooks = np.zeros((num_steps, codebook_size, width * num_steps), np.float32)
+    for step, piece in enumerate(pieces):
+        codebooks[step, :, step * width : (step + 1) * width] = piece
+    codebooks = codebooks[..., :dim]
+    for step in range(num_steps):
+        own = slice(step * width, (step + 1) * width)
+        codebooks[step, :, own] -= mean[own]
+    return codebooks

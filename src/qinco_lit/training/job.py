@@ -24,14 +24,15 @@ from qinco_lit.options import Count, Range, in_range
 from qinco_lit.progress import shown
 from qinco_lit.published import read_centroids
 from qinco_lit.quantizers import Quantizer, build_quantizer
-from qinco_lit.run_folder import measured
+from qinco_lit.run_folder import BEFORE_EPOCHS, measured
+from qinco_lit.training.baselines import baselines_of, with_baselines
 from qinco_lit.training.checkpoints import BestModel, LastCheckpoint, TrainingInterruptedError
 from qinco_lit.training.module import QuantizerTraining
 from qinco_lit.training.progress import Reporter
 from qinco_lit.training.recipe import Recipe
 from qinco_lit.training.run_folder import check_folder, only_trainer
 from qinco_lit.training.run_log import JsonLinesLogger, RunRecord, read_summary
-from qinco_lit.training.start import initialize
+from qinco_lit.training.start import Start, initialize
 from qinco_lit.training.trainer import make_trainer, quiet_lightning, seconds_between, signals_given_back
 from qinco_lit.training.wandb_run import finish_wandb, in_wandb_sweep, log_codec, start_wandb, wandb_id
 from qinco_lit.vectors import as_vectors_file
@@ -113,6 +114,9 @@ def train_in_folder(
     sizes = typed_recipe.trained_model({**model, "num_lists": num_lists})
     quantizer = build_quantizer(data.dim, **sizes)  # type: ignore[attr-defined]
 
+    validates = checkpoint is None and fitter.limit_val_batches and not fitter.fast_dev_run  # type: ignore[attr-defined]
+    baselines = baselines_of(quantizer, typed_recipe, len(data.train_vectors)) if validates else ()  # type: ignore[attr-defined]
+
     def prepared(centroids_file: Path | None) -> QuantizerTraining:
         """The module; the centroids of its lists are given, or kept in a file when they are found."""
         device, centroids = fitter.strategy.root_device, given
@@ -131,17 +135,19 @@ def train_in_folder(
         if centroids is not None:
             with shown("graph over the centroids", show=is_shown and fitter.is_global_zero):
                 lists = FrozenLists(centroids, list_assigner(centroids, rows, device), device)
-        start = partial(initialize, recipe=typed_recipe, seed=seed, lists=lists, show_progress=is_shown)
+        start: Start = partial(initialize, recipe=typed_recipe, seed=seed, lists=lists, show_progress=is_shown)
+        if baselines:
+            start = with_baselines(start, lists=lists, show_progress=is_shown)
         return QuantizerTraining(
             quantizer, typed_recipe, start=start, seed=seed, lists=lists, num_rows=len(data.train_vectors),  # type: ignore[attr-defined]
         )  # fmt: skip
 
     if fitter.fast_dev_run:  # type: ignore[attr-defined]
         return _dry_run(fitter, prepared(None), data)
-    facts: dict[str, Any] = {"seed": seed, "parameters": _num_parameters(quantizer), "reason": None}
+    facts: dict[str, Any] = {"seed": seed, "parameters": _num_parameters(quantizer), "reason": None, "baseline": None}
     # everything before may be refused
     with only_trainer(run_dir, resume=resume, overwrite=overwrite), signals_given_back():
-        job = _Job(fitter, prepared(run_dir / "coarse" / "centroids.npy"), data, best, kept, is_shown)
+        job = _Job(fitter, prepared(run_dir / "coarse" / "centroids.npy"), data, best, kept, baselines, is_shown)
         codec_artifact = False
         if logger is not None and fitter.is_global_zero:
             options = {name: value for name, value in logger.items() if name != "log_codec"}
@@ -178,16 +184,32 @@ class _Job:
     data: LightningDataModule
     best: BestModel
     kept: LastCheckpoint
+    baselines: tuple[str, ...]
     is_shown: bool
 
     def fit(self, checkpoint: Path | None) -> None:
         """Train, from the beginning or from a checkpoint on; the weights at the end have been validated."""
         # given beforehand, the module knows at its setup that it need not be initialised
         self.fitter.ckpt_path = None if checkpoint is None else str(checkpoint)
+        self._validate_baselines()
         self.fitter.fit(self.module, datamodule=self.data)
         if self.fitter.limit_val_batches and self.best.validated_step != self.fitter.global_step:
             self.kept.forget_later_reports()  # of this validation, when the run was resumed to the same end
             self.fitter.validate(self.module, datamodule=self.data, verbose=False)
+
+    def _validate_baselines(self) -> None:
+        """What the epochs must beat; the best of them is the best model until one does, and is reported as an epoch."""
+        found: dict[str, dict[str, float]] = {}
+        for baseline in self.baselines:
+            self.module.baseline = baseline
+            self.fitter.validate(self.module, datamodule=self.data, verbose=False)
+            found[baseline] = self.module.validation
+        self.module.baseline, self.module.validation = None, {}
+        if found:
+            best = min(found.values(), key=lambda figures: figures["val/mse"])
+            errors = {f"val/mse_{baseline}": figures["val/mse"] for baseline, figures in found.items()}
+            for logger in self.fitter.loggers:
+                logger.log_metrics({**best, **errors, "epoch": BEFORE_EPOCHS}, step=0)
 
     @property
     def best_mse(self) -> float:
@@ -209,9 +231,9 @@ def _fit(
         job.fit(checkpoint)
         if fitter.is_global_zero:
             some = job.data.train_vectors[:_PRESELECTOR_ROWS]  # type: ignore[attr-defined]
-            best = None if job.best.mse is None else run_dir / "checkpoints" / "best.ckpt"
+            best_file = None if job.best.mse is None else run_dir / "checkpoints" / "best.ckpt"
             with shown("writing the codec", show=job.is_shown):
-                _write_codec(job.module.quantizer, best, some, run_dir / "codec")
+                _write_codec(job.module.quantizer, best_file, some, run_dir / "codec")
         if codec_artifact:
             metadata = {"best_val_mse": job.best.mse, **job.module.quantizer.config}
             log_codec(fitter.loggers, run_dir / "codec", metadata)
@@ -233,9 +255,10 @@ def _fit(
         raise
     finally:
         if fitter.is_global_zero:
-            done = {"epochs": fitter.current_epoch, "steps": fitter.global_step, "best_val_mse": job.best.mse}
+            done = {"epochs": fitter.current_epoch, "steps": fitter.global_step}
+            best = {"best_val_mse": job.best.mse, "baseline": job.best.baseline}
             try:
-                record.end(state, {**done, **measured(run_dir / "metrics.jsonl"), "reason": reason})
+                record.end(state, {**done, **best, **measured(run_dir / "metrics.jsonl"), "reason": reason})
             except OSError as error:  # not instead of what has ended the training
                 if reason is None:
                     raise
@@ -243,6 +266,8 @@ def _fit(
         finish_wandb(fitter.loggers, state=state, summary=_wandb_summary(run_dir))
     if fitter.is_global_zero:
         told = "not validated" if job.best.mse is None else f"validation MSE {job.best.mse:.6g}"
+        if job.best.baseline is not None:
+            told += f", that of {job.best.baseline.upper()}, which no epoch was below"
         log.info("%s; codec: %s", told, run_dir / "codec")
     return job.best_mse
 

@@ -12,7 +12,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from qinco_lit.coarse.assignment import FrozenLists
-from qinco_lit.metrics import entropy_bits
 from qinco_lit.quantizers import Quantizer
 from qinco_lit.quantizers.beam import Search
 from qinco_lit.quantizers.precision import precision_for
@@ -23,7 +22,7 @@ from qinco_lit.training.optimizer import optimizer_of
 from qinco_lit.training.recipe import Recipe, cosine_factor
 from qinco_lit.training.replay import Replay, Searched
 from qinco_lit.training.start import Start, lists_of
-from qinco_lit.training.validation import squared_errors
+from qinco_lit.training.validation import named_figures, squared_errors
 
 _SEARCH = ("num_candidates", "beam_size", "candidate_budget")  # of a model: may change when it is resumed
 
@@ -45,6 +44,10 @@ class QuantizerTraining(LightningModule):
         lists: of an IVF model; None: the model has its centroids. These are neither sent nor saved: checkpoints keep a
             hash.
         num_rows: training vectors, if few of them are to be mixed.
+
+    Attributes:
+        baseline: what the untrained model is made for a validation (`baselines_of`), after which it starts; None: it is
+            trained.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class QuantizerTraining(LightningModule):
         self.recipe = recipe
         self.seed = seed
         self._start, self._lists = start, lists
+        self.baseline: str | None = None
         self._coarse = [name for name in quantizer.state_dict() if name.endswith("coarse_centroids")]
         # DDP would send them at every forward
         self._ddp_params_and_buffers_to_ignore = [f"quantizer.{name}" for name in self._coarse]
@@ -84,15 +88,15 @@ class QuantizerTraining(LightningModule):
     # -- start ----------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Initialise the model on rank 0 from the training set and give every rank the result."""
+        """Initialise the model, or make it a baseline, on rank 0 from the training set; every rank gets the result."""
         device = self.trainer.strategy.root_device
         self.statistics.to(device)
         self._train_error = self._train_error.to(device)
-        if stage != "fit" or self.trainer.ckpt_path is not None:
+        if self.trainer.ckpt_path is not None or (stage != "fit" and self.baseline is None):
             return
         if self.trainer.is_global_zero:
             rows = self.trainer.datamodule.train_vectors  # type: ignore[attr-defined]
-            self._start(self.quantizer, rows, device)
+            self._start(self.quantizer, rows, device, *([] if self.baseline is None else [self.baseline]))
         own = self.quantizer.state_dict()
         frozen = {name: own.pop(name) for name in self._coarse}
         self.quantizer.load_state_dict(self.trainer.strategy.broadcast(own) | frozen)
@@ -256,26 +260,17 @@ class QuantizerTraining(LightningModule):
         self._validation_usage += self.statistics.counts(codes)
 
     def on_validation_epoch_end(self) -> None:
-        """MSE (raw space, sum over dimensions) of every prefix and entropy of the codes, over all ranks.
-
-        That of an IVF model's centroids alone is `val/mse_coarse`; list ids have no part in the entropy.
-        """
+        """The figures of all ranks; reported, unless they are a baseline's."""
         sums, usage = self._sum(self._validation).cpu(), self._sum(self._validation_usage).cpu()
         mse = sums[:-1] / sums[-1]
         if not bool(torch.isfinite(mse).all()):
             raise ValueError(
                 "the validation error is NaN or infinite: the validation vectors hold NaN, or training diverged"
             )
-        entropy = entropy_bits(usage.numpy())
-        metrics = {} if self.quantizer.num_lists is None else {"val/mse_coarse": float(mse[0])}
-        steps = enumerate(mse[-self.quantizer.num_steps :], start=1)
-        metrics |= {f"val/mse_step_{step}": float(value) for step, value in steps}
-        metrics |= {f"val/entropy_bits_step_{step}": float(value) for step, value in enumerate(entropy, start=1)}
-        metrics |= {"val/mse": float(mse[-1]), "val/entropy_bits": float(entropy.mean())}
-        self.validation = metrics
-        if not self.trainer.sanity_checking:
+        self.validation = named_figures(self.quantizer, mse, usage)
+        if not self.trainer.sanity_checking and self.baseline is None:
             self._validated_in_epoch = True
-            self._report(metrics)
+            self._report(self.validation)
 
     # -- state ----------------------------------------------------------------------------------------------------
 

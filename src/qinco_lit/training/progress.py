@@ -80,7 +80,7 @@ class Reporter(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Say so: a line that comes now is not of the training's last batch."""
-        if trainer.state.fn == "validate":  # of a training that ended between two
+        if trainer.state.fn == "validate":  # of a baseline, or of a training that ended between two
             self._progress.start("validation", None)
         else:
             self._progress.reach(trainer.global_step, what="validation")
@@ -92,7 +92,9 @@ class Reporter(Callback):
         if self._show and trainer.is_global_zero and not trainer.sanity_checking:
             mse, entropy = (pl_module.validation[f"val/{name}"] for name in ("mse", "entropy_bits"))
             where = f"step {trainer.global_step}"  # of a training that ended between two validations
-            if trainer.state.fn == "fit":
+            if pl_module.baseline is not None:
+                where = f"{pl_module.baseline.upper()} of the training vectors"
+            elif trainer.state.fn == "fit":
                 where = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
             text = f"{where}: validation MSE {mse:,.6g}, code entropy {entropy:.2f} bits"
             self._progress.note(text)

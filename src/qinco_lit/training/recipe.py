@@ -59,6 +59,8 @@ class Recipe:
             the first time; 0: never.
         mix_below_rows: with fewer training vectors than these, each is moved towards a neighbour before it is trained
             on, the further the fewer there are for so many weights (`mixing.mixed_share`); 0: never.
+        baselines_below_rows: with fewer training vectors than these, RQ and PQ of them are validated first, and what is
+            best of them is the model where no epoch has less error (`baselines`); 0: never.
         search_precision: in which the codes of training vectors are searched (docs/encoding.md): `auto`, `fast`,
             `float32`, `screened` or `bfloat16`. The loss along the codes is trainer.precision's affair.
     """
@@ -88,6 +90,7 @@ class Recipe:
     narrow_share: float = 0.0
     replay_after: int = 0
     mix_below_rows: int = 0
+    baselines_below_rows: int = 0
     search_precision: str
 
     def __post_init__(self) -> None:
@@ -99,7 +102,7 @@ class Recipe:
         for name in ("batch_size", "normalization_rows", "kmeans_rows", "patience_epochs", "plateau_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"recipe.{name}={getattr(self, name)} must be at least 1")
-        counts = ("kmeans_iterations", "split_every_batches", "replay_after", "mix_below_rows")
+        counts = ("kmeans_iterations", "split_every_batches", "replay_after", "mix_below_rows", "baselines_below_rows")
         for name in (*counts, "warmup_epochs", "codebook_noise", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"recipe.{name}={getattr(self, name)} must not be negative")

@@ -1,4 +1,4 @@
-"""Errors of validation vectors: chunks side by side on a CPU."""
+"""Errors of validation vectors, chunks side by side on a CPU, and what they are reported as."""
 
 from itertools import chain
 
@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
+from qinco_lit.metrics import entropy_bits
 from qinco_lit.quantizers import Quantizer
 from qinco_lit.quantizers.chunks import TRAINED_ROWS, chunks
 from qinco_lit.quantizers.workers import for_each
@@ -30,3 +31,23 @@ def squared_errors(
 
     for_each(work, ranges, x.device)
     return torch.stack([errors[start] for start, _ in ranges]).sum(0)
+
+
+def named_figures(
+    quantizer: Quantizer, mse: Float64[Tensor, " reconstructions"], usage: Int[Tensor, "steps codebook"]
+) -> dict[str, float]:
+    """What a validation reports: MSE (raw space, sum over dimensions) of every prefix, and entropy of the codes.
+
+    That of an IVF model's centroids alone is `val/mse_coarse`; list ids have no part in the entropy.
+
+    Args:
+        quantizer: of which they are.
+        mse: means of `squared_errors`.
+        usage: how often each codeword was chosen.
+    """
+    entropy = entropy_bits(usage.numpy())
+    figures = {} if quantizer.num_lists is None else {"val/mse_coarse": float(mse[0])}
+    steps = enumerate(mse[-quantizer.num_steps :], start=1)
+    figures |= {f"val/mse_step_{step}": float(value) for step, value in steps}
+    figures |= {f"val/entropy_bits_step_{step}": float(value) for step, value in enumerate(entropy, start=1)}
+    return figures | {"val/mse": float(mse[-1]), "val/entropy_bits": float(entropy.mean())}

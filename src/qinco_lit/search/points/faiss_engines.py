@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 
 from qinco_lit.coarse.list_assigner import EXACT_LISTS, hnsw_index
+from qinco_lit.faiss_quantizers import PQ_SETTINGS, RQ_SETTINGS, prepare_kmeans, prepare_rq, widen_beam
 from qinco_lit.search.plain_scan import ivf_parameters
 from qinco_lit.search.points.engines import Effort, EngineResult
 from qinco_lit.vectors.neighbours import Metric
@@ -26,21 +27,15 @@ _lib: Any = faiss
 
 METHODS = ("ivf_pq", "ivf_rq", "ivf_pqfs", "ivf_pqfs_refine", "rabitq", "rabitq2")
 CODEBOOK_SIZE = 256
-# Of residual quantizers, those that a codec is measured against too. Database MSE on photo_sift (100k training vectors,
-# 8 bytes, training beam 5, encoding beam 32) by Lloyd iterations and residuals per codeword: 10 and 256: 24.2k, 10 and
-# 391: 23.6k, 25 and 391: 22.9k, 25 and 1024: 21.9k (encoding beam 16: 22.2k, 5: 23.0k). On another 100k SIFT a training
-# beam of 16 or 1 was worse than 5, and faiss's default, training by progressive dimension, 2 % better for almost four
-# times the time. Codebooks that are refined jointly after training belong to LSQ.
-RQ_SETTINGS = {"kmeans_iterations": 25, "residuals_per_codeword": 1024, "train_beam_size": 5, "encode_beam_size": 32}
 # What is trained and how: recorded in results, and part of the cache's key.
 #
 # On photo_sift (128 lists, 8 bytes, 100k training vectors, 20k database vectors, 16 lists visited) fast-scan codes have
 # R@1 0.540 of the residual and 0.511 of the vector itself; re-ranking by 4 of the 8 bytes gives 0.447 with a residual
 # quantizer and 0.377 with a product quantizer; RaBitQ 0.685 after a random rotation and 0.557 without.
 SETTINGS: dict[str, dict[str, int]] = {
-    "ivf_pq": {"kmeans_iterations": 25},
+    "ivf_pq": dict(PQ_SETTINGS),
     "ivf_rq": dict(RQ_SETTINGS),
-    "ivf_pqfs": {"kmeans_iterations": 25, "of_residual": 1},
+    "ivf_pqfs": {**PQ_SETTINGS, "of_residual": 1},
     "ivf_pqfs_refine": {"of_residual": 1, **RQ_SETTINGS},
     "rabitq": {"rotation_seed": 1, "query_bits": 8},
     "rabitq2": {"rotation_seed": 1, "query_bits": 8, "bits": 2},
@@ -50,7 +45,6 @@ MAX_TRAINING_ROWS = 1024 * CODEBOOK_SIZE
 _ADD_ROWS = 65_536
 _BLOCK = 32  # codes that are scanned together
 _BUILD_EF_SEARCH = 256  # breadth of the search for a vector's list where brute force would take too long
-_WORKSPACE_BYTES = 512 << 20  # faiss would take up to 5 GB for the table of distances of one encoding call
 
 
 class FaissEngine:
@@ -140,7 +134,7 @@ def built_index(
     ivf.quantizer = nearest
     ivf.train(_transformed(transform, training_rows))
     if method == "ivf_rq":
-        _widen_beam(ivf.rq)
+        widen_beam(ivf.rq)
     for block in database:
         for start in range(0, len(block), _ADD_ROWS):
             rows = block[start : start + _ADD_ROWS]
@@ -174,44 +168,24 @@ def _empty_ivf(method: str, num_bytes: int, coarse: Any, metric: Metric) -> tupl
     elif method == "ivf_rq":
         norm = faiss.AdditiveQuantizer.ST_norm_qint8
         ivf = _lib.IndexIVFResidualQuantizer(quantizer, dim, num_lists, num_bytes, 8, number, norm)
-        _prepare_rq(ivf.rq)
+        prepare_rq(ivf.rq)
     elif method == "ivf_pq":
         ivf = faiss.IndexIVFPQ(quantizer, dim, num_lists, num_codes, 8, number)
-        _prepare_kmeans(ivf.pq.cp, CODEBOOK_SIZE)
+        prepare_kmeans(ivf.pq.cp, most_per_codeword=MAX_TRAINING_ROWS // CODEBOOK_SIZE)
     else:
         ivf = faiss.IndexIVFPQFastScan(quantizer, dim, num_lists, num_codes, 4, number)
         ivf.by_residual = bool(SETTINGS[method]["of_residual"])
-        _prepare_kmeans(ivf.pq.cp, 16)
+        prepare_kmeans(ivf.pq.cp, most_per_codeword=MAX_TRAINING_ROWS // 16)
     return transform, ivf
 
 
 def _second_quantizer(num_bytes: int, metric: Metric, rows: Shaped[np.ndarray, "rows dim"]) -> Any:
     number = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
     second = faiss.IndexResidualQuantizer(rows.shape[1], num_bytes, 8, number)
-    _prepare_rq(second.rq)
+    prepare_rq(second.rq)
     second.train(np.ascontiguousarray(rows, dtype=np.float32))
-    _widen_beam(second.rq)
+    widen_beam(second.rq)
     return second
-
-
-def _prepare_rq(rq: Any) -> None:
-    _prepare_kmeans(rq.cp, CODEBOOK_SIZE, per_codeword=RQ_SETTINGS["residuals_per_codeword"])
-    rq.train_type = faiss.ResidualQuantizer.Train_default
-    rq.max_beam_size = RQ_SETTINGS["train_beam_size"]
-    rq.use_beam_LUT = 1
-    rq.max_mem_distances = _WORKSPACE_BYTES
-
-
-def _widen_beam(rq: Any) -> None:
-    """Vectors of the database are encoded with a wider beam than those of the training."""
-    rq.max_beam_size = RQ_SETTINGS["encode_beam_size"]
-    rq.compute_codebook_tables()
-
-
-def _prepare_kmeans(parameters: Any, codebook_size: int, *, per_codeword: int | None = None) -> None:
-    parameters.niter = SETTINGS["ivf_pq"]["kmeans_iterations"]
-    parameters.min_points_per_centroid = 1  # no warning about few points
-    parameters.max_points_per_centroid = per_codeword or MAX_TRAINING_ROWS // codebook_size
 
 
 def _assigning(coarse: Any, transform: Any) -> Any:
