@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
+from tests import garbage  # before all that takes time to import
+
+# isort: split
 import tests.composed
 import tests.typechecker  # noqa: F401  (the jaxtyping hook looks it up by name)
 
@@ -23,6 +26,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # how long an example takes says what else the machine does
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
+
+
+def pytest_collection_finish() -> None:
+    garbage.search_from_now_on()
 
 
 def pytest_xdist_auto_num_workers() -> int:
