@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 
-from tests import garbage  # before all that takes time to import
+from tests import first
 
 # isort: split
 import hydra.main  # noqa: F401
@@ -17,4 +17,4 @@ for package in (qinco_lit, datamodules):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
 
-garbage.search_from_now_on()
+first.all_is_imported()
