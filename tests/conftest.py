@@ -1,4 +1,4 @@
-"""Settings of every test: no tracker, no window, one thread per library, Ctrl-C that works."""
+"""Settings of every test: those of tests/first.py, Ctrl-C that works, no time limit of an example."""
 
 import os
 import signal
@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
+from tests import first
+
+# isort: split
 import tests.composed
 import tests.typechecker  # noqa: F401  (the jaxtyping hook looks it up by name)
 
 # isort: split
 import qinco_lit  # noqa: F401  (before anything loads faiss, for whose kernels it sees)
-
-for _name, _value in {"WANDB_MODE": "disabled", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}.items():
-    os.environ.setdefault(_name, _value)
 
 # a shell that starts tests in the background has them ignore Ctrl-C, and with them every process that they interrupt
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -23,6 +23,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # how long an example takes says what else the machine does
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
+
+
+def pytest_collection_finish() -> None:
+    first.all_is_imported()
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -3,6 +3,9 @@
 import importlib
 import pkgutil
 
+from tests import first
+
+# isort: split
 import hydra.main  # noqa: F401
 import wandb  # noqa: F401
 
@@ -13,3 +16,5 @@ for package in (qinco_lit, datamodules):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+
+first.all_is_imported()

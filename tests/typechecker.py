@@ -32,8 +32,8 @@ class _Checks:
     given: Callable[..., None]
     returned: Callable[..., Any]
     has_arrays: bool
-    by_class: tuple[bool, ...] | None
-    known: set[tuple[Any, ...]] = field(default_factory=set)  # kinds of arguments, and of both, that were found right
+    kinds: "_Kinds | None"  # None: of some arguments it takes more than their kinds
+    known: dict[tuple[Any, ...], set[Any]] = field(default_factory=dict)  # of calls found right: what came back
 
 
 _of_inner: dict[CodeType, tuple[dict[str, Any], _Checks]] = {}
@@ -69,7 +69,7 @@ def _jaxtyped(fn: Any = None, *, typechecker: Callable[[Any], Any]) -> Any:
         asked, _ = _make_fn_with_signature(*names, inspect.Signature(return_annotation=of_result), output=True)
         given = typechecker(_make_fn_with_signature(*names, inspect.Signature(parameters), output=False))
         # the result is given back as the option ret0
-        return _Checks(given, typechecker(asked), has_arrays, _judged_by_class(parameters, of_result))
+        return _Checks(given, typechecker(asked), has_arrays, _kinds(parameters, of_result))
 
     checks: _Checks | None = None
 
@@ -84,20 +84,17 @@ def _jaxtyped(fn: Any = None, *, typechecker: Callable[[Any], Any]) -> Any:
             checks.given(*args, **options)
             return checks.returned(ret0=fn(*args, **options))
         # what such annotations ask of this call: the class of each value, and an array's dtype and shape
-        call = None if checks.by_class is None else _kinds(checks.by_class, args, options)
-        known = checks.known
-        if call in known:
-            result = fn(*args, **options)
-            of_both = (call, _kind(result))
-            if of_both in known:
-                return result
-            has_result = True
-        else:
-            has_result = False
+        call, results = None, None
+        if (kinds := checks.kinds) is not None:
+            call = kinds.of_call(args, options)
+            if (results := checks.known.get(call)) is not None:
+                result = fn(*args, **options)
+                if kinds.of_result(result) in results:
+                    return result
         sizes = push_shape_memo({})  # of dimensions by name, which all arrays of a call share
         try:
             checks.given(*args, **options)
-            if not has_result:
+            if results is None:
                 result = fn(*args, **options)
             checks.returned(ret0=result)
         except BeartypeCallHintViolation as error:
@@ -105,11 +102,39 @@ def _jaxtyped(fn: Any = None, *, typechecker: Callable[[Any], Any]) -> Any:
             raise
         finally:
             pop_shape_memo()
-        if call is not None:
-            known.update((call, (call, _kind(result))))
+        if kinds is not None and call is not None:
+            checks.known.setdefault(call, set()).add(kinds.of_result(result))
         return result
 
     return checked
+
+
+_Kind = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class _Kinds:
+    """How the kinds of a function's arguments, by position and by name, and of its result are read."""
+
+    by_position: tuple[_Kind, ...]
+    by_name: dict[str, _Kind]
+    of_result: _Kind
+
+    def of_call(self, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, ...]:
+        kinds = [kind(value) for kind, value in zip(self.by_position, args, strict=False)]
+        if options:
+            kinds += [(name, self.by_name.get(name, _kind)(value)) for name, value in options.items()]
+        return *kinds, len(args)
+
+
+def _kinds(parameters: list[inspect.Parameter], of_result: Any) -> _Kinds | None:
+    if any(each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD) for each in parameters):
+        return None
+    hints = [each.annotation for each in parameters]
+    if not all(map(_is_of_kind, [*hints, of_result])):
+        return None
+    kinds = tuple(map(_kind_for, hints))
+    return _Kinds(kinds, {each.name: kind for each, kind in zip(parameters, kinds, strict=True)}, _kind_for(of_result))
 
 
 def _kind(value: Any) -> Any:
@@ -121,20 +146,18 @@ def _kind(value: Any) -> Any:
     return type(value)
 
 
-def _kinds(by_class: tuple[bool, ...], args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, ...]:
-    """Those of a call's arguments."""
-    kinds = [type(value) if is_class else _kind(value) for is_class, value in zip(by_class, args, strict=False)]
-    return *kinds, len(args), *[(name, _kind(value)) for name, value in options.items()]
-
-
-def _judged_by_class(parameters: list[inspect.Parameter], of_result: Any) -> tuple[bool, ...] | None:
-    """Of which arguments, by position, the class says whether they are right; None: of some, the kind does not."""
-    if any(each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD) for each in parameters):
-        return None
-    hints = [each.annotation for each in parameters]
-    if not all(map(_is_of_kind, [*hints, of_result])):
-        return None
-    return tuple(hint is Any or (inspect.isclass(hint) and not _names_array(hint)) for hint in hints)
+def _kind_for(hint: Any) -> _Kind:
+    """What reads as much of a value as this annotation asks about, which is less: a tensor of a table, say, is not."""
+    if hint is Any or (inspect.isclass(hint) and get_origin(hint) is None and not _names_array(hint)):
+        return type
+    items = [each for each in get_args(hint) if each is not ...]
+    if get_origin(hint) in (tuple, list) and len({*items}) == 1:
+        kind = _kind_for(items[0])
+        return lambda value: (type(value), *map(kind, value)) if isinstance(value, (tuple, list)) else type(value)
+    others = [each for each in items if each is not type(None)]
+    if get_origin(hint) in (Union, UnionType) and len(others) == 1:
+        return _kind_for(others[0])
+    return _kind
 
 
 def _is_of_kind(hint: Any) -> bool:

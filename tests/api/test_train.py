@@ -16,7 +16,9 @@ import qinco_lit as ql
 from qinco_lit.cli import main
 from qinco_lit.training import checkpoints
 from qinco_lit.training.module import QuantizerTraining
-from tests.training.conftest import clustered
+from tests.training.conftest import clustered, quick_rotation
+
+__all__ = ["quick_rotation"]
 
 OPTIONS: dict[str, Any] = {
     "num_steps": 3, "codebook_size": 16, "embed_dim": 8, "hidden_dim": 16, "batch_size": 64, "split_every_batches": 5,
@@ -60,6 +62,7 @@ def _command(folder: Path, x: np.ndarray, *options: str) -> Path:
     return folder / "run" / "codec"
 
 
+@pytest.mark.usefixtures("quick_rotation")
 @pytest.mark.parametrize(
     ("typed", "options"),
     [

@@ -1,7 +1,8 @@
 """What else the machine does is in the plan: cores that worked for others, and calls that differ."""
 
-import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -74,17 +75,9 @@ def test_where_the_system_does_not_tell_nothing_is_said(machine: Machine, tmp_pa
     assert load.other_cores is None
 
 
-def _spin(until: Any) -> None:
-    while not until.is_set():
-        pass
-
-
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="Linux tells")
 def test_a_process_beside_is_seen_and_own_work_is_not() -> None:
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    beside = context.Process(target=_spin, args=(stop,), daemon=True)
-    beside.start()
+    beside = subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"])
     try:
         with OtherLoad() as load:
             used, deadline = time.process_time(), time.monotonic() + 120
@@ -94,15 +87,15 @@ def test_a_process_beside_is_seen_and_own_work_is_not() -> None:
             its = _cpu_s(beside.pid) - before
             own = time.process_time() - used
     finally:
-        stop.set()
-        beside.join()
+        beside.kill()
+        beside.wait()
     assert load.other_cores is not None
     assert its >= 0.5
     assert own < its  # else the machine says nothing of the two
     assert load.other_cores > 0
 
 
-def _cpu_s(process_id: int | None) -> float:
+def _cpu_s(process_id: int) -> float:
     fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

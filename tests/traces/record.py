@@ -36,6 +36,7 @@ def record(folder: Path, families: Iterable[str] = FAMILIES) -> None:
 
 
 def _take(folder: Path, families: Iterable[str]) -> None:
+    import tests.composed  # noqa: F401  (a third of the time: commands are composed as ever, from files read once)
     from tests.traces.take import take
 
     for family in families:

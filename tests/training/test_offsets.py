@@ -24,6 +24,7 @@ from qinco_lit.vectors.data_facts import DataSource
 from tests.training.conftest import clustered
 from tests.training.recipes import RECIPE
 
+pytestmark = pytest.mark.usefixtures("quick_rotation")
 DIM = 12
 OFFSETS = np.float32([20_000, -7_000, 0, 300, 0, 0, 1, 0, -20_000, 50, 0, 9_000])
 SIZES = {"codebook_size": 16, "embed_dim": 8, "hidden_dim": 16, "num_blocks": 1, "num_candidates": 4, "beam_size": 3}

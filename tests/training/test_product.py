@@ -139,6 +139,7 @@ def test_what_is_reported_is_the_error_of_the_codec(train: Train, vectors_path: 
         np.testing.assert_array_equal(codec.encode(x, num_candidates=16), codec.encode(x))
 
 
+@pytest.mark.usefixtures("quick_rotation")
 def test_a_rotation_helps_where_parts_are_correlated(train: Train, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     narrow = rng.standard_normal((2304, 12)) * np.geomspace(1, 0.01, 12)
@@ -207,6 +208,7 @@ def test_sizes_that_do_not_add_up_are_refused_in_one_line(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("quick_rotation")
 def test_a_sweep_over_rotations(small: list[str], tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     options = ["model=pq_qinco2", "model.num_steps=2", "trainer.max_epochs=1", f"hydra.sweep.dir={sweep}"]
