@@ -69,8 +69,8 @@ def test_codes_are_searched_narrowly_for_a_share_of_the_steps_and_validated_wide
         x, val=x[:32], model=model, num_steps=2, max_epochs=2, progress=False, codebook_size=32, hidden_dim=8,
         num_blocks=1, batch_size=32, narrow_share=share, **beam,
     )  # fmt: skip
-    # QINCo1 tries all codewords, and 16 of them meanwhile
+    # QINCo1 tries all codewords, and 4 of them meanwhile
     wide = Search(1, 0, None, 32) if model == "qinco1" else Search(4, 4, 8, 32)
-    other = replace(wide, num_candidates=16) if model == "qinco1" else replace(wide, beam_size=1, candidate_budget=2)
+    other = replace(wide, num_candidates=4) if model == "qinco1" else replace(wide, beam_size=1, candidate_budget=2)
     assert [search for training, search in searches if training] == [other] * narrow + [wide] * (6 - narrow)
     assert {search for training, search in searches if not training} == {wide}

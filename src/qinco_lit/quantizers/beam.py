@@ -30,7 +30,7 @@ class Pairs(NamedTuple):
         return Pairs(parents, self.codes.gather(1, columns))
 
 
-_NARROW_CANDIDATES = 16  # of all codewords
+_NARROW_CANDIDATES = 4  # of all codewords; 16 end at the same error (benchmarks/RESULTS.md, "QINCo1 by")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Search:
     def narrowed(self) -> "Search":
         """With a quarter of the beam, and of the candidates over it: about a quarter of the evaluations.
 
-        Of a search that tries all codewords (QINCo1) it is that of the 16 which a pre-selector names.
+        Of a search that tries all codewords (QINCo1) it is that of the 4 which a pre-selector names.
         """
         budget, candidates = self.candidate_budget, self.num_candidates
         return replace(

@@ -53,7 +53,7 @@ class Recipe:
             vectors), `redraw` (uniform noise with the mean and std of the step's targets; QINCo2), `keep`.
         split_every_batches: in the first epoch dead codewords are also split every so many batches; 0 for not.
         narrow_share: of the training, from its start, in which codes are searched with a quarter of the model's beam
-            and candidates (`Search.narrowed`), where it tries all codewords (QINCo1), with 16 of them, for which
+            and candidates (`Search.narrowed`), where it tries all codewords (QINCo1), with 4 of them, for which
             pre-selectors are trained beside it; 0 for never. Validation has the model's search from the start.
         replay_after: batches after which each batch is trained on a second time, with the next one and the codes found
             the first time; 0: never.
