@@ -37,7 +37,7 @@ def test_training_reports_the_error_of_the_codec_it_leaves(walk: Walk) -> None:
     assert summary["best_val_mse"] == pytest.approx(mse(held_out, x_hat), rel=1e-4)
     numbers = {name: each.numel() for name, each in walk.codec.quantizer.named_parameters()}
     if walk.codec.quantizer.default_search.num_candidates == 0:
-        # trained without pre-selectors: they are fitted afterwards
+        # it needs no pre-selectors: they save time in training, and are fitted anew afterwards
         numbers = {name: number for name, number in numbers.items() if not name.endswith("preselector")}
     assert summary["parameters"] == sum(numbers.values())
 

@@ -19,14 +19,15 @@ TRAINING = (
 )  # fmt: skip
 IVF = ("coarse=ivf", "coarse.centroids=centroids.npy")
 _ADAMW = "recipe.optimizer=adamw"
+_QINCO1 = (_ADAMW, "recipe.lr=1e-4")
 _QINCO2 = ("model=qinco2_tiny", "model.embed_dim=12", "model.hidden_dim=24", _ADAMW)
 FAMILIES: dict[str, tuple[str, ...]] = {
-    "qinco1": ("model=qinco1", "model.hidden_dim=24"),
+    "qinco1": ("model=qinco1", "model.hidden_dim=24", *_QINCO1),
     "qinco1_paper": ("model=qinco1", "model.hidden_dim=24", "recipe=paper"),
     "qinco2": _QINCO2,
     "qinco2_paper": (*_QINCO2, "recipe=paper", "recipe.warmup_epochs=0.5"),  # 3 of 2 epochs would leave it untrained
     "product": ("model=pq_qinco2", "model.embed_dim=12", "model.hidden_dim=24", _ADAMW, "opq=true"),
-    "low_rank": ("model=qinco_lr", "model.hidden_dim=8"),
+    "low_rank": ("model=qinco_lr", "model.hidden_dim=8", *_QINCO1),
     "ivf": (*_QINCO2, *IVF),
 }
 

@@ -302,4 +302,6 @@ def _write_codec(quantizer: Quantizer, best: Path | None, some_vectors: Any, tar
 
 
 def _num_parameters(quantizer: Quantizer) -> int:
-    return sum(parameter.numel() for parameter in quantizer.parameters())
+    """Of the model as published, where it tries all codewords: its pre-selectors only save time."""
+    unused = "preselector" if quantizer.default_search.tries_all else None
+    return sum(each.numel() for name, each in quantizer.named_parameters() if name.rpartition(".")[2] != unused)
