@@ -16,7 +16,7 @@ from qinco_lit.locks import is_held, locked
 
 LOCK = ".lock"
 TYPED = ".hydra"  # as Hydra writes it: config.yaml, hydra.yaml, overrides.yaml
-BEFORE_EPOCHS = -1  # the epoch of a baseline's report
+BASELINES, BEFORE_EPOCHS = ("rq", "pq"), -1  # of a training of few vectors, and the epoch under which they are reported
 _OWN = uuid4().hex[:12]  # of this process, so that others' records are told from its own
 
 

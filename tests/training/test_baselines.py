@@ -62,10 +62,10 @@ def test_with_their_codebooks_an_untrained_model_is_the_baseline(family: str, me
         of_each = [slice(0, 7), slice(7, 12)]
     assert baselines_of(quantizer, TUNED, ROWS) == ("rq", "pq")
     start = partial(initialize, recipe=TUNED, seed=0, lists=lists, show_progress=False)
-    start = with_baselines(start, lists=lists, show_progress=False)
+    start, as_baselines = with_baselines(start, [method], lists=lists, show_progress=False)
     start(quantizer, X, CPU)
     begun = {name: value.clone() for name, value in quantizer.state_dict().items()}
-    start(quantizer, X, CPU, method)
+    as_baselines[method](quantizer, X, CPU)
     normalised = quantizer.normalize(torch.from_numpy(OTHERS))
     list_ids = None if lists is None else quantizer.assign_lists(normalised)
     codes = quantizer.encode(normalised, list_ids=list_ids)

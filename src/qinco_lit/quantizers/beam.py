@@ -30,7 +30,7 @@ class Pairs(NamedTuple):
         return Pairs(parents, self.codes.gather(1, columns))
 
 
-_NARROW_CANDIDATES = 4  # of all codewords; 16 end at the same error (benchmarks/RESULTS.md, "QINCo1 by")
+_NARROW_CANDIDATES = 4  # of all codewords; 16 end at the same error (benchmarks/RESULTS.md, "QINCo1's family")
 
 
 @dataclass(frozen=True)

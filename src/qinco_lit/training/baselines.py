@@ -4,6 +4,8 @@ Networks start exact: before the first step a model decodes to the sum of its co
 search over them. With the codebooks of RQ it is RQ, with those of PQ, each zero outside of its sub-vector, it is PQ.
 """
 
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from qinco_lit.coarse.assignment import FrozenLists
 from qinco_lit.progress import shown
 from qinco_lit.quantizers import Quantizer
+from qinco_lit.run_folder import BASELINES
 from qinco_lit.training.recipe import Recipe
 from qinco_lit.training.start import Start, set_codebooks
 
@@ -23,32 +26,35 @@ def baselines_of(quantizer: Quantizer, recipe: Recipe, num_rows: int) -> tuple[s
     # faiss counts codewords in bits, and needs a vector for each
     if not is_exact or size & (size - 1) or not size <= num_rows < recipe.baselines_below_rows:
         return ()
-    from qinco_lit.training.faiss_start import BASELINES
-
     return BASELINES
 
 
-def with_baselines(start: Start, *, lists: FrozenLists | None, show_progress: bool) -> Start:
-    """A start that is made once and given again afterwards, also with the codebooks of a baseline, if one is named.
+def with_baselines(
+    start: Start, names: Iterable[str], *, lists: FrozenLists | None, show_progress: bool
+) -> tuple[Start, dict[str, Start]]:
+    """A training's start, and those that make the model a baseline before; what they have in common is made once.
 
     Args:
         start: what the training starts from.
+        names: of the baselines.
         lists: of an IVF model; None: a plain one.
         show_progress: of what faiss trains.
     """
     made: dict[str, torch.Tensor] = {}
 
-    def give(quantizer: Quantizer, rows: Any, device: torch.device, baseline: str | None = None) -> None:
+    def begin(quantizer: Quantizer, rows: Any, device: torch.device) -> None:
         if made:
             quantizer.load_state_dict(made)
         else:
             start(quantizer, rows, device)
-            made.update({name: value.clone() for name, value in quantizer.state_dict().items()})
-        if baseline is not None:
-            with shown(f"{baseline.upper()} of the training vectors", show=show_progress):
-                _give_codebooks(baseline, quantizer, rows, lists)
 
-    return give
+    def become(name: str, quantizer: Quantizer, rows: Any, device: torch.device) -> None:
+        begin(quantizer, rows, device)
+        made.update({name: value.clone() for name, value in quantizer.state_dict().items()})
+        with shown(f"{name.upper()} of the training vectors", show=show_progress):
+            _give_codebooks(name, quantizer, rows, lists)
+
+    return begin, {name: partial(become, name) for name in names}
 
 
 @torch.no_grad()

@@ -10,7 +10,6 @@ from jaxtyping import Float, Float32, Int64
 
 from qinco_lit.faiss_quantizers import prepare_kmeans, prepare_rq
 
-BASELINES = ("rq", "pq")
 _ROWS = 32_768  # 128 for each of 256 centroids: more change the error less than another start does
 _MOST_BITS = 8
 
@@ -118,7 +117,7 @@ def baseline_codebooks(
     Those of PQ are zero but in the dimensions of their sub-vector; the last may be of fewer, as zeros pad it.
 
     Args:
-        method: of BASELINES.
+        method: rq or pq.
         x: training vectors.
         num_steps: codes per vector.
         codebook_size: codewords per code, a power of two, no more than there are vectors.
@@ -134,15 +133,12 @@ def baseline_codebooks(
         codebooks[0] -= mean
         return codebooks
     width = -(-dim // num_steps)
+    padding = (0, width * num_steps - dim)
     pq: Any = faiss.ProductQuantizer(width * num_steps, num_steps, bits)
     prepare_kmeans(pq.cp, most_per_codeword=-(-num_rows // codebook_size))
-    pq.train(np.pad(x, ((0, 0), (0, width * num_steps - dim))))
+    pq.train(np.pad(x, ((0, 0), padding)))
     pieces = faiss.vector_to_array(pq.centroids).reshape(num_steps, codebook_size, width)
     codebooks = np.zeros((num_steps, codebook_size, width * num_steps), np.float32)
-    for step, piece in enumerate(pieces):
-        codebooks[step, :, step * width : (step + 1) * width] = piece
-    codebooks = codebooks[..., :dim]
-    for step in range(num_steps):
-        own = slice(step * width, (step + 1) * width)
-        codebooks[step, :, own] -= mean[own]
-    return codebooks
+    for step, (piece, own_mean) in enumerate(zip(pieces, np.pad(mean, padding).reshape(num_steps, width), strict=True)):
+        codebooks[step, :, step * width : (step + 1) * width] = piece - own_mean
+    return codebooks[..., :dim]

@@ -32,7 +32,7 @@ from qinco_lit.training.progress import Reporter
 from qinco_lit.training.recipe import Recipe
 from qinco_lit.training.run_folder import check_folder, only_trainer
 from qinco_lit.training.run_log import JsonLinesLogger, RunRecord, read_summary
-from qinco_lit.training.start import Start, initialize
+from qinco_lit.training.start import initialize
 from qinco_lit.training.trainer import make_trainer, quiet_lightning, seconds_between, signals_given_back
 from qinco_lit.training.wandb_run import finish_wandb, in_wandb_sweep, log_codec, start_wandb, wandb_id
 from qinco_lit.vectors import as_vectors_file
@@ -113,7 +113,6 @@ def train_in_folder(
         check_num_rows(rows, num_lists, len(rows))
     sizes = typed_recipe.trained_model({**model, "num_lists": num_lists})
     quantizer = build_quantizer(data.dim, **sizes)  # type: ignore[attr-defined]
-
     validates = checkpoint is None and fitter.limit_val_batches and not fitter.fast_dev_run  # type: ignore[attr-defined]
     baselines = baselines_of(quantizer, typed_recipe, len(data.train_vectors)) if validates else ()  # type: ignore[attr-defined]
 
@@ -135,11 +134,11 @@ def train_in_folder(
         if centroids is not None:
             with shown("graph over the centroids", show=is_shown and fitter.is_global_zero):
                 lists = FrozenLists(centroids, list_assigner(centroids, rows, device), device)
-        start: Start = partial(initialize, recipe=typed_recipe, seed=seed, lists=lists, show_progress=is_shown)
-        if baselines:
-            start = with_baselines(start, lists=lists, show_progress=is_shown)
+        start = partial(initialize, recipe=typed_recipe, seed=seed, lists=lists, show_progress=is_shown)
+        begin, as_baselines = with_baselines(start, baselines, lists=lists, show_progress=is_shown)
         return QuantizerTraining(
-            quantizer, typed_recipe, start=start, seed=seed, lists=lists, num_rows=len(data.train_vectors),  # type: ignore[attr-defined]
+            quantizer, typed_recipe, start=begin, baselines=as_baselines, seed=seed, lists=lists,
+            num_rows=len(data.train_vectors),  # type: ignore[attr-defined]
         )  # fmt: skip
 
     if fitter.fast_dev_run:  # type: ignore[attr-defined]
@@ -147,7 +146,7 @@ def train_in_folder(
     facts: dict[str, Any] = {"seed": seed, "parameters": _num_parameters(quantizer), "reason": None, "baseline": None}
     # everything before may be refused
     with only_trainer(run_dir, resume=resume, overwrite=overwrite), signals_given_back():
-        job = _Job(fitter, prepared(run_dir / "coarse" / "centroids.npy"), data, best, kept, baselines, is_shown)
+        job = _Job(fitter, prepared(run_dir / "coarse" / "centroids.npy"), data, best, kept, is_shown)
         codec_artifact = False
         if logger is not None and fitter.is_global_zero:
             options = {name: value for name, value in logger.items() if name != "log_codec"}
@@ -184,7 +183,6 @@ class _Job:
     data: LightningDataModule
     best: BestModel
     kept: LastCheckpoint
-    baselines: tuple[str, ...]
     is_shown: bool
 
     def fit(self, checkpoint: Path | None) -> None:
@@ -200,7 +198,7 @@ class _Job:
     def _validate_baselines(self) -> None:
         """What the epochs must beat; the best of them is the best model until one does, and is reported as an epoch."""
         found: dict[str, dict[str, float]] = {}
-        for baseline in self.baselines:
+        for baseline in self.module.baselines:
             self.module.baseline = baseline
             self.fitter.validate(self.module, datamodule=self.data, verbose=False)
             found[baseline] = self.module.validation

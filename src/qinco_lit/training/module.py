@@ -1,6 +1,7 @@
 """The training of a quantizer as a LightningModule."""
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -40,14 +41,15 @@ class QuantizerTraining(LightningModule):
         quantizer: the model, not yet initialised.
         recipe: how it is trained.
         start: gives the model what it starts from, on the first rank.
+        baselines: by name, starts that make it what it is to be validated as before.
         seed: of everything redrawn.
         lists: of an IVF model; None: the model has its centroids. These are neither sent nor saved: checkpoints keep a
             hash.
         num_rows: training vectors, if few of them are to be mixed.
 
     Attributes:
-        baseline: what the untrained model is made for a validation (`baselines_of`), after which it starts; None: it is
-            trained.
+        baselines: as given.
+        baseline: which of them the model is made at its next validation, before it starts; None: it is trained.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class QuantizerTraining(LightningModule):
         recipe: Recipe,
         *,
         start: Start,
+        baselines: Mapping[str, Start] | None = None,
         seed: int,
         lists: FrozenLists | None = None,
         num_rows: int | None = None,
@@ -65,6 +68,7 @@ class QuantizerTraining(LightningModule):
         self.recipe = recipe
         self.seed = seed
         self._start, self._lists = start, lists
+        self.baselines = baselines or {}
         self.baseline: str | None = None
         self._coarse = [name for name in quantizer.state_dict() if name.endswith("coarse_centroids")]
         # DDP would send them at every forward
@@ -96,7 +100,8 @@ class QuantizerTraining(LightningModule):
             return
         if self.trainer.is_global_zero:
             rows = self.trainer.datamodule.train_vectors  # type: ignore[attr-defined]
-            self._start(self.quantizer, rows, device, *([] if self.baseline is None else [self.baseline]))
+            start = self._start if self.baseline is None else self.baselines[self.baseline]
+            start(self.quantizer, rows, device)
         own = self.quantizer.state_dict()
         frozen = {name: own.pop(name) for name in self._coarse}
         self.quantizer.load_state_dict(self.trainer.strategy.broadcast(own) | frozen)

@@ -18,9 +18,8 @@ from qinco_lit.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
-# of an untrained quantizer, the training vectors (n, dim) to slice, and where the codebooks are made; and, where a
-# training has baselines, the one that it is to be instead
-Start = Callable[..., None]
+# an untrained quantizer, the training vectors (n, dim) to slice, and where the codebooks are made
+Start = Callable[[Quantizer, Any, torch.device], None]
 
 _ROWS_PER_SUM = 8_192  # as float64
 _ZERO = torch.zeros((), dtype=torch.float64)

@@ -7,9 +7,7 @@ from typing import Any
 from qinco_lit.locks import is_held
 from qinco_lit.reports.facts.reading import Lines, checked, read
 from qinco_lit.reports.kit.texts import method_label, time_text
-from qinco_lit.run_folder import BEFORE_EPOCHS, LOCK, best_epoch
-
-_BASELINES = ("rq", "pq")  # whose errors a training of few vectors reports before its epochs
+from qinco_lit.run_folder import BASELINES, BEFORE_EPOCHS, LOCK, best_epoch
 
 
 def training_lines(folder: Path) -> tuple[str, Lines]:
@@ -43,7 +41,7 @@ def trained_lines(run_dir: Path) -> Lines:
         of = f" of {summary['epochs']}" if "epochs" in summary else ""
         whose = f"epoch {int(best['epoch']) + 1}{of}"
         if best["epoch"] == BEFORE_EPOCHS:
-            baseline = min(_BASELINES, key=lambda name: best[f"val/mse_{name}"])
+            baseline = min(BASELINES, key=lambda name: best[f"val/mse_{name}"])
             whose = f"{baseline.upper()} of the training vectors; no epoch{of} is below"
         lines.append(("best", f"validation MSE {best['val/mse']:,.6g} ({whose})"))
     if "wall_s" in summary:
