@@ -1,10 +1,11 @@
 """Claims hold, do not hold, or cannot be said; never more than the records say."""
 
+import math
 from typing import Any
 
 import pytest
 
-from qinco_lit.reports.iclr.claims import FAILS, HOLDS, OPEN, Verdict, claims_table, verdicts
+from qinco_lit.reports.iclr.claims import FAILS, HOLDS, NOISE, OPEN, Verdict, claims_table, verdicts
 from qinco_lit.reports.iclr.numbers import Measurements
 from tests.reproduce.report_results import links, record, text
 
@@ -135,8 +136,48 @@ def test_the_table_leads_to_the_runs_compared() -> None:
     table = claims_table(Measurements(records))
     first = [text(cell) for cell in table.rows[0]]
     assert first[:2] == [BIGANN_34, HOLDS]
-    assert first[2].startswith(f"QINCo2-L 0.1700 ± 0.0000 (n=2), QINCo1 0.3250: {MINUS}47.7 % (+47.7 % better)")
+    assert first[2].startswith(
+        f"QINCo2-L 0.1700 ± 0.0000 (n=2), QINCo1 0.3250: {MINUS}47.7 %, noise 0.0 % (+47.7 % better)"
+    )
     assert links(table) == {
         "QINCo2-L": "bigann1m/QINCo2-L-16B-s0/evaluate",
         "QINCo1": "bigann1m/QINCo1-16B-s0/evaluate",
     }
+
+
+def _of_seeds(method: str, *values: float) -> list[dict[str, Any]]:
+    return [record(method, value, dataset="photo_sift", seed=seed) for seed, value in enumerate(values)]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "verdict"),
+    [
+        ((90.0, 91.0, 92.0), (93.0, 94.0, 95.0), HOLDS),  # 3 apart; 2.776 x 1 x sqrt(2 / 3) = 2.27
+        ((90.0, 91.0, 92.0), (92.0, 93.0, 94.0), NOISE),
+        ((92.0, 93.0, 94.0), (90.0, 91.0, 92.0), NOISE),
+        ((93.0, 94.0, 95.0), (90.0, 91.0, 92.0), FAILS),
+        ((90.0, 91.0, 92.0), (95.9,), NOISE),  # of one seed more is chance: 4.303 x sqrt(4 / 3) = 4.97
+        ((90.0, 91.0, 92.0), (96.1,), HOLDS),
+        ((90.0,), (90.1,), HOLDS),  # no second seed tells how much
+        ((90.0, 90.0), (90.1,), HOLDS),  # seeds that agree leave no doubt
+        ((90.0, math.nan), (90.1, math.nan), HOLDS),  # one number each is left
+    ],
+)
+def test_an_order_that_seeds_alone_may_bring_is_within_noise(
+    one: tuple[float, ...], other: tuple[float, ...], verdict: str
+) -> None:
+    found = _verdicts([*_of_seeds("LSQ", *one), *_of_seeds("RQ", *other)])
+    assert found["photo_sift, 8 bytes: MSE of LSQ below RQ"].verdict == verdict
+
+
+def test_a_claim_tells_its_noise() -> None:
+    found = _verdicts([*_of_seeds("LSQ", 90.0, 91.0, 92.0), *_of_seeds("RQ", 100.0)])
+    order = found["photo_sift, 8 bytes: MSE of LSQ below RQ"]
+    assert order.found == f"LSQ 91.00 ± 1.00 (n=3), RQ 100.0: {MINUS}9.0 %, noise 5.0 %"
+
+
+@pytest.mark.parametrize(("spread", "of_34"), [(1.0, HOLDS), (300.0, NOISE)])
+def test_a_gain_as_claimed_may_be_within_noise(spread: float, of_34: str) -> None:
+    at = {"num_bytes": 16}
+    records = [record("QINCo2-L", 2_100.0 + spread * seed, seed=seed, **at) for seed in (-1, 0, 1)]
+    assert _verdicts([*records, record("QINCo1", 3_250.0, **at)])[BIGANN_34].verdict == of_34

@@ -242,6 +242,17 @@ def test_an_ablation_is_compared_with_all_ingredients() -> None:
     ]
 
 
+def test_what_seeds_alone_may_bring_is_no_ingredient() -> None:
+    def of(method: str, *values: float) -> list[dict[str, Any]]:
+        at = {"section": "ablation", "dataset": "photo_sift"}
+        return [record(method, value, seed=seed, **at) for seed, value in enumerate(values)]
+
+    records = [*of("base", 1_000.0, 1_010.0, 1_020.0), *of("little", 1_010.0, 1_020.0, 1_030.0), *of("much", 1_100.0)]
+    points = study_points(Measurements(records), "ablation", "photo_sift")
+    rows = study_table(points, "ablation", "photo_sift", "base").rows
+    assert [text(row[-1]) for row in rows] == ["", "+1.0 %, within noise", "+8.9 %"]
+
+
 def test_an_ablation_tells_with_which_search_its_rows_were_evaluated() -> None:
     def caption(**searches: dict[str, Any]) -> str:
         at = {"section": "ablation", "dataset": "photo_sift"}

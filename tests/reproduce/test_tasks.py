@@ -24,6 +24,19 @@ def test_command_lines_of_the_main_table():
     assert (tiny.needs, tiny.method, tiny.num_bytes, tiny.seed) == (("d/Tiny-8B-s0/train",), "Tiny", 8, 0)
 
 
+def test_long_trainings_have_the_first_seed_only():
+    changes = {"seeds": [4, 0, 3], "repeat_below_s": 20}  # Big takes 100 s, Tiny 10; of ablations all 20, no beam 10
+    tasks = tasks_of(studies=True, **changes)
+
+    def seeds(folder: str) -> list[int]:
+        return [task.seed for task in tasks if task.name.startswith(f"d/{folder}-8B-s") and task.kind == "train"]
+
+    assert (seeds("Big"), seeds("Tiny")) == ([4], [4, 0, 3])
+    assert (seeds("ablation-base"), seeds("ablation-beam")) == ([4], [4, 0, 3])
+    assert {task.seed for task in tasks if "search" in task.sections} == {4}
+    assert len(tasks_of(studies=True, seeds=[4, 0, 3])) > len(tasks)
+
+
 def test_rates_data_sets_and_repeated_options():
     values = scale_values(studies=True)
     values["datasets"]["e"] = {"options": ["data=y"], "relative_cost": 3.0}

@@ -118,6 +118,7 @@ class Scale:
     Attributes:
         hardware: that the estimates of time are for.
         seeds: of every training; the first is that of the studies of a trained codec.
+        repeat_below_s: a training that is estimated to take this long or longer has the first seed only; None: all.
     """
 
     hardware: str
@@ -128,6 +129,11 @@ class Scale:
     run_time: RunTimeSpec | None = None
     ablation: AblationSpec | None = None
     search: SearchSpec | None = None
+    repeat_below_s: float | None = None
+
+    def seeds_of(self, train_s: float) -> Sequence[int]:
+        """Seeds of a training that is estimated to take `train_s` seconds."""
+        return self.seeds if self.repeat_below_s is None or train_s < self.repeat_below_s else self.seeds[:1]
 
 
 _KINDS: dict[str, Any] = {"main": MainSpec, "run_time": RunTimeSpec, "ablation": AblationSpec, "search": SearchSpec}
@@ -146,6 +152,7 @@ def read_scale(values: Mapping[str, Any]) -> Scale:
     scale = Scale(
         hardware=values["hardware"],
         seeds=values["seeds"],
+        repeat_below_s=values.get("repeat_below_s"),
         datasets=_read_all("scale.datasets", DatasetSpec, values["datasets"]),
         methods=_read_all("scale.methods", MethodSpec, values["methods"]),
         **{name: _read(f"scale.{name}", kind, values[name]) for name, kind in _KINDS.items() if values.get(name)},

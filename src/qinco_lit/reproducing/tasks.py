@@ -183,9 +183,9 @@ def _add_main(graph: _Graph) -> None:
     for dataset in main.datasets:
         for num_bytes in main.num_bytes:
             for key in main.methods:
-                for seed in graph.scale.seeds:
+                method = graph.scale.methods[key]
+                for seed in graph.scale.seeds_of(graph.cost(method.train_s, dataset, num_bytes)):
                     has_baselines = bool(main.baselines) and key == main.methods[0] and seed == graph.scale.seeds[0]
-                    method = graph.scale.methods[key]
                     trained = graph.train(dataset, key, num_bytes, seed, "main")
                     options = [*method.evaluate]
                     if has_baselines:
@@ -215,12 +215,12 @@ def _add_ablation(graph: _Graph) -> None:
     variants = {"base": VariantSpec(name="all ingredients", options=()), **spec.without}
     for dataset in spec.datasets:
         for num_bytes in spec.num_bytes:
-            for seed in graph.scale.seeds:
-                for key, variant in variants.items():
+            for key, variant in variants.items():
+                cost_s = graph.cost(spec.train_s * variant.relative_cost, dataset, num_bytes)
+                for seed in graph.scale.seeds_of(cost_s):
                     options = [*spec.train, *variant.options, *_rate(num_bytes)]
                     about = Task("", (), (), ("ablation",), dataset, variant.name, num_bytes, seed)
                     folder = f"{dataset}/{_run(f'ablation-{key}', num_bytes, seed)}/train"
-                    cost_s = graph.cost(spec.train_s * variant.relative_cost, dataset, num_bytes)
                     task = graph.add(_train_task(folder, graph.scale.datasets[dataset], options, about, cost_s))
                     if spec.evaluate is not None:
                         _add_evaluation(graph, task, "evaluate", spec.evaluate, ("ablation",), spec.evaluate_s)

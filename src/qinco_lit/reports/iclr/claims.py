@@ -1,16 +1,19 @@
-"""What the papers claim, held against our records: holds, does not hold, or cannot be said."""
+"""What the papers claim, held against our records: holds, does not hold, is within noise, or cannot be said."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from qinco_lit.reports.iclr.numbers import (
+    WITHIN_NOISE,
     Measured,
     Measurements,
     dataset_label,
     is_recall,
+    is_within_noise,
     measured_text,
     metric_label,
+    noise,
     percent_text,
     points_text,
     rate_text,
@@ -21,7 +24,7 @@ from qinco_lit.reports.iclr.published import PublishedGain, find_published, publ
 from qinco_lit.reports.kit.page import Cell, Link, TableBlock
 from qinco_lit.reports.kit.texts import signed
 
-HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be said"
+HOLDS, FAILS, NOISE, OPEN = "holds", "does not hold", WITHIN_NOISE, "cannot be said"
 # Orders that every table of the papers shows: the first is better than the second. Of QINCo2 the abstract says so.
 _ORDERS = (("RQ", "OPQ"), ("LSQ", "RQ"), ("QINCo1", "RQ"), ("QINCo1", "LSQ"), ("QINCo2", "QINCo1"))
 
@@ -77,7 +80,10 @@ def _gain(measurements: Measurements, gain: PublishedGain) -> Verdict:
     found = f"{_found(new, old)} ({signed(100 * better, 1)} % better)"
     found += f"; {percent_text(new.mean, printed)} against the published {before}"
     # as printed: 33.6 % is 34 %
-    if 100 * better >= float(gain.percent) - 0.5:
+    wanted = float(gain.percent) - 0.5
+    if abs(100 * better - wanted) < 100 * (noise(new, old) or 0.0) / old.mean:
+        return Verdict(claim, gain.source, NOISE, found, new, old)
+    if 100 * better >= wanted:
         return Verdict(claim, gain.source, HOLDS, found, new, old)
     if missing:
         return Verdict(claim, gain.source, OPEN, f"{found}; not measured: {_LARGEST}", new, old)
@@ -144,8 +150,11 @@ def _order(measurements: Measurements, place: tuple[str, float, str], better: st
     label = metric_label(metric, dataset).split(" ")[0]
     side = "above" if higher else "below"
     claim = f"{dataset_label(dataset)}, {rate_text(num_bytes)}: {label} of {better} {side} {worse}"
-    holds = one.mean > other.mean if higher else one.mean < other.mean
-    return Verdict(claim, source, HOLDS if holds else FAILS, _found(one, other), one, other)
+    if is_within_noise(one, other):
+        verdict = NOISE
+    else:
+        verdict = HOLDS if (one.mean > other.mean if higher else one.mean < other.mean) else FAILS
+    return Verdict(claim, source, verdict, _found(one, other), one, other)
 
 
 def _order_source(place: tuple[str, float, str], better: str, worse: str) -> str | None:
@@ -169,12 +178,14 @@ def _order_source(place: tuple[str, float, str], better: str, worse: str) -> str
 
 
 def _found(new: Measured, old: Measured) -> str:
-    """Both numbers and the difference: QINCo2-S 14,765, RQ 21,926: −32.7 %."""
+    """Both numbers and the difference, with what seeds may bring: QINCo2-S 14,765, RQ 21,926: −32.7 %, noise 1.4 %."""
     metric = new.first.metric
     change = (points_text if is_recall(metric) else percent_text)(new.mean, old.mean)
     unit = " points" if is_recall(metric) else ""
     ours = [f"{each.first.method} {measured_text(each)}" for each in (new, old)]
-    return f"{', '.join(ours)}: {change}{unit}"
+    chance = noise(new, old)
+    noisy = "" if chance is None else f", noise {100 * chance / (1 if unit else old.mean):.1f}{unit or ' %'}"
+    return f"{', '.join(ours)}: {change}{unit}{noisy}"
 
 
 def _best(measured: Sequence[Measured], wanted: Callable[[str], bool]) -> Measured | None:

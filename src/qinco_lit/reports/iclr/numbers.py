@@ -18,6 +18,10 @@ _OUTCOMES = ("epochs",)
 # The papers' letters, in the order of the papers; T is ours.
 SEARCH_SETTINGS = {"num_candidates": "A", "beam_size": "B", "candidate_budget": "T"}
 NOT_FINITE = "not finite"
+WITHIN_NOISE = "within noise"
+
+# Student's t for a 95 % interval, by degrees of freedom from 1 on; more than these hardly lower it.
+_STUDENT_T = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179)
 
 _DATASETS = {
     "bigann1m": "BigANN1M",
@@ -92,6 +96,26 @@ class Measured:
     def spread(self) -> float | None:
         """Sample standard deviation over the seeds; None for fewer than two."""
         return stdev(self.finite) if len(self.finite) > 1 else None
+
+
+def noise(one: Measured, other: Measured) -> float | None:
+    """Return the half of a 95 % interval of the difference of two means over seeds, None without a second seed.
+
+    Both are taken to spread alike, also where one has a single seed: Student's t with the pooled variance.
+    """
+    groups = [each.finite for each in (one, other)]
+    degrees = sum(len(values) - 1 for values in groups)
+    if degrees < 1 or not all(groups):
+        return None
+    squares = sum((value - fmean(values)) ** 2 for values in groups for value in values)
+    t = _STUDENT_T[min(degrees, len(_STUDENT_T)) - 1]
+    return t * math.sqrt(squares / degrees * sum(1 / len(values) for values in groups))
+
+
+def is_within_noise(one: Measured, other: Measured) -> bool:
+    """Return whether two means are no further apart than seeds alone may bring them; False where no seeds tell."""
+    chance = noise(one, other)
+    return chance is not None and abs(one.mean - other.mean) < chance
 
 
 class Measurements:

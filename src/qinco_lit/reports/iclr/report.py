@@ -36,7 +36,8 @@ BASE = "all ingredients"
 # Longer tables of operating points are folded away below their Pareto fronts.
 _MAX_POINTS = 24
 _ABOUT_CLAIMS = (
-    "Each claim against our own records; a difference counts as it is, without a test of significance. "
+    "Each claim against our own records. A difference is `within noise` where seeds alone may bring the means as far "
+    "apart: a 95 % interval by Student's t, of methods that spread alike. With one seed each it counts as it is. "
     "A claim about data that was not measured cannot be said to hold or not."
 )
 _ABOUT_PAPERS = (

@@ -7,12 +7,14 @@ from typing import Any
 from qinco_lit.metrics import undominated
 from qinco_lit.reports.iclr.numbers import (
     SEARCH_SETTINGS,
+    WITHIN_NOISE,
     Measured,
     Measurements,
     Settings,
     dataset_label,
     difference_text,
     is_recall,
+    is_within_noise,
     measured_link,
     method_place,
     metric_label,
@@ -98,7 +100,7 @@ def study_table(points: Sequence[Point], section: str, dataset: str, base: str |
     names = varying_settings(points)
     front = on_fronts(points, section)
     error = error_metric(points)
-    reference = next((point.value(error) for point in points if point.method == base), None)
+    reference = next((point.measured.get(error) for point in points if point.method == base), None)
     header = ["method", "bytes", *map(setting_label, names)]
     for metric in metrics:
         label = metric_label(metric, dataset)
@@ -111,7 +113,7 @@ def study_table(points: Sequence[Point], section: str, dataset: str, base: str |
         for metric in metrics:
             row += _metric_cells(point, section, dataset, metric, theirs)
         if base is not None:
-            row.append(None if point.method == base else _change(point.value(error), reference))
+            row.append(None if point.method == base else _change(point.measured.get(error), reference))
         if section in FRONTS:
             row.append("yes" if any(each is point for each in front) else "")
         rows.append(row)
@@ -203,8 +205,11 @@ def _metric_cells(point: Point, section: str, dataset: str, metric: str, theirs:
     return [published.printed if published else None, measured_link(ours), change]
 
 
-def _change(value: float | None, base: float | None) -> str | None:
-    return None if value is None or base is None else percent_text(value, base)
+def _change(measured: Measured | None, base: Measured | None) -> str | None:
+    if measured is None or base is None:
+        return None
+    change = percent_text(measured.mean, base.mean)
+    return f"{change}, {WITHIN_NOISE}" if change and is_within_noise(measured, base) else change
 
 
 def varying_settings(points: Sequence[Point]) -> list[str]:
