@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from qinco_lit.quantizers import Quantizer
-from qinco_lit.training.optimizer import MuonAdamW, matrices, orthogonal
+from qinco_lit.training.optimizer import MuonAdamW, matrices, optimizer_of, orthogonal
+from qinco_lit.training.recipe import Recipe
 from tests.models import random_quantizer
+from tests.training.recipes import RECIPE
 
 LR, MUON_LR, DECAY = 1e-3, 0.02, 0.1
 
@@ -116,3 +118,12 @@ def test_threads_change_nothing() -> None:
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
+@pytest.mark.parametrize(
+    ("given", "dim", "factor"), [(None, 256, 4.0), (None, 257, 2.0), (3.0, 128, 3.0), (3.0, 384, 3.0)]
+)
+def test_matrices_of_long_vectors_are_trained_at_half_the_rate(given: float | None, dim: int, factor: float) -> None:
+    recipe = Recipe(**RECIPE | {"optimizer": "muon", "muon_factor": given})
+    groups = optimizer_of(random_quantizer(dim, num_steps=2, codebook_size=16), recipe, dim=dim).param_groups
+    assert [group["lr"] / recipe.lr for group in groups if "factor" in group] == pytest.approx([factor])

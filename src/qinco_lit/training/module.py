@@ -111,7 +111,7 @@ class QuantizerTraining(LightningModule):
     def configure_optimizers(self) -> Any:
         """The recipe's optimizer; its learning rate is set at every batch, or by epochs without gain (`plateau`)."""
         recipe = self.recipe
-        optimizer = optimizer_of(self, recipe)
+        optimizer = optimizer_of(self, recipe, dim=max(part.dim for part in self.quantizer.parts))
         if recipe.schedule == "plateau":  # stepped here, not by Lightning, which does it after checkpoints are written
             self._plateau = ReduceLROnPlateau(optimizer, factor=0.1, patience=recipe.plateau_epochs)
             if self._plateau_state is not None:

@@ -18,13 +18,14 @@ _ITERATIONS = 3  # as good here as the usual 5
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024
 
 
-def optimizer_of(module: nn.Module, recipe: Recipe) -> Optimizer:
-    """The recipe's, of all parameters of a module, at its peak rate."""
+def optimizer_of(module: nn.Module, recipe: Recipe, *, dim: int) -> Optimizer:
+    """The recipe's, of all parameters of a module that codes vectors of `dim` dimensions, at its peak rate."""
     if recipe.optimizer == "adam":
         return Adam(module.parameters(), lr=recipe.lr)
     if recipe.optimizer == "adamw":
         return AdamW(module.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    return MuonAdamW(module, lr=recipe.lr, weight_decay=recipe.weight_decay, factor=recipe.muon_factor)
+    factor = recipe.factor_of_matrices(dim)
+    return MuonAdamW(module, lr=recipe.lr, weight_decay=recipe.weight_decay, factor=factor)
 
 
 class MuonAdamW(AdamW):
