@@ -10,6 +10,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[1]
 OUTSIDE = {
     "measurements.md": "benchmarks/RESULTS.md",
+    "reproduced_small.md": "benchmarks/reproduced_small.md",
     "changelog.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
     "index.md": "README.md",
