@@ -112,7 +112,7 @@ class Recipe:
         for name in ("lr", "muon_factor"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise ValueError(f"recipe.{name}={getattr(self, name)} must be positive")
+                raise ValueError(f"recipe.{name}={value} must be positive")
 
     def factor_of_matrices(self, dim: int) -> float:
         """`muon_factor` for the networks of vectors of `dim` dimensions."""
