@@ -2,17 +2,19 @@
 
     git worktree add ../other 7093b36
     .venv/bin/python benchmarks/search_latency.py INDEX --other ../other [--threads 2] [--avx2] [--photo-sift N N N]
-    .venv/bin/python benchmarks/search_latency.py INDEX --other ../other --front [--threads 1]
+    .venv/bin/python benchmarks/search_latency.py INDEX --other ../other --front [--other-index DIR] [--threads 1]
 
 INDEX is what `qinco index` wrote of this photo_sift. Two processes load it, each by its own revision's code; one waits
 while the other searches, so that both meet the same machine, and the first turn is not counted. Medians over the turns;
 ratios are those within a turn. CPU time is that of all threads: a neighbour changes it less. --avx2 has torch and its
-libraries use no instructions beyond AVX2. --front: how fast is each where it finds all but a point of the R@1 that it
-finds at most? All queries in one call, the least CPU time of the turns.
+libraries use no instructions beyond AVX2. --front: how fast is each where it finds all but a point of the R@1 that the
+other finds at most? All queries in one call, the least CPU time of the turns. --other-index: the other revision has an
+index of its own, of what its recipe trained from the same vectors.
 """
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -29,7 +31,7 @@ from qinco_lit.data.data_module import VectorDataModule
 from qinco_lit.metrics import recall_at
 
 NPROBE, K, SHORTLISTS = 16, 10, (50, 300)
-FRONT = [{"nprobe": nprobe, "num_additive": size} for nprobe in (4, 8, 16) for size in (10, 20, 30, 100)]
+FRONT = [{"nprobe": nprobe, "num_additive": size} for nprobe in (8, 16, 32) for size in (10, 15, 20, 30, 50, 100)]
 FRONT_TURNS = 2
 # is asked for so many calls of so many queries each, from one query on, and answers with the seconds of each call
 SEARCHES = """
@@ -57,11 +59,11 @@ for request in sys.stdin:
 class Revision:
     """A process that searches with one revision's code."""
 
-    def __init__(self, root: Path, queries: Path, options: argparse.Namespace) -> None:
+    def __init__(self, root: Path, index: Path, queries: Path, options: argparse.Namespace) -> None:
         path = os.pathsep.join([str(root / "src"), str(root), os.environ.get("PYTHONPATH", "")])
         environment = os.environ | {"PYTHONPATH": path} | (AVX2 if options.avx2 else {})
         self._process = subprocess.Popen(
-            [sys.executable, "-c", SEARCHES, str(options.index.resolve()), str(queries), str(options.threads)],
+            [sys.executable, "-c", SEARCHES, str(index.resolve()), str(queries), str(options.threads)],
             cwd=queries.parent, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
@@ -86,6 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("index", type=Path)
     parser.add_argument("--other", type=Path, required=True, help="folder of the other revision's clone")
+    parser.add_argument("--other-index", type=Path, help="that the other revision searches; default: INDEX")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--avx2", action="store_true")
     parser.add_argument("--turns", type=int, default=9, help="that count")
@@ -107,8 +110,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         np.save(folder / "queries.npy", data.queries[:])
-        roots = {"other": options.other.resolve(), "this": here}
-        revisions = {key: Revision(root, folder / "queries.npy", options) for key, root in roots.items()}
+        given = {
+            "other": (options.other.resolve(), options.other_index or options.index),
+            "this": (here, options.index),
+        }
+        revisions = {key: Revision(*each, folder / "queries.npy", options) for key, each in given.items()}
         try:
             if options.front:
                 print_fronts(revisions, data.ground_truth, num_queries, folder)
@@ -178,8 +184,11 @@ def print_fronts(revisions: dict[str, Revision], truth: np.ndarray, num_queries:
             found[key].append((recall[key], least[key]))
         shown = (f"{recall[key]:.2f}, {least[key]:.3f}" for key in revisions)
         print(line(", ".join(map(str, parameters.values())), *shown), flush=True)
-    best = max(recall for points in found.values() for recall, _ in points)
-    near = {key: min(taken for recall, taken in points if recall >= best - 1) for key, points in found.items()}
+    best = max(recall for recall, _ in found["other"])
+    near = {
+        key: min((taken for recall, taken in points if recall >= best - 1), default=math.inf)
+        for key, points in found.items()
+    }
     print(f"\nwithin a point of {best:.2f}: " + ", ".join(f"{key} {taken:.3f} CPU ms" for key, taken in near.items()))
     print(f"times the queries: {near['other'] / near['this']:.2f}")
 

@@ -65,7 +65,8 @@ def train(
     Args:
         x: (n, dim) vectors to train on, raw: an array (numpy, torch, lists), or what `open_vectors` opens.
             Files are streamed; an array is not copied.
-        model: qinco1, qinco2 (S), qinco2_m, qinco2_l, qinco2_tiny, qinco_lr, pq_qinco, pq_qinco2: of conf/model.
+        model: of conf/model: qinco1, qinco2 (S), qinco2_m, qinco2_l, qinco2_tiny, qinco2_xs, qinco_lr, pq_qinco,
+            pq_qinco2.
         num_steps: codes per vector.
         num_lists: lists of an IVF model, whose centroids k-means of x finds first; the codes then say what they leave.
             None: a plain model.
