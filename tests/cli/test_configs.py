@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from qinco_lit.quantizers.quantizer import build_quantizer
+
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = {
     "train": ["data", "model", "coarse", "recipe", "trainer", "logger"],
@@ -85,6 +87,19 @@ def test_models_hold_architecture_and_search_only(qinco):
 
 # whose recipe a model takes: the one that its networks were published or measured with
 RECIPE_OF = {"qinco_lr": "qinco1", "pq_qinco": "qinco1", "pq_qinco2": "qinco2_s", "qinco2": "qinco2_s"}
+
+
+def test_the_small_networks_take_the_share_of_the_work_that_is_documented(qinco):
+    """docs/choosing.md: two fifths of QINCo2-S's multiplications to decode, half to encode by the same search."""
+    small, whole = (
+        build_quantizer(128, **_config(qinco, "train", f"model={name}")["model"])
+        for name in ("qinco2_xs", "qinco2_tiny")
+    )
+    assert small.default_search == whole.default_search
+    decoding = small.decode_multiplications() / whole.decode_multiplications()
+    encoding = small.encode_multiplications(small.default_search) / whole.encode_multiplications(whole.default_search)
+    assert decoding == pytest.approx(0.4, abs=0.05)
+    assert encoding == pytest.approx(0.5, abs=0.05)
 
 
 def test_a_recipe_may_be_specialised_for_a_model(qinco):
