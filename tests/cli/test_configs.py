@@ -85,10 +85,6 @@ def test_models_hold_architecture_and_search_only(qinco):
         assert ("num_parts" in model) == choice.startswith("pq_")
 
 
-# whose recipe a model takes: the one that its networks were published or measured with
-RECIPE_OF = {"qinco_lr": "qinco1", "pq_qinco": "qinco1", "pq_qinco2": "qinco2_s", "qinco2": "qinco2_s"}
-
-
 def test_the_small_networks_take_the_share_of_the_work_that_is_documented(qinco):
     """docs/choosing.md: two fifths of QINCo2-S's multiplications to decode, half to encode by the same search."""
     small, whole = (
@@ -100,6 +96,10 @@ def test_the_small_networks_take_the_share_of_the_work_that_is_documented(qinco)
     encoding = small.encode_multiplications(small.default_search) / whole.encode_multiplications(whole.default_search)
     assert decoding == pytest.approx(0.4, abs=0.05)
     assert encoding == pytest.approx(0.5, abs=0.05)
+
+
+# whose recipe a model takes: the one that its networks were published or measured with
+RECIPE_OF = {"qinco_lr": "qinco1", "pq_qinco": "qinco1", "pq_qinco2": "qinco2_s", "qinco2": "qinco2_s"}
 
 
 def test_a_recipe_may_be_specialised_for_a_model(qinco):
